@@ -1,0 +1,1 @@
+"""The local stack: emulators, the demo, and the shipped pipeline on this machine. Not in the template image."""

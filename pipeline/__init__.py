@@ -1,0 +1,1 @@
+"""The dataflow: Pub/Sub readings to one BigQuery row per interval."""
