@@ -1,0 +1,74 @@
+"""The one envelope for whatever cannot become part of a row, from every stage."""
+
+import base64
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+
+PIPELINE_VERSION = "0.1.0"
+
+# Namespace of the job's own metrics.
+METRICS = "sensor_stream"
+
+# Tag of the dead letters among the outputs of a step.
+DEAD_LETTERS = "dead_letters"
+
+
+def dead_letter(
+    stage: str,
+    error: str,
+    message: str,
+    payload: bytes,
+    event_time: str | None = None,
+    device: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    message_id: str | None = None,
+) -> dict[str, Any]:
+    """Return a row for the dead-letter table (`tables.DEAD_LETTER_COLUMNS`).
+
+    Args:
+      stage: where it failed: decode, timestamp, validate, late, average or insert.
+      error: the name of the error, fit for grouping and alerting.
+      message: the error in words, for a person.
+      payload: the bytes that failed; a message's own, or the JSON of what was made from it.
+      event_time: RFC 3339, where known.
+      device: where known and not empty.
+      attributes: the message's attributes; only kept with `keep_attributes`.
+      message_id: Pub/Sub's id; only kept with `keep_attributes`.
+    """
+    return {
+        "event_time": event_time,
+        "received_at": rfc3339(int(time.time() * 1_000_000)),
+        "stage": stage,
+        "error": error,
+        "message": message,
+        "payload": base64.b64encode(payload).decode("ascii"),
+        "attributes": [{"key": key, "value": value} for key, value in sorted((attributes or {}).items())],
+        "message_id": message_id,
+        "device": device or None,
+        "pipeline_version": PIPELINE_VERSION,
+    }
+
+
+def rfc3339(micros: int) -> str:
+    """Return microseconds since the epoch as BigQuery reads a TIMESTAMP, e.g. 2026-11-22T13:00:00.000000Z."""
+    seconds, fraction = divmod(micros, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}Z"
+
+
+def to_dead_letters(letter: dict[str, Any]) -> beam.pvalue.TaggedOutput:
+    """Return `letter` addressed to a step's dead-letter output."""
+    return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
+
+
+class CollectDeadLetters(beam.PTransform):
+    """Brings the dead letters of all stages, given by name, into one unwindowed collection."""
+
+    def expand(self, letters: Any) -> beam.PCollection:
+        """Apply the flatten."""
+        unwindowed = [part | f"Unwindow{stage}" >> beam.WindowInto(GlobalWindows()) for stage, part in letters.items()]
+        return unwindowed | "Flatten" >> beam.Flatten()

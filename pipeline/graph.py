@@ -1,0 +1,41 @@
+"""The whole dataflow on one screen."""
+
+import apache_beam as beam
+
+from pipeline.dead_letters import CollectDeadLetters
+from pipeline.fold import FoldReadings
+from pipeline.options import Job
+from pipeline.rows import AverageRows
+
+
+def build(
+    pipeline: beam.Pipeline,
+    job: Job,
+    source: beam.PTransform,
+    write_rows: beam.PTransform,
+    write_dead_letters: beam.PTransform,
+) -> None:
+    """Connect source to sinks. Labels are the contract for updating a running job: never rename one.
+
+    Args:
+      pipeline: where the steps are added.
+      job: the validated parameters.
+      source: yields messages, as bytes or as PubsubMessage.
+      write_rows: takes rows, returns the dead letters of those it could not write.
+      write_dead_letters: takes dead letters.
+    """
+    messages = pipeline | "ReadMessages" >> source
+
+    folded = messages | "FoldReadings" >> FoldReadings(
+        job.sensors, job.max_future_skew, job.intervals, job.allowed_lateness, job.group_by_device
+    )
+    averaged = folded.sums | "AverageRows" >> AverageRows(job.sensors, job.intervals, job.group_by_device)
+
+    unwritten = averaged.rows | "WriteRows" >> write_rows
+
+    dead_letters = {
+        "Refused": folded.dead_letters,
+        "Late": averaged.dead_letters,
+        "Unwritten": unwritten,
+    } | "CollectDeadLetters" >> CollectDeadLetters()
+    _ = dead_letters | "WriteDeadLetters" >> write_dead_letters

@@ -1,0 +1,70 @@
+"""Entry point, of the template launcher and of `python -m pipeline.main`."""
+
+import logging
+import sys
+
+import apache_beam as beam
+from apache_beam.io.gcp.pubsub import ReadFromPubSub
+from apache_beam.options.pipeline_options import StandardOptions
+from google.auth.exceptions import GoogleAuthError
+
+from pipeline import graph, options, sinks, tables
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check the parameters and tables, then start the job; wait for it only when it runs on this machine.
+
+    Returns:
+      The exit code: 0, or 2 with one line on stderr when a parameter or table is wrong.
+    """
+    try:
+        job, beam_options = options.parse(sys.argv[1:] if argv is None else argv)
+        _prepare_tables(job)
+    except (options.UsageError, tables.TableError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    pipeline = beam.Pipeline(options=beam_options)
+    graph.build(pipeline, job, _source(job), _row_sink(job), _dead_letter_sink(job))
+    result = pipeline.run()
+    # The template launcher must return once the job is submitted; a local runner lives in this process.
+    if beam_options.view_as(StandardOptions).runner != "DataflowRunner":
+        result.wait_until_finish()
+    return 0
+
+
+def _source(job: options.Job) -> beam.PTransform:
+    return ReadFromPubSub(
+        topic=job.input_topic,
+        subscription=job.input_subscription,
+        id_label=job.id_attribute,
+        with_attributes=job.keep_attributes,
+        timestamp_attribute=job.timestamp_attribute,
+    )
+
+
+def _row_sink(job: options.Job) -> beam.PTransform:
+    return sinks.BigQueryRows(job.output_table) if job.output_table else sinks.PrintRows()
+
+
+def _dead_letter_sink(job: options.Job) -> beam.PTransform:
+    return sinks.BigQueryDeadLetters(job.dead_letter_table) if job.dead_letter_table else sinks.PrintDeadLetters()
+
+
+def _prepare_tables(job: options.Job) -> None:
+    row_columns = tables.row_columns(job.sensors, job.group_by_device)
+    cluster_by = tables.DEVICE if job.group_by_device else None
+    try:
+        if job.output_table:
+            tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
+        if job.dead_letter_table:
+            tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
+    except GoogleAuthError as error:
+        raise tables.TableError(
+            f"no Google credentials; run: gcloud auth application-default login ({error})"
+        ) from None
+
+
+if __name__ == "__main__":
+    logging.getLogger().setLevel(logging.INFO)
+    sys.exit(main())

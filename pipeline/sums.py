@@ -1,0 +1,55 @@
+"""Sums and counts per sensor: what is shuffled, and what an interval's means are made of."""
+
+from collections.abc import Iterable
+
+import apache_beam as beam
+
+# Sensor name to [sum, count], only for sensors that were present. Names, not positions: the state of a running job
+# then survives an update that reorders `sensors`.
+Sums = dict[str, list]
+
+
+def add_values(sums: Sums, values: dict[str, float]) -> None:
+    """Add one reading's values to `sums` in place."""
+    for name, value in values.items():
+        cell = sums.get(name)
+        if cell is None:
+            sums[name] = [value, 1]
+        else:
+            cell[0] += value
+            cell[1] += 1
+
+
+def add_sums(into: Sums, other: Sums) -> None:
+    """Add `other` to `into` in place; `other` is neither changed nor shared."""
+    for name, (total, count) in other.items():
+        cell = into.get(name)
+        if cell is None:
+            into[name] = [total, count]
+        else:
+            cell[0] += total
+            cell[1] += count
+
+
+class CombineSums(beam.CombineFn):
+    """Adds up the partial sums of bundles."""
+
+    def create_accumulator(self) -> Sums:
+        """Return empty sums."""
+        return {}
+
+    def add_input(self, accumulator: Sums, sums: Sums) -> Sums:
+        """Return the accumulator with one bundle's sums added."""
+        add_sums(accumulator, sums)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
+        """Return the sums of all accumulators."""
+        merged: Sums = {}
+        for accumulator in accumulators:
+            add_sums(merged, accumulator)
+        return merged
+
+    def extract_output(self, accumulator: Sums) -> Sums:
+        """Return the sums as they are."""
+        return accumulator

@@ -1,0 +1,152 @@
+"""BigQuery tables: their columns, and creating or checking them before launch."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from requests.exceptions import RequestException
+
+from pipeline.readings import DEVICE, TIMESTAMP
+
+DEAD_LETTER_COLUMNS = (
+    bigquery.SchemaField("event_time", "TIMESTAMP"),
+    bigquery.SchemaField("received_at", "TIMESTAMP"),
+    bigquery.SchemaField("stage", "STRING"),
+    bigquery.SchemaField("error", "STRING"),
+    bigquery.SchemaField("message", "STRING"),
+    bigquery.SchemaField("payload", "BYTES"),
+    bigquery.SchemaField(
+        "attributes",
+        "RECORD",
+        mode="REPEATED",
+        fields=(bigquery.SchemaField("key", "STRING"), bigquery.SchemaField("value", "STRING")),
+    ),
+    bigquery.SchemaField("message_id", "STRING"),
+    bigquery.SchemaField("device", "STRING"),
+    bigquery.SchemaField("pipeline_version", "STRING"),
+)
+
+# The project part follows Beam's own check; a domain-scoped project (example.com:project) has a colon of its own.
+_TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
+
+# Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
+_PATIENCE = 30.0
+
+# BigQuery answers with the standard type's name on some routes and the legacy one on others.
+_STANDARD_TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER", "BOOL": "BOOLEAN", "STRUCT": "RECORD"}
+
+
+class TableError(Exception):
+    """A table cannot be used as it is; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class TableId:
+    """A table's full name."""
+
+    project: str
+    dataset: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str) -> "TableId":
+        """Read `project:dataset.table` or `project.dataset.table`.
+
+        Raises:
+          ValueError: it is neither.
+        """
+        match = _TABLE(text)
+        if not match:
+            raise ValueError("expected project:dataset.table, for example my-project:sensors.readings")
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return f"{self.project}:{self.dataset}.{self.table}"
+
+    @property
+    def sql(self) -> str:
+        """The name as SQL writes it, quoted."""
+        return f"`{self.project}.{self.dataset}.{self.table}`"
+
+
+def row_columns(sensors: tuple[str, ...], by_device: bool) -> tuple[bigquery.SchemaField, ...]:
+    """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and Device when asked for."""
+    return (
+        bigquery.SchemaField(TIMESTAMP, "TIMESTAMP"),
+        *(bigquery.SchemaField(name, "FLOAT") for name in sensors),
+        *([bigquery.SchemaField(DEVICE, "STRING")] if by_device else []),
+    )
+
+
+def client(project: str) -> bigquery.Client:
+    """Return a BigQuery client, of the emulator when BIGQUERY_EMULATOR_HOST is set (http://host:port)."""
+    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        # The emulator wants no credentials, and looking for some takes google-auth half a minute.
+        return bigquery.Client(project, credentials=AnonymousCredentials())
+    return bigquery.Client(project)
+
+
+def prepare(
+    table_id: TableId,
+    columns: tuple[bigquery.SchemaField, ...],
+    partition_by: str,
+    cluster_by: str | None,
+) -> None:
+    """Create the table, partitioned by day on `partition_by`, or check that an existing one takes our rows.
+
+    Raises:
+      TableError: its dataset is missing, its columns do not fit, or BigQuery refuses or cannot be reached.
+    """
+    reference = bigquery.DatasetReference(table_id.project, table_id.dataset).table(table_id.table)
+    wanted = bigquery.Table(reference, schema=columns)
+    wanted.time_partitioning = bigquery.TimePartitioning(field=partition_by)
+    wanted.clustering_fields = [cluster_by] if cluster_by else None
+    bq = client(table_id.project)
+    retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
+    try:
+        try:
+            existing = bq.get_table(reference, retry=retry)
+        except NotFound:
+            existing = bq.create_table(wanted, exists_ok=True, retry=retry)
+    except NotFound:
+        raise TableError(
+            f"dataset {table_id.project}:{table_id.dataset} does not exist; create it with: "
+            f"bq mk --dataset {table_id.project}:{table_id.dataset}"
+        ) from None
+    except (GoogleAPIError, RequestException) as error:
+        raise TableError(f"cannot look up or create table {table_id}: {error}") from None
+    _check(table_id, columns, partition_by, existing)
+
+
+def _check(
+    table_id: TableId, columns: tuple[bigquery.SchemaField, ...], never_null: str, existing: bigquery.Table
+) -> None:
+    have = {field.name.lower(): field for field in existing.schema}
+    missing = [field for field in columns if field.name.lower() not in have]
+    if missing:
+        clauses = ", ".join(f"ADD COLUMN {_ddl(field)}" for field in missing)
+        raise TableError(f"table {table_id} lacks columns; add them with: ALTER TABLE {table_id.sql} {clauses}")
+    for field in columns:
+        found = have[field.name.lower()]
+        if _type(found) != _type(field) or (found.mode == "REPEATED") != (field.mode == "REPEATED"):
+            raise TableError(
+                f"column {found.name} of table {table_id} is {found.mode} {_type(found)}, but {field.mode} "
+                f"{_type(field)} is needed and BigQuery cannot alter that; name another table"
+            )
+    required = [field.name for field in existing.schema if field.mode == "REQUIRED" and field.name != never_null]
+    if required:
+        relax = "; ".join(f"ALTER TABLE {table_id.sql} ALTER COLUMN `{name}` DROP NOT NULL" for name in required)
+        raise TableError(f"table {table_id} has REQUIRED columns that a row may lack; relax them with: {relax}")
+
+
+def _type(field: bigquery.SchemaField) -> str:
+    return _STANDARD_TYPES.get(field.field_type.upper(), field.field_type.upper())
+
+
+def _ddl(field: bigquery.SchemaField) -> str:
+    ddl_types = {"FLOAT": "FLOAT64", "RECORD": "STRUCT<key STRING, value STRING>"}
+    column = ddl_types.get(field.field_type, field.field_type)
+    return f"`{field.name}` ARRAY<{column}>" if field.mode == "REPEATED" else f"`{field.name}` {column}"
