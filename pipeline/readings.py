@@ -148,30 +148,38 @@ class Decoder:
 
     def decode(self, payload: bytes) -> list[Reading | Refusal]:
         """Return one outcome per reading in `payload`, in order; at least one, whatever the bytes are."""
-        try:
-            document = self._parse_json(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return [Refusal(NotJson(str(error)), payload)]
         latest = self._clock() * 1_000_000 + self._max_future_skew
         try:
+            document = self._parse(payload)
             if type(document) is not list:
                 return [self._reading(document, latest)]
             if not document:
                 raise NotAReading("an empty array holds no reading")
+            return [self._reading(item, latest) for item in document]
         except Refused as reason:
-            return [Refusal(reason, payload)]
-        return self._decode_array(document, payload, latest)
+            return self._decode_items(payload, latest) or [Refusal(reason, payload)]
 
-    def _decode_array(self, items: list, payload: bytes, latest: float) -> list[Reading | Refusal]:
+    def _decode_items(self, payload: bytes, latest: float) -> list[Reading | Refusal]:
+        """Decode an array one item at a time, so that its good readings count; nothing if it is no array."""
+        try:
+            items = msgspec.json.decode(payload, type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
         outcomes: list[Reading | Refusal] = []
-        texts: list[msgspec.Raw] = []
         for index, item in enumerate(items):
             try:
-                outcomes.append(self._reading(item, latest))
+                outcomes.append(self._reading(self._parse(item), latest))
             except Refused as reason:
-                texts = texts or msgspec.json.decode(payload, type=list[msgspec.Raw])
-                outcomes.append(Refusal(type(reason)(f"item {index}: {reason}"), bytes(texts[index])))
+                outcomes.append(Refusal(type(reason)(f"item {index}: {reason}"), bytes(item)))
         return outcomes
+
+    def _parse(self, text: bytes | msgspec.Raw) -> object:
+        try:
+            return self._parse_json(text)
+        except msgspec.ValidationError:
+            raise BadValue("a number is too large for a 64-bit float") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise NotJson(str(error)) from None
 
     def _reading(self, fields: object, latest: float) -> Reading:
         if type(fields) is not dict:

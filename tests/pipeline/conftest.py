@@ -1,0 +1,74 @@
+"""Drives the shipped graph on Beam's local runner, from a TestStream or a list to lists of rows and dead letters."""
+
+import base64
+import json
+import uuid
+from collections import defaultdict
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.test_stream import TestStream
+
+from pipeline import graph, options
+
+# 2026-11-22T13:00:00Z, a multiple of every interval used in these tests.
+NOON = 1_795_352_400
+
+# What Capture saw, by name: the runner pickles transforms, so they cannot carry the list themselves.
+_CAPTURED: dict[str, list] = defaultdict(list)
+
+
+class Capture(beam.PTransform):
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        return elements | beam.FlatMap(_capture, self._name)
+
+
+def _capture(element: Any, name: str) -> list:
+    _CAPTURED[name].append(element)
+    return []
+
+
+def message(seconds: float, **fields: Any) -> bytes:
+    """A message with its Timestamp `seconds` after NOON."""
+    return json.dumps({"Timestamp": NOON + seconds, **fields}).encode()
+
+
+class Stream:
+    """A TestStream in seconds after NOON; each `add` is a bundle of its own."""
+
+    def __init__(self) -> None:
+        self._stream = TestStream().advance_watermark_to(NOON - 3600)
+
+    def add(self, *messages: Any) -> "Stream":
+        self._stream = self._stream.add_elements(list(messages))
+        return self
+
+    def watermark(self, seconds: float) -> "Stream":
+        self._stream = self._stream.advance_watermark_to(NOON + seconds)
+        return self
+
+    def end(self) -> TestStream:
+        return self._stream.advance_watermark_to_infinity()
+
+
+@pytest.fixture
+def run_graph():
+    """Returns run(stream, *flags) -> (rows sorted by Timestamp and Device, dead letters with decoded payloads)."""
+
+    def run(stream: Stream, *flags: str) -> tuple[list[dict], list[dict]]:
+        job, _ = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
+        run_id = uuid.uuid4().hex
+        beam_options = PipelineOptions([f"--runner={options.LOCAL_RUNNER}"], streaming=True)
+        with beam.Pipeline(options=beam_options) as pipeline:
+            graph.build(pipeline, job, stream.end(), Capture(run_id + "rows"), Capture(run_id + "letters"))
+        rows = sorted(_CAPTURED.pop(run_id + "rows", []), key=lambda row: (row["Timestamp"], row.get("Device") or ""))
+        letters = _CAPTURED.pop(run_id + "letters", [])
+        return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
+
+    return run

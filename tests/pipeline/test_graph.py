@@ -1,0 +1,237 @@
+"""The shipped graph, from messages and watermarks to rows and dead letters."""
+
+import json
+import math
+import random
+
+import pytest
+from apache_beam.io.gcp.pubsub import PubsubMessage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.pipeline.conftest import NOON, Stream, message
+
+
+def at(clock: str) -> str:
+    return f"2026-11-22T{clock}Z"
+
+
+def row(clock: str, **means):
+    return {"Timestamp": at(clock), "Airtight": None, "AtmP": None, "H2OC": None, "Temp": None, **means}
+
+
+class TestFixedWindows:
+    def test_one_row_per_interval_with_the_mean_of_each_sensor(self, run_graph):
+        stream = Stream().add(
+            message(0, Temp=20.0),
+            message(14.999, Temp=23.0, AtmP=1000.0),
+            message(15, Temp=1.0),
+            message(16, Temp=2.0),
+            message(17, Temp=6),
+        )
+        rows, letters = run_graph(stream)
+        assert rows == [row("13:00:00.000000", Temp=21.5, AtmP=1000.0), row("13:00:15.000000", Temp=3.0)]
+        assert letters == []
+
+    def test_bundles_of_one_interval_are_combined(self, run_graph):
+        stream = Stream().add(message(1, Temp=1.0)).add(message(2, Temp=2.0), message(3, Temp=6.0))
+        assert run_graph(stream)[0] == [row("13:00:00.000000", Temp=3.0)]
+
+    def test_an_interval_without_readings_has_no_row(self, run_graph):
+        rows, _ = run_graph(Stream().add(message(0, Temp=1.0), message(45, Temp=2.0)))
+        assert [r["Timestamp"] for r in rows] == [at("13:00:00.000000"), at("13:00:45.000000")]
+
+    def test_stragglers_within_the_grace_count(self, run_graph):
+        stream = Stream().add(message(1, Temp=1.0)).watermark(19.9).add(message(14, Temp=3.0)).watermark(20)
+        rows, letters = run_graph(stream)
+        assert rows == [row("13:00:00.000000", Temp=2.0)]
+        assert letters == []
+
+    @pytest.mark.parametrize(("interval", "grace"), [("5s", "12s"), ("10s", "10s"), ("7s", "0s")])
+    def test_any_grace_leaves_intervals_where_they_are(self, run_graph, interval, grace):
+        length = int(interval[:-1])
+        start = -(-NOON // length) * length - NOON
+        stream = Stream().add(message(start, Temp=1.0), message(start + length - 0.001, Temp=2.0))
+        rows, _ = run_graph(stream, f"--interval={interval}", f"--grace_period={grace}")
+        assert [r["Temp"] for r in rows] == [1.5]
+        assert rows[0]["Timestamp"] == at(f"13:00:{start:02d}.000000")
+
+    def test_late_readings_are_dead_lettered_and_the_row_stays_as_it_was(self, run_graph):
+        stream = (
+            Stream()
+            .add(message(1, Temp=1.0))
+            .watermark(20)
+            .add(message(2, Temp=10.0, AtmP=900.0), message(3, Temp=30.0))
+            .watermark(60)
+        )
+        rows, letters = run_graph(stream)
+        assert rows == [row("13:00:00.000000", Temp=1.0)]
+        (letter,) = letters
+        assert (letter["stage"], letter["error"], letter["event_time"]) == ("late", "Late", at("13:00:00.000000"))
+        assert json.loads(letter["payload"]) == {
+            "Timestamp": at("13:00:00.000000"),
+            "Device": None,
+            "readings": {"Temp": {"sum": 40.0, "count": 2}, "AtmP": {"sum": 900.0, "count": 1}},
+        }
+
+    def test_an_interval_whose_readings_are_all_late_has_no_row(self, run_graph):
+        rows, letters = run_graph(Stream().watermark(30).add(message(1, Temp=1.0)))
+        assert rows == []
+        assert [letter["stage"] for letter in letters] == ["late"]
+
+    def test_sums_beyond_a_float_are_dead_lettered(self, run_graph):
+        stream = Stream().add(message(1, Temp=1e308), message(2, Temp=1e308), message(3, AtmP=1.0))
+        rows, letters = run_graph(stream)
+        assert rows == []
+        assert [(letter["stage"], letter["error"]) for letter in letters] == [("average", "Overflow")]
+
+
+class TestDevices:
+    def test_devices_share_a_row_by_default(self, run_graph):
+        rows, _ = run_graph(Stream().add(message(1, Temp=1.0, Device="a"), message(2, Temp=3.0, Device="b")))
+        assert rows == [row("13:00:00.000000", Temp=2.0)]
+
+    def test_each_has_its_own_row_when_grouped(self, run_graph):
+        stream = Stream().add(
+            message(1, Temp=1.0, Device="b"),
+            message(2, Temp=3.0, Device="a"),
+            message(3, Temp=5.0, Device="a"),
+            message(4, Temp=7.0),
+        )
+        rows, _ = run_graph(stream, "--group_by_device=true")
+        assert rows == [
+            row("13:00:00.000000", Temp=7.0, Device=None),
+            row("13:00:00.000000", Temp=4.0, Device="a"),
+            row("13:00:00.000000", Temp=1.0, Device="b"),
+        ]
+
+
+class TestSessions:
+    FLAGS = ("--window=session", "--session_gap=10s", "--grace_period=5s", "--group_by_device=true")
+
+    def test_a_row_per_device_and_burst_stamped_with_its_end(self, run_graph):
+        stream = Stream().add(
+            message(0, Temp=1.0, Device="a"),
+            message(9.5, Temp=2.0, Device="a"),
+            message(4, Temp=50.0, Device="b"),
+            message(18.25, Temp=6.0, Device="a"),
+            message(40, Temp=8.0, Device="a"),
+        )
+        rows, letters = run_graph(stream, *self.FLAGS)
+        assert rows == [
+            row("13:00:14.000000", Temp=50.0, Device="b"),
+            row("13:00:28.250000", Temp=3.0, Device="a"),
+            row("13:00:50.000000", Temp=8.0, Device="a"),
+        ]
+        assert letters == []
+
+    def test_readings_exactly_a_gap_apart_are_two_sessions(self, run_graph):
+        stream = Stream().add(message(0, Temp=1.0)).add(message(10, Temp=2.0), message(20, Temp=3.0))
+        assert [r["Temp"] for r in run_graph(stream, *self.FLAGS)[0]] == [1.0, 2.0, 3.0]
+
+    def test_a_straggler_joins_two_sessions_into_one(self, run_graph):
+        stream = Stream().add(message(0, Temp=1.0), message(16, Temp=3.0)).watermark(14).add(message(8, Temp=5.0))
+        assert run_graph(stream, *self.FLAGS)[0] == [row("13:00:26.000000", Temp=3.0, Device=None)]
+
+
+class TestUnusableMessages:
+    def test_each_becomes_a_dead_letter_with_stage_error_and_its_bytes(self, run_graph):
+        bad = {
+            b"\xff": ("decode", "NotJson"),
+            b"[]": ("decode", "NotAReading"),
+            b'{"Temp": 1}': ("timestamp", "BadTimestamp"),
+            message(0, Humidity=4): ("validate", "NoKnownSensor"),
+            message(0, Temp=True): ("validate", "BadValue"),
+        }
+        rows, letters = run_graph(Stream().add(message(1, Temp=1.0), *bad))
+        assert rows == [row("13:00:00.000000", Temp=1.0)]
+        assert {letter["payload"]: (letter["stage"], letter["error"]) for letter in letters} == bad
+        assert len(letters) == len(bad)
+
+    def test_the_good_readings_of_an_array_count_and_each_bad_one_is_its_own_letter(self, run_graph):
+        packed = b'[{"Timestamp": %d, "Temp": 1}, {"Timestamp":  "noon"}, {"Timestamp": %d, "Temp": 2}]' % (NOON, NOON)
+        rows, letters = run_graph(Stream().add(packed))
+        assert rows == [row("13:00:00.000000", Temp=1.5)]
+        assert [(letter["payload"], letter["message"][:7]) for letter in letters] == [
+            (b'{"Timestamp":  "noon"}', "item 1:")
+        ]
+
+    def test_attributes_and_message_id_are_kept_when_asked_for(self, run_graph):
+        good = PubsubMessage(message(0, Temp=2.0), {"site": "north"}, "17")
+        bad = PubsubMessage(b"bad", {"site": "north", "device": "d"}, "18")
+        rows, letters = run_graph(Stream().add(good, bad), "--keep_attributes=true")
+        assert [r["Temp"] for r in rows] == [2.0]
+        assert [(letter["message_id"], letter["attributes"]) for letter in letters] == [
+            ("18", [{"key": "device", "value": "d"}, {"key": "site", "value": "north"}])
+        ]
+
+
+class TestSensors:
+    def test_configured_names_decide_the_columns_and_their_order(self, run_graph):
+        rows, _ = run_graph(Stream().add(message(1, CO2=400, Temp=1.0, Noise=3)), "--sensors=Noise,CO2")
+        assert [list(r.items()) for r in rows] == [
+            [("Timestamp", at("13:00:00.000000")), ("Noise", 3.0), ("CO2", 400.0)]
+        ]
+
+
+# Milliseconds after NOON, device, value: on a grid, so that gaps of exactly ten seconds do occur.
+readings = st.lists(
+    st.tuples(st.integers(0, 240).map(lambda n: n * 500), st.sampled_from("ab"), st.floats(-1e6, 1e6)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def split_into_bundles(items: list, seed: int) -> Stream:
+    stream, shuffled = Stream(), items.copy()
+    rng = random.Random(seed)
+    rng.shuffle(shuffled)
+    while shuffled:
+        size = rng.randint(1, len(shuffled))
+        stream.add(*(message(ms / 1000, Temp=value, Device=device) for ms, device, value in shuffled[:size]))
+        del shuffled[:size]
+    return stream
+
+
+def means(groups: dict) -> dict:
+    return {key: pytest.approx(math.fsum(values) / len(values), rel=1e-9, abs=1e-9) for key, values in groups.items()}
+
+
+def by_clock(rows: list[dict]) -> dict:
+    return {(r["Timestamp"], r["Device"]): r["Temp"] for r in rows}
+
+
+class TestAgainstAReference:
+    SETTINGS = settings(
+        max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+
+    @SETTINGS
+    @given(items=readings, seed=st.integers(0, 2**32))
+    def test_fixed_windows_in_any_order_and_bundling(self, run_graph, items, seed):
+        expected: dict = {}
+        for ms, device, value in items:
+            start = ms // 15_000 * 15
+            expected.setdefault((at(f"13:{start // 60:02d}:{start % 60:02d}.000000"), device), []).append(value)
+        rows, letters = run_graph(split_into_bundles(items, seed), "--group_by_device=true")
+        assert by_clock(rows) == means(expected)
+        assert len(rows) == len(expected)
+        assert letters == []
+
+    @SETTINGS
+    @given(items=readings, seed=st.integers(0, 2**32))
+    def test_sessions_in_any_order_and_bundling(self, run_graph, items, seed):
+        sessions: list[list] = []
+        for ms, device, value in sorted(items, key=lambda item: (item[1], item[0])):
+            if not (sessions and sessions[-1][0] == device and ms - sessions[-1][1] < 10_000):
+                sessions.append([device, ms, []])
+            sessions[-1][1] = ms
+            sessions[-1][2].append(value)
+        expected = {}
+        for device, last, values in sessions:
+            minutes, ms = divmod(last + 10_000, 60_000)
+            expected[at(f"13:{minutes:02d}:{ms / 1000:09.6f}"), device] = values
+        rows, letters = run_graph(split_into_bundles(items, seed), *TestSessions.FLAGS)
+        assert by_clock(rows) == means(expected)
+        assert len(rows) == len(expected)
+        assert letters == []

@@ -1,0 +1,133 @@
+"""Parameters: defaults, every wrong form, and the two ways to start."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from pipeline import options
+from pipeline.tables import TableId
+
+TOPIC = "--input_topic=projects/test-project/topics/readings"
+ROOT = Path(__file__).parents[2]
+
+
+def parse(*flags: str) -> options.Job:
+    return options.parse([TOPIC, *flags])[0]
+
+
+class TestDefaults:
+    def test_are_those_of_the_contract(self):
+        job = parse()
+        assert (job.sensors, job.group_by_device, job.window) == (("Airtight", "AtmP", "H2OC", "Temp"), False, "fixed")
+        assert (job.interval, job.session_gap, job.grace_period, job.allowed_lateness) == (15, 60, 5, 3600)
+        assert (job.on_late, job.max_future_skew, job.keep_attributes) == ("dead_letter", 600, False)
+        assert (job.input_subscription, job.timestamp_attribute, job.id_attribute) == (None, None, None)
+        assert (job.output_table, job.dead_letter_table) == (None, None)
+
+    def test_empty_text_means_not_given(self):
+        assert parse("--interval=", "--output_table=", "--timestamp_attribute=") == parse()
+
+    def test_the_dead_letter_table_is_named_after_the_output_table(self):
+        assert parse("--output_table=my-project.d.t").dead_letter_table == TableId("my-project", "d", "t_dead_letters")
+
+    def test_the_local_runner_is_used_unless_another_is_named(self):
+        for flags, runner in [([], "BundleBasedDirectRunner"), (["--runner=DataflowRunner"], "DataflowRunner")]:
+            standard = options.parse([TOPIC, *flags])[1].view_as(StandardOptions)
+            assert (standard.runner, standard.streaming) == (runner, True)
+
+
+class TestGoodForms:
+    def test_values_are_read(self):
+        job = parse(
+            "--interval=5m", "--session_gap=1h", "--grace_period=0s", "--sensors=b, a_1", "--group_by_device=true"
+        )
+        assert (job.interval, job.session_gap, job.grace_period) == (300, 3600, 0)
+        job = parse("--sensors=b, a_1", "--group_by_device=true")
+        assert (job.sensors, job.group_by_device) == (("b", "a_1"), True)
+
+    @pytest.mark.parametrize("text", ["my-project:d.t", "my-project.d.t"])
+    def test_both_forms_of_a_table(self, text):
+        assert parse(f"--output_table={text}").output_table == TableId("my-project", "d", "t")
+
+    def test_a_domain_scoped_project(self):
+        assert parse("--output_table=example.com:proj:d.t").output_table == TableId("example.com:proj", "d", "t")
+
+
+class TestWrongForms:
+    @pytest.mark.parametrize(
+        ("flag", "expected"),
+        [
+            ("--interval=0s", "between 1s and"),
+            ("--interval=15", "15s, 5m or 1h"),
+            ("--interval='15s'", "15s, 5m or 1h"),
+            ("--interval=-5s", "15s, 5m or 1h"),
+            ("--interval=1.5m", "15s, 5m or 1h"),
+            ("--interval=999999999h", "between 1s and"),
+            ("--session_gap=0s", "between 1s and"),
+            ("--group_by_device=True", "expected true or false"),
+            ("--group_by_device=yes", "expected true or false"),
+            ("--keep_attributes=1", "expected true or false"),
+            ("--window=sliding", "expected fixed or session"),
+            ("--sensors=Temp,", "'' is not a column name"),
+            ("--sensors=Temp;AtmP", "not a column name"),
+            ("--sensors=2Temp", "not a column name"),
+            ("--sensors=Température", "not a column name"),
+            ("--sensors=Temp,temp", "name each sensor once"),
+            ("--sensors=Timestamp", "is taken"),
+            ("--sensors=_PARTITIONTIME", "rename the sensor"),
+            ("--output_table=readings", "expected project:dataset.table"),
+            ("--output_table=my-project:readings", "expected project:dataset.table"),
+            ("--output_table=my-project/d/t", "expected project:dataset.table"),
+            ("--input_subscription=projects/test-project/topics/t-1", "expected projects/PROJECT/subscriptions/NAME"),
+            ("--input_subscription=projects/test-project/subscriptions/sub", "both are given"),
+            ("--timestamp_attribute=" + "a" * 257, "at most 256 bytes"),
+            ("--intervall=15s", "did you mean --interval?"),
+            ("--input-topic=x", "did you mean --input_topic?"),
+            ("--Sensors=a", "did you mean --sensors?"),
+            ("-window=fixed", "did you mean --window?"),
+            ("sensors=a", "did you mean --sensors?"),
+            ("--window", "expected one argument"),
+        ],
+    )
+    def test_the_message_names_the_flag_and_the_fix_on_one_line(self, flag, expected):
+        with pytest.raises(options.UsageError) as caught:
+            parse(flag)
+        message = str(caught.value)
+        assert expected in message
+        assert "\n" not in message
+
+    def test_neither_topic_nor_subscription(self):
+        with pytest.raises(options.UsageError, match=r"exactly one of .* neither is given"):
+            options.parse([])
+
+    def test_dead_letters_into_the_output_table(self):
+        with pytest.raises(options.UsageError, match="is the output table too"):
+            parse("--output_table=my-project:d.t", "--dead_letter_table=my-project.d.t")
+
+
+class TestBeamFlags:
+    def test_none_of_them_passes_for_a_misspelt_parameter(self):
+        flags = [f"--{name}=x" for name in PipelineOptions([]).get_all_options()]
+        ours = {parameter.name for parameter in options.PARAMETERS}
+        theirs = [flag for flag in flags if flag[2:-2] not in ours]
+        assert len(theirs) > 100
+        options._refuse_misspelt(theirs)
+
+    def test_those_the_launcher_passes_are_accepted(self):
+        _, beam_options = options.parse(
+            [TOPIC, "--runner=DataflowRunner", "--project=test-project", "--region=europe-west1", "--job_name=j"]
+        )
+        assert beam_options.get_all_options()["region"] == "europe-west1"
+
+
+class TestEntryPoints:
+    @pytest.mark.parametrize("start", [["-m", "pipeline.main"], ["pipeline/main.py"]])
+    def test_bad_input_ends_with_one_line_and_exit_code_2(self, start):
+        run = subprocess.run(
+            [sys.executable, *start, TOPIC, "--interval=0s"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr == "error: --interval=0s: expected between 1s and 8784h\n"
