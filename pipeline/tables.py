@@ -100,7 +100,8 @@ def prepare(
     Raises:
       TableError: its dataset is missing, its columns do not fit, or BigQuery refuses or cannot be reached.
     """
-    reference = bigquery.DatasetReference(table_id.project, table_id.dataset).table(table_id.table)
+    dataset = bigquery.DatasetReference(table_id.project, table_id.dataset)
+    reference = dataset.table(table_id.table)
     wanted = bigquery.Table(reference, schema=columns)
     wanted.time_partitioning = bigquery.TimePartitioning(field=partition_by)
     wanted.clustering_fields = [cluster_by] if cluster_by else None
@@ -110,6 +111,7 @@ def prepare(
         try:
             existing = bq.get_table(reference, retry=retry)
         except NotFound:
+            bq.get_dataset(dataset, retry=retry)
             existing = bq.create_table(wanted, exists_ok=True, retry=retry)
     except NotFound:
         raise TableError(

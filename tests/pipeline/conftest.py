@@ -8,7 +8,6 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
 from pipeline import graph, options
@@ -57,16 +56,20 @@ class Stream:
         return self._stream.advance_watermark_to_infinity()
 
 
+def run_through(stream: Stream, write_rows: beam.PTransform, write_dead_letters: beam.PTransform, *flags: str) -> None:
+    """Run the shipped graph from a stream to the given sinks, with the shipped options."""
+    job, beam_options = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
+    with beam.Pipeline(options=beam_options) as pipeline:
+        graph.build(pipeline, job, stream.end(), write_rows, write_dead_letters)
+
+
 @pytest.fixture
 def run_graph():
     """Returns run(stream, *flags) -> (rows sorted by Timestamp and Device, dead letters with decoded payloads)."""
 
     def run(stream: Stream, *flags: str) -> tuple[list[dict], list[dict]]:
-        job, _ = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
         run_id = uuid.uuid4().hex
-        beam_options = PipelineOptions([f"--runner={options.LOCAL_RUNNER}"], streaming=True)
-        with beam.Pipeline(options=beam_options) as pipeline:
-            graph.build(pipeline, job, stream.end(), Capture(run_id + "rows"), Capture(run_id + "letters"))
+        run_through(stream, Capture(run_id + "rows"), Capture(run_id + "letters"), *flags)
         rows = sorted(_CAPTURED.pop(run_id + "rows", []), key=lambda row: (row["Timestamp"], row.get("Device") or ""))
         letters = _CAPTURED.pop(run_id + "letters", [])
         return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
