@@ -2,6 +2,7 @@
 
 import base64
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +42,7 @@ def dead_letter(
       message_id: Pub/Sub's id; only kept with `keep_attributes`.
     """
     return {
+        "dead_letter_id": uuid.uuid4().hex,
         "event_time": event_time,
         "received_at": rfc3339(int(time.time() * 1_000_000)),
         "stage": stage,

@@ -12,6 +12,7 @@ from requests.exceptions import RequestException
 from pipeline.readings import DEVICE, TIMESTAMP
 
 DEAD_LETTER_COLUMNS = (
+    bigquery.SchemaField("dead_letter_id", "STRING"),
     bigquery.SchemaField("event_time", "TIMESTAMP"),
     bigquery.SchemaField("received_at", "TIMESTAMP"),
     bigquery.SchemaField("stage", "STRING"),

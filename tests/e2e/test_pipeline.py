@@ -1,0 +1,149 @@
+"""Messages in, rows out, through real processes; expectations computed here without the pipeline's code."""
+
+import json
+import math
+import random
+import signal
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import pytest
+
+from local.processes import wait_for
+from tests.e2e.conftest import PATIENCE, Stack
+
+SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+
+
+def stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def reading(seconds: float, sensor: str, value: float, device: str) -> tuple[bytes, dict[str, str]]:
+    data = {"Timestamp": stamp(seconds), "Device": device, sensor: value}
+    return json.dumps(data).encode(), {"timestamp": stamp(seconds)}
+
+
+def backlog(count: int, start: float, spacing: float, devices: tuple[str, ...]) -> list[tuple]:
+    """Return (seconds, sensor, value, device), one device's readings after the other's, seconds exact to 1 ms."""
+    rng = random.Random(11)
+    return [
+        (round(start + n * spacing, 3), rng.choice(SENSORS), rng.uniform(-50, 1100), device)
+        for device in devices
+        for n in range(count // len(devices))
+    ]
+
+
+def expected_rows(readings: list[tuple], interval: int) -> dict[datetime, dict]:
+    groups: dict = defaultdict(lambda: defaultdict(list))
+    for seconds, sensor, value, _ in readings:
+        groups[seconds // interval * interval][sensor].append(value)
+    return {
+        datetime.fromtimestamp(start, UTC): {
+            sensor: pytest.approx(math.fsum(by_sensor[sensor]) / len(by_sensor[sensor]), rel=1e-9)
+            if sensor in by_sensor
+            else None
+            for sensor in SENSORS
+        }
+        for start, by_sensor in groups.items()
+    }
+
+
+def by_timestamp(rows: list[dict]) -> dict[datetime, dict]:
+    found = {row["Timestamp"]: {sensor: row[sensor] for sensor in SENSORS} for row in rows}
+    assert len(found) == len(rows), "an interval has two rows"
+    return found
+
+
+class TestBacklog:
+    # Ten minutes ago or more, so that nothing is near the present.
+    START = math.floor(time.time() / 60) * 60 - 1500
+
+    @pytest.mark.parametrize("attribute", ["timestamp", ""])
+    def test_of_ten_minutes_device_after_device_comes_out_complete_and_exact(self, stack: Stack, attribute: str):
+        readings = backlog(20_000, self.START, 0.06, ("north", "south"))
+        stack.publish([reading(*each) for each in readings])
+        expected = expected_rows(readings, 15)
+        assert len(expected) == 40
+        flags = [f"--input_subscription={stack.subscription}", f"--timestamp_attribute={attribute}", stack.table_flag]
+        with stack.start(*flags) as pipeline:
+            rows = stack.wait_for_rows(pipeline, 40)
+        assert by_timestamp(rows) == expected
+        assert stack.rows("readings_dead_letters") == []
+
+    def test_of_two_devices_sessions(self, stack: Stack):
+        bursts = {"a": [(0, 20), (50, 70)], "b": [(10, 65)]}
+        readings = [
+            (self.START + second, "Temp", float(second), device)
+            for device, spans in bursts.items()
+            for first, last in spans
+            for second in range(first, last + 1)
+        ]
+        random.Random(3).shuffle(readings)
+        stack.publish([reading(*each) for each in readings])
+        flags = ["--window=session", "--session_gap=20s", "--group_by_device=true", "--timestamp_attribute=timestamp"]
+        with stack.start(f"--input_subscription={stack.subscription}", *flags, stack.table_flag) as pipeline:
+            rows = stack.wait_for_rows(pipeline, 3)
+        found = {(row["Device"], row["Timestamp"].timestamp() - self.START): row["Temp"] for row in rows}
+        # A burst's mean is the middle of its span; its end is the last reading and the gap.
+        assert found == {("a", 40.0): 10.0, ("a", 90.0): 60.0, ("b", 85.0): 37.5}
+        assert len(rows) == 3
+
+    def test_with_unreadable_messages_dead_letters_each_of_them(self, stack: Stack):
+        good = backlog(100, self.START, 0.1, ("north",))
+        bad = [b"\xff\xfe", b"[]", b'{"Temp": 1}', b'{"Timestamp": "noon", "Temp": 1}']
+        stack.publish([(data, {}) for data in bad] + [reading(*each) for each in good])
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
+        with stack.start(*flags) as pipeline:
+            letters = stack.wait_for_rows(pipeline, 4, "readings_dead_letters")
+            rows = stack.wait_for_rows(pipeline, len(expected_rows(good, 15)))
+        assert by_timestamp(rows) == expected_rows(good, 15)
+        assert {letter["payload"]: letter["stage"] for letter in letters} == {
+            bad[0]: "decode",
+            bad[1]: "decode",
+            bad[2]: "timestamp",
+            bad[3]: "timestamp",
+        }
+        assert len(letters) == 4
+
+
+class TestLive:
+    def test_a_topic_read_with_readings_out_of_order_within_the_grace(self, stack: Stack):
+        flags = [
+            f"--input_topic={stack.topic}",
+            "--timestamp_attribute=timestamp",
+            "--interval=2s",
+            "--grace_period=5s",
+        ]
+        with stack.start(*flags, stack.table_flag) as pipeline:
+            # The stack's own subscription, and the one the pipeline makes for itself.
+            wait_for(pipeline, lambda: stack.topic_has_subscribers(2), PATIENCE)
+            now = round(time.time(), 3)
+            readings = [(round(now - n * 0.01, 3), SENSORS[n % 4], float(n), "north") for n in range(300)]
+            random.Random(5).shuffle(readings)
+            stack.publish([reading(*each) for each in readings])
+            expected = expected_rows(readings, 2)
+            rows = stack.wait_for_rows(pipeline, len(expected))
+        assert by_timestamp(rows) == expected
+        assert stack.rows("readings_dead_letters") == []
+
+
+class TestWithoutATable:
+    def test_rows_are_printed(self, stack: Stack):
+        start = TestBacklog.START
+        stack.publish([reading(start, "Temp", 20.0, "north"), reading(start + 1, "Temp", 22.0, "north")])
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp"]
+        with stack.start(*flags) as pipeline:
+            wait_for(pipeline, lambda: '"Temp": 21.0' in pipeline.log.read_text(), PATIENCE)
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_the_process_without_a_traceback(self, stack: Stack, number: int):
+        flags = [f"--input_subscription={stack.subscription}", stack.table_flag]
+        with stack.start(*flags) as pipeline:
+            wait_for(pipeline, stack.table_exists, PATIENCE)
+            pipeline.process.send_signal(number)
+            assert pipeline.process.wait(15) == 130
+        assert "Traceback" not in pipeline.log.read_text()
