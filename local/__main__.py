@@ -1,0 +1,37 @@
+"""`python -m local up | demo | pipeline`: see USAGE."""
+
+import importlib
+import sys
+
+from local.processes import LocalStackError, interrupt_once
+
+USAGE = """\
+usage: python -m local COMMAND ...
+
+  up        run the Pub/Sub and BigQuery emulators until Ctrl-C, and print the environment that points to them
+  demo      run publisher and pipeline on emulators, show the rows, check every one (DEMO_SECONDS=60)
+  pipeline  run the pipeline on this machine; takes the pipeline's own flags"""
+
+COMMANDS = {"up": "local.up", "demo": "local.demo", "pipeline": "local.run_pipeline"}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit code, 1 after a failure that is explained on stderr, 130 after Ctrl-C."""
+    if not argv or argv[0] not in COMMANDS:
+        wants_help = argv[:1] in (["-h"], ["--help"])
+        print(USAGE, file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
+    interrupt_once()
+    try:
+        # Imported when chosen: Beam and matplotlib take seconds.
+        return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))
+    except LocalStackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped; nothing is left running.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

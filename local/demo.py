@@ -1,0 +1,271 @@
+"""`python -m local demo`: the shipped publisher and pipeline on emulators, the rows as they land, each one checked.
+
+The check hears the same topic through a subscription of its own, recomputes every average in plain Python and compares
+(local.reconcile). DEMO_SECONDS, 60 by default, is how long readings are published.
+"""
+
+import math
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.cloud import bigquery
+from rich.console import Console
+from rich.table import Table
+
+from local import chart, emulators
+from local.emulators import Emulator
+from local.processes import Child, LocalStackError, running, wait_for
+from local.reconcile import Account, Row, read, reconcile
+from local.screen import Progress, screen
+
+PROJECT = "sensor-stream-demo"
+SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+INTERVAL = timedelta(seconds=5)
+FOLDER = Path("demo")
+POLL = 0.5  # seconds between looks at the table
+PATIENCE = 60.0  # seconds the last rows may take once the publisher has finished
+SETTLE = 2.0  # seconds in which a row that must not be there could still come
+PIPELINE_START = 90.0  # seconds; 10 are usual
+PUBLISHER_END = 60.0  # seconds the publisher may take longer than it was asked to publish
+
+MALFORMED = (
+    b"this is not JSON",
+    b'{"Timestamp": "2026-11-22T13:00:00Z", "Device": "device-1", "Wind": 3.2}',
+    b'{"Timestamp": "half past noon", "Device": "device-2", "Temp": 21.4}',
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The emulators, and the names of everything this run makes in them."""
+
+    pubsub: Emulator
+    bigquery: Emulator
+    topic: str
+    subscription: str
+    audit: str
+    table: str  # project.dataset.table
+
+    def check(self) -> None:
+        """Raise LocalStackError if an emulator has ended."""
+        self.pubsub.check()
+        self.bigquery.check()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the children."""
+        return {**self.pubsub.env, **self.bigquery.env}
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo; returns 0 if every row is right, 1 if not. LocalStackError if something cannot run."""
+    if argv:
+        raise LocalStackError("the demo takes no flags; DEMO_SECONDS=30 python -m local demo runs a shorter one")
+    seconds = _seconds(os.environ.get("DEMO_SECONDS") or "60")
+    FOLDER.mkdir(exist_ok=True)
+    console = Console(highlight=False, soft_wrap=True)
+    progress = Progress(SENSORS, seconds)
+
+    with _stage(console) as stage, _pipeline(console, stage) as pipeline:
+        watch = Watch(stage, progress)
+        console.print(f"Publishing for {seconds:g} s: 50 readings a second, 2 devices; rows of 5 s, held open for 2 s")
+        with _publisher(stage, seconds) as publisher, screen(console, progress) as show:
+            _publish_malformed(stage)
+            progress.started = time.monotonic()
+            account = _follow(watch, pipeline, publisher, show)
+    problems = [*account.problems, *_publisher_problems(publisher, len(watch.published))]
+
+    picture = FOLDER / "sensors.png"
+    readings = [reading for data in watch.published.values() if (reading := read(data, SENSORS))]
+    chart.draw(picture, SENSORS, INTERVAL, readings, progress.rows)
+    _summarise(console, account, progress)
+    console.print(f"Chart: {picture}")
+    for problem in problems:
+        console.print(f"WRONG  {problem}", style="red", markup=False)
+    if problems:
+        console.print(f"{len(problems)} problems. Logs: {pipeline.log} {publisher.log}")
+        return 1
+    console.print(f"Checked: all {len(progress.rows)} rows are there once and right.", style="green")
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= 86400:
+        raise LocalStackError(f"DEMO_SECONDS={text} must be a number of seconds from 1 to 86400")
+    return seconds
+
+
+@contextmanager
+def _stage(console: Console) -> Iterator[Stage]:
+    """Both emulators with a topic, two subscriptions and a dataset, named after this run in case they are shared."""
+    run = f"{int(time.time())}"
+    console.print("Starting the Pub/Sub and BigQuery emulators")
+    with (
+        emulators.pubsub_emulator(PROJECT, log_dir=FOLDER) as pubsub,
+        emulators.bigquery_emulator(PROJECT, log_dir=FOLDER) as bigquery_,
+    ):
+        topic = f"readings-{run}"
+        yield Stage(
+            pubsub,
+            bigquery_,
+            emulators.create_topic(pubsub.host, PROJECT, topic),
+            emulators.create_subscription(pubsub.host, PROJECT, topic, f"pipeline-{run}"),
+            emulators.create_subscription(pubsub.host, PROJECT, topic, f"audit-{run}"),
+            emulators.create_dataset(bigquery_.host, PROJECT, f"sensors_{run}") + ".readings",
+        )
+
+
+@contextmanager
+def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
+    """The shipped pipeline, up and ready."""
+    command = [sys.executable, "-m", "local", "pipeline"]
+    command += [f"--input_subscription={stage.subscription}", "--timestamp_attribute=timestamp"]
+    command += [f"--output_table={stage.table.replace('.', ':', 1)}"]
+    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s"]
+    console.print("Starting the pipeline")
+    client = emulators.bigquery_client(stage.bigquery.host, PROJECT)
+    with running("The pipeline", command, FOLDER / "pipeline.log", stage.env) as child:
+        # It makes its tables just before it starts to read, the dead letters' last.
+        wait_for(child, lambda: _exists(client, _dead_letters(stage)), PIPELINE_START)
+        yield child
+
+
+def _dead_letters(stage: Stage) -> str:
+    return f"{stage.table}_dead_letters"
+
+
+def _exists(client: bigquery.Client, table: str) -> bool:
+    try:
+        client.get_table(table)
+    except NotFound:
+        return False
+    return True
+
+
+@contextmanager
+def _publisher(stage: Stage, seconds: float) -> Iterator[Child]:
+    """The shipped publisher, publishing."""
+    command = [sys.executable, "-m", "publisher", "publish", "--topic", stage.topic]
+    command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
+    with running("The publisher", command, FOLDER / "publisher.log", stage.env) as child:
+        yield child
+
+
+def _publish_malformed(stage: Stage) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    messages = [{"data": data, "attributes": {"timestamp": now}} for data in MALFORMED]
+    with emulators.publisher_client(stage.pubsub.host) as client:
+        client.publish(topic=stage.topic, messages=messages)
+
+
+class Watch:
+    """Looks at the topic and the tables, and keeps `progress` up to date.
+
+    `published` is the data of every message, by message id; `dead_letters` the payloads.
+    """
+
+    def __init__(self, stage: Stage, progress: Progress) -> None:
+        self.published: dict[str, bytes] = {}
+        self.dead_letters: list[bytes] = []
+        self.progress = progress
+        self._stage = stage
+        self._subscriber = emulators.subscriber_client(stage.pubsub.host)
+        self._bigquery = emulators.bigquery_client(stage.bigquery.host, PROJECT)
+
+    def look(self) -> None:
+        """Take one look. LocalStackError if an emulator has ended."""
+        self._stage.check()
+        try:
+            self._hear()
+            self._read_tables()
+        except (GoogleAPICallError, OSError):
+            self._stage.check()
+            raise
+
+    def account(self) -> Account:
+        """Compare all that was published with the tables as last seen."""
+        return reconcile(self.published.values(), self.progress.rows, self.dead_letters, SENSORS, INTERVAL)
+
+    def _hear(self) -> None:
+        while received := emulators.pull(self._subscriber, self._stage.audit, at_most=1000):
+            self.published |= {one.message.message_id: one.message.data for one in received}
+            self._subscriber.acknowledge(subscription=self._stage.audit, ack_ids=[one.ack_id for one in received])
+        self.progress.published = len(self.published)
+
+    def _read_tables(self) -> None:
+        rows = [
+            Row(found["Timestamp"], {name: found[name] for name in SENSORS})
+            for found in self._all_rows(self._stage.table)
+        ]
+        now = datetime.now(UTC)
+        for row in rows:
+            self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
+        self.progress.rows = sorted(rows, key=lambda row: row.start)
+        self.dead_letters = [found["payload"] for found in self._all_rows(_dead_letters(self._stage))]
+        self.progress.dead_letters = len(self.dead_letters)
+
+    def _all_rows(self, table: str) -> list[bigquery.Row]:
+        return list(self._bigquery.list_rows(self._bigquery.get_table(table)))
+
+
+def _follow(watch: Watch, pipeline: Child, publisher: Child, show: Callable[[], None]) -> Account:
+    """Watch until the publisher has finished and every row is there, or PATIENCE is over; returns the last account."""
+
+    def look() -> None:
+        pipeline.check()
+        watch.look()
+        show()
+
+    give_up = time.monotonic() + watch.progress.total_seconds + PUBLISHER_END
+    while publisher.alive():
+        if time.monotonic() > give_up:
+            raise LocalStackError(f"The publisher does not finish. The end of {publisher.log}:\n{publisher.tail()}")
+        look()
+        time.sleep(POLL)
+    if publisher.process.returncode:
+        publisher.check()
+
+    give_up = time.monotonic() + PATIENCE
+    look()
+    while watch.account().problems and time.monotonic() < give_up:
+        time.sleep(POLL)
+        look()
+    time.sleep(SETTLE)
+    look()
+    return watch.account()
+
+
+def _publisher_problems(publisher: Child, heard: int) -> list[str]:
+    """Compare what the publisher says it published with what came out of the topic."""
+    said = re.search(r"Published (\d+) readings", publisher.log.read_text(errors="replace"))
+    if not said:
+        return [f"the publisher does not say how much it published; see {publisher.log}"]
+    sent = int(said[1]) + len(MALFORMED)
+    return [] if heard == sent else [f"{sent} messages were published, {heard} came out of the topic"]
+
+
+def _summarise(console: Console, account: Account, progress: Progress) -> None:
+    table = Table(box=None, show_header=False, title="Summary", title_justify="left", title_style="bold")
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("readings published", f"{account.published}")
+    table.add_row("  averaged", f"{account.averaged}")
+    table.add_row("  dead-lettered", f"{account.dead_lettered}")
+    table.add_row("rows", f"{len(progress.rows)}")
+    if delays := list(progress.delays.values()):
+        table.add_row("interval end to row, median", f"{statistics.median(delays):.1f} s")
+        table.add_row("interval end to row, longest", f"{max(delays):.1f} s")
+    console.print(table)

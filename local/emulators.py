@@ -1,0 +1,211 @@
+"""Pub/Sub and BigQuery on this machine: start the emulators, create what the pipeline needs in them."""
+
+import http.client
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb_extensions
+import grpc  # type: ignore[import-untyped]
+from google.api_core.exceptions import AlreadyExists
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from google.pubsub_v1 import PublisherClient, PullRequest, PullResponse, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from local.processes import Child, LocalStackError, running, wait_for
+
+LOCALHOST = "127.0.0.1"
+START_TIMEOUT = 60.0  # seconds; 5 are usual for Pub/Sub, 2 for BigQuery
+ACK_DEADLINE = (
+    60  # seconds a bundle may take before its messages come again; the default of 10 is short for a busy machine
+)
+PULL_MESSAGES = 100  # the most the Pub/Sub emulator gives a call, whatever is asked
+PULL_TIMEOUT = 30.0  # seconds; it answers at once, unless it hangs
+
+GET_PUBSUB = """\
+Get the Pub/Sub emulator in one of these ways:
+    gcloud components install pubsub-emulator beta          (gcloud from Google's installer)
+    apt-get install google-cloud-cli-pubsub-emulator        (gcloud from Google's apt repository)
+    docker run --rm -p 8085:8085 google/cloud-sdk:emulators \\
+        gcloud beta emulators pubsub start --host-port=0.0.0.0:8085
+        and then: export PUBSUB_EMULATOR_HOST=127.0.0.1:8085"""
+GET_JAVA = "The Pub/Sub emulator needs Java 11 or newer on PATH: apt-get install default-jre-headless"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """An emulator that answers; `variable` tells Google's clients where it is."""
+
+    host: str  # 127.0.0.1:PORT
+    variable: str  # name of the environment variable
+    value: str  # what that variable must hold
+    child: Child | None = None  # None when somebody else started it
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment a child process needs to use this emulator."""
+        return {self.variable: self.value}
+
+    def check(self) -> None:
+        """Raise LocalStackError with the tail of its log if the emulator has ended."""
+        if self.child:
+            self.child.check()
+
+
+def _pubsub(host: str, child: Child | None = None) -> Emulator:
+    return Emulator(host, "PUBSUB_EMULATOR_HOST", host, child)
+
+
+def _bigquery(host: str, child: Child | None = None) -> Emulator:
+    return Emulator(host, "BIGQUERY_EMULATOR_HOST", f"http://{host}", child)
+
+
+@contextmanager
+def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
+    """The official Pub/Sub emulator, for the length of the block.
+
+    Uses the one PUBSUB_EMULATOR_HOST names if that is set; else starts one on `port` (a free one if None) that writes
+    its log to `log_dir`. Raises LocalStackError, with what to do about it, when it cannot be had.
+    """
+    if already := os.environ.get("PUBSUB_EMULATOR_HOST"):
+        yield _pubsub(already)
+        return
+    gcloud = shutil.which("gcloud")
+    if not gcloud:
+        raise LocalStackError(f"gcloud is not on PATH.\n{GET_PUBSUB}")
+    if not shutil.which("java"):
+        raise LocalStackError(GET_JAVA)
+    port = _port("Pub/Sub", "--pubsub-port", port)
+    host = f"{LOCALHOST}:{port}"
+    with tempfile.TemporaryDirectory(prefix="pubsub-emulator-") as scratch:
+        command = [gcloud, "beta", "emulators", "pubsub", "start", "--quiet"]
+        command += [f"--project={project}", f"--host-port={host}", f"--data-dir={scratch}"]
+        with running("The Pub/Sub emulator", command, (log_dir or Path(scratch)) / "pubsub-emulator.log") as child:
+            try:
+                wait_for(child, lambda: _answers(host, f"/v1/projects/{project}/topics"), START_TIMEOUT)
+            except LocalStackError as error:
+                raise LocalStackError(f"{error}\n{GET_PUBSUB}") from None
+            yield _pubsub(host, child)
+
+
+@contextmanager
+def bigquery_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
+    """A BigQuery emulator, for the length of the block; tables are kept in memory and gone at the end.
+
+    Uses the one BIGQUERY_EMULATOR_HOST names if that is set; else starts one, like `pubsub_emulator`.
+    """
+    if already := os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        yield _bigquery(already.removeprefix("http://").rstrip("/"))
+        return
+    port = _port("BigQuery", "--bigquery-port", port)
+    host = f"{LOCALHOST}:{port}"
+    # Offline: DuckDB would otherwise try to download this extension. Costs nothing when it is there already.
+    duckdb_extensions.import_extension("spatial")
+    with tempfile.TemporaryDirectory(prefix="bigquery-emulator-") as scratch:
+        command = [str(Path(sys.executable).with_name("bqemulator")), "start", f"--project={project}"]
+        command += [f"--rest-port={port}", f"--grpc-port={_free_port()}", "--log-level=WARNING"]
+        with running("The BigQuery emulator", command, (log_dir or Path(scratch)) / "bigquery-emulator.log") as child:
+            wait_for(child, lambda: _answers(host, f"/bigquery/v2/projects/{project}/datasets"), START_TIMEOUT)
+            yield _bigquery(host, child)
+
+
+def publisher_client(host: str) -> PublisherClient:
+    """Google's generated Pub/Sub client for publishing, talking to the emulator at `host` (127.0.0.1:PORT)."""
+    return PublisherClient(transport=PublisherGrpcTransport(channel=grpc.insecure_channel(host)))
+
+
+def subscriber_client(host: str) -> SubscriberClient:
+    """Google's generated Pub/Sub client for pulling, talking to the emulator at `host` (127.0.0.1:PORT)."""
+    return SubscriberClient(transport=SubscriberGrpcTransport(channel=grpc.insecure_channel(host)))
+
+
+def bigquery_client(host: str, project: str) -> bigquery.Client:
+    """Google's BigQuery client on the emulator at `host` (127.0.0.1:PORT); looks for no credentials."""
+    return bigquery.Client(project, AnonymousCredentials(), client_options={"api_endpoint": f"http://{host}"})
+
+
+def create_topic(host: str, project: str, topic: str) -> str:
+    """Create a topic unless it exists; returns its full name, projects/P/topics/T."""
+    name = f"projects/{project}/topics/{topic}"
+    with publisher_client(host) as client, suppress(AlreadyExists):
+        client.create_topic(name=name)
+    return name
+
+
+def create_subscription(host: str, project: str, topic: str, subscription: str) -> str:
+    """Create a subscription to `topic` unless it exists; returns its full name, projects/P/subscriptions/S."""
+    name = f"projects/{project}/subscriptions/{subscription}"
+    request = {
+        "name": name,
+        "topic": f"projects/{project}/topics/{topic}",
+        "ack_deadline_seconds": ACK_DEADLINE,
+    }
+    with subscriber_client(host) as client, suppress(AlreadyExists):
+        client.create_subscription(request)
+    return name
+
+
+def pull(client: SubscriberClient, subscription: str, at_most: int) -> list[Any]:
+    """Pull what is there now, waiting for nothing: at most `at_most` ReceivedMessages, not acknowledged.
+
+    They are raw protobuf, because reading fields through proto-plus costs ten times as much.
+    """
+    received: list[Any] = []
+    while len(received) < at_most:
+        request = PullRequest(subscription=subscription, max_messages=at_most - len(received), return_immediately=True)
+        got = PullResponse.pb(client.pull(request, timeout=PULL_TIMEOUT)).received_messages
+        received += got
+        if len(got) < PULL_MESSAGES:
+            break
+    return received
+
+
+def create_dataset(host: str, project: str, dataset: str) -> str:
+    """Create a dataset unless it exists; returns its full name, P.D."""
+    name = f"{project}.{dataset}"
+    bigquery_client(host, project).create_dataset(name, exists_ok=True)
+    return name
+
+
+def _answers(host: str, path: str) -> bool:
+    """Whether a GET of `path` is answered with 200. Plain HTTP, so that no proxy setting comes between."""
+    connection = http.client.HTTPConnection(host, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _port(name: str, flag: str, wanted: int | None) -> int:
+    """The wanted port if nobody listens on it (LocalStackError if somebody does), or a free one if None is wanted."""
+    if wanted is None:
+        return _free_port()
+    with socket.socket() as probe:
+        # As servers do: a port is not in use because a connection to it was closed a moment ago.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCALHOST, wanted))
+        except OSError as error:
+            raise LocalStackError(
+                f"Port {wanted}, wanted for the {name} emulator, cannot be used ({error.strerror}). "
+                f"Pick another with {flag} PORT, or leave {flag} out for a free one."
+            ) from None
+    return wanted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,109 @@
+"""Believable sensor readings: a base level, a daily cycle, a slow drift and noise.
+
+A value is a pure function of seed, device, sensor and event time, so a run can be repeated, resumed or checked.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+# A sensor's name becomes a column, so it must be a legal one; these columns are taken.
+SENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+TAKEN_NAMES = {"timestamp", "device"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one kind of sensor behaves. All levels are in the sensor's own unit.
+
+    base: middle level. device_offset: devices differ from it by up to this much either way.
+    daily: amplitude of a sine with `cycles` peaks a day, one of them at `peak_hour` UTC.
+    drift: amplitude of a sine of `drift_days` days whose phase differs per device.
+    leak_per_day: steady loss, made good once a week. noise: standard deviation. low, high: hard limits.
+    """
+
+    base: float
+    device_offset: float
+    daily: float
+    peak_hour: float
+    drift: float
+    noise: float
+    cycles: int = 1
+    drift_days: float = 5.3
+    leak_per_day: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def value(self, seed: int, device: str, sensor: str, time_ms: int) -> float:
+        """Level at `time_ms` (milliseconds since 1970 UTC), to two decimals."""
+        offset, phase, _, _ = _uniforms(f"{seed}/{device}/{sensor}")
+        days = time_ms / DAY_MS
+        level = (
+            self.base
+            + self.device_offset * (2 * offset - 1)
+            + self.daily * math.cos(math.tau * self.cycles * (days - self.peak_hour / 24))
+            + self.drift * math.sin(math.tau * (days / self.drift_days + phase))
+            - self.leak_per_day * (days % 7)
+            # The sum of four uniforms is close to a normal distribution; its variance is 4/12.
+            + self.noise * (sum(_uniforms(f"{seed}/{device}/{sensor}/{time_ms}")) - 2) * math.sqrt(3)
+        )
+        return round(min(max(level, self.low), self.high), 2)
+
+
+CURVES = {
+    # Pressure the sealed room holds above its surroundings, in Pa; it leaks, and is topped up once a week.
+    "Airtight": Curve(50, 4, daily=1.5, peak_hour=15, drift=1, noise=0.4, leak_per_day=2, low=0),
+    # Air pressure in hPa, with the atmosphere's own two small tides a day.
+    "AtmP": Curve(1013, 0.6, daily=0.9, peak_hour=10, drift=7, noise=0.1, cycles=2),
+    # Water content of the air as relative humidity in %; driest when it is warmest.
+    "H2OC": Curve(45, 3, daily=6, peak_hour=3, drift=5, noise=0.5, low=0, high=100),
+    # Air temperature in degrees Celsius.
+    "Temp": Curve(21, 0.8, daily=2.5, peak_hour=15, drift=1, noise=0.08),
+}
+# Any other sensor: no unit, around 50.
+GENERIC = Curve(50, 5, daily=10, peak_hour=12, drift=5, noise=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One sensor of one device, read at `time_ms` (event time, milliseconds since 1970 UTC)."""
+
+    number: int
+    device: str
+    sensor: str
+    time_ms: int
+    value: float
+
+    @property
+    def timestamp(self) -> str:
+        """Event time as RFC 3339 in UTC with milliseconds: `2026-11-22T13:00:01.250Z`."""
+        return (EPOCH + timedelta(milliseconds=self.time_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def readings(
+    sensors: Sequence[str], *, devices: int, rate: float, start_ms: int, total: int | None, seed: int
+) -> Iterator[Reading]:
+    """Yield `total` readings (None: without end), `rate` per second of event time from `start_ms` on.
+
+    They go round the sensors of device-1, then of device-2, and so on.
+    """
+    for number in count() if total is None else range(total):
+        turn, place = divmod(number, len(sensors))
+        device, sensor = f"device-{turn % devices + 1}", sensors[place]
+        # From the number and not from the reading before, so that rounding never adds up.
+        time_ms = start_ms + round(number * 1000 / rate)
+        yield Reading(number, device, sensor, time_ms, CURVES.get(sensor, GENERIC).value(seed, device, sensor, time_ms))
+
+
+def _uniforms(key: str) -> list[float]:
+    """Four numbers in [0, 1) that depend on `key` alone, on every machine alike."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return [int.from_bytes(digest[i : i + 4]) / 2**32 for i in range(0, 16, 4)]

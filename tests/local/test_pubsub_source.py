@@ -1,0 +1,266 @@
+"""The patched Pub/Sub read: on the emulator with small pipelines, and its watermark rule by itself."""
+
+import inspect
+import json
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.direct import transform_evaluator
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+
+from local import emulators, pubsub_source
+from local.pubsub_source import Watermark
+
+# What the pipelines of these tests put out: the runner works in this process, on another thread.
+OUTPUT: "queue.Queue[Any]" = queue.Queue()
+
+
+class PutOut(beam.DoFn):
+    def process(self, element, window=beam.DoFn.WindowParam, pane=beam.DoFn.PaneInfoParam):
+        OUTPUT.put((element, window, pane))
+
+
+@pytest.fixture
+def place(pubsub_emulator: str, project: str, request, monkeypatch) -> Iterator[SimpleNamespace]:
+    """A topic and a subscription of this test's own, and a client that publishes."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
+    monkeypatch.setattr(transform_evaluator, "_PubSubReadEvaluator", transform_evaluator._PubSubReadEvaluator)
+    monkeypatch.setattr("apache_beam.runners.direct.executor._ExecutorService._ExecutorServiceWorker.TIMEOUT", 0.1)
+    pubsub_source.install()
+    while not OUTPUT.empty():
+        OUTPUT.get()
+    name = f"source-{time.time_ns()}"
+    topic = emulators.create_topic(pubsub_emulator, project, name)
+    subscription = emulators.create_subscription(pubsub_emulator, project, name, name)
+    with emulators.publisher_client(pubsub_emulator) as publisher:
+        yield SimpleNamespace(
+            host=pubsub_emulator,
+            project=project,
+            topic=topic,
+            subscription=subscription,
+            publish=lambda messages: publisher.publish(topic=topic, messages=messages),
+        )
+
+
+@contextmanager
+def running(build: Callable[[beam.Pipeline], Any]) -> Iterator[None]:
+    """Run the pipeline `build` makes for the length of the block."""
+    options = PipelineOptions(["--runner=BundleBasedDirectRunner", "--streaming"])
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    result = pipeline.run()
+    try:
+        yield
+    finally:
+        result.cancel()
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def reading(moment: datetime, device: str) -> dict[str, Any]:
+    data = json.dumps({"Timestamp": rfc3339(moment), "Device": device}).encode()
+    return {"data": data, "attributes": {"timestamp": rfc3339(moment), "device": device}}
+
+
+def at_its_own_time(data: bytes) -> TimestampedValue:
+    value = json.loads(data)
+    return TimestampedValue(value["Device"], Timestamp.from_rfc3339(value["Timestamp"]))
+
+
+def count_by_window(source: ReadFromPubSub, seconds: int) -> Callable[[beam.Pipeline], Any]:
+    return lambda pipeline: (
+        pipeline
+        | source
+        | beam.Map(at_its_own_time)
+        | beam.WindowInto(FixedWindows(seconds))
+        | beam.Map(lambda device: ("all", device))
+        | beam.GroupByKey()
+        | beam.MapTuple(lambda _, devices: sorted(devices))
+        | beam.ParDo(PutOut())
+    )
+
+
+@pytest.mark.parametrize("timestamp_attribute", ["timestamp", None])
+def test_a_backlog_published_device_after_device_comes_out_complete(place, timestamp_attribute) -> None:
+    start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=12)
+    moments = [start + timedelta(seconds=0.4 * i) for i in range(1500)]
+    for device in ("device-1", "device-2"):
+        for batch in range(0, 1500, 500):
+            place.publish([reading(moment, device) for moment in moments[batch : batch + 500]])
+
+    source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute=timestamp_attribute)
+    with running(count_by_window(source, seconds=60)):
+        panes = [OUTPUT.get(timeout=30) for _ in range(10)]
+        time.sleep(0.5)  # for panes that must not come
+    assert OUTPUT.empty()
+    assert {window.start.micros for _, window, _ in panes} == {
+        round((start + timedelta(minutes=i)).timestamp()) * 1_000_000 for i in range(10)
+    }
+    for devices, _, pane in panes:
+        assert devices == ["device-1"] * 150 + ["device-2"] * 150
+        assert pane.is_first
+
+
+def test_live_readings_come_out_soon_though_nothing_follows_them(place) -> None:
+    source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
+    with running(count_by_window(source, seconds=1)):
+        for _ in range(2):  # the second time the reader has been idle
+            moment = datetime.now(UTC)
+            place.publish([reading(moment, "device-1")])
+            devices, window, _ = OUTPUT.get(timeout=15)
+            assert devices == ["device-1"]
+            assert time.time() - float(window.end) < 8
+
+
+def test_messages_with_attributes_are_those_of_the_stock_reader(place) -> None:
+    place.publish([{"data": b"one", "attributes": {"a": "b"}, "ordering_key": ""}])
+
+    def build(pipeline: beam.Pipeline) -> None:
+        read = ReadFromPubSub(subscription=place.subscription, with_attributes=True)
+        _ = pipeline | read | beam.ParDo(PutOut())
+
+    with running(build):
+        message, _, _ = OUTPUT.get(timeout=15)
+    assert type(message) is PubsubMessage
+    assert (message.data, message.attributes) == (b"one", {"a": "b"})
+    assert message.message_id
+    assert abs(message.publish_time.timestamp() - time.time()) < 30
+
+
+def test_an_unreadable_timestamp_attribute_falls_back_to_the_publish_time(place) -> None:
+    bad = ["", "yesterday", "9" * 40, "2026-13-45T00:00:00Z", "0001-01-01T00:00:00+05:00"]
+    place.publish([{"data": text.encode() or b"empty", "attributes": {"timestamp": text}} for text in bad])
+    place.publish([{"data": b"missing"}, {"data": b"good", "attributes": {"timestamp": "1763816401250"}}])
+
+    def build(pipeline: beam.Pipeline) -> None:
+        read = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
+        _ = pipeline | read | beam.Map(lambda data, at=beam.DoFn.TimestampParam: (data, at)) | beam.ParDo(PutOut())
+
+    with running(build):
+        seen = dict(OUTPUT.get(timeout=15)[0] for _ in range(7))
+    assert seen.pop(b"good") == Timestamp(1763816401.25)
+    assert all(abs(float(at) - time.time()) < 30 for at in seen.values())
+
+
+def test_messages_are_acknowledged_once_all_steps_are_done_with_them(place, monkeypatch) -> None:
+    acknowledge = emulators.SubscriberClient.acknowledge
+
+    def record(self, *args, ack_ids, **kwargs):
+        OUTPUT.put(("acknowledged", len(ack_ids), None))
+        return acknowledge(self, *args, ack_ids=ack_ids, **kwargs)
+
+    monkeypatch.setattr(emulators.SubscriberClient, "acknowledge", record)
+    place.publish([{"data": b"%d" % i} for i in range(250)])
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | ReadFromPubSub(subscription=place.subscription) | beam.ParDo(PutOut())
+
+    done = acknowledged = 0
+    with running(build):
+        while acknowledged < 250:
+            what, count, _ = OUTPUT.get(timeout=15)
+            if what == "acknowledged":
+                acknowledged += count
+                assert acknowledged <= done
+            else:
+                done += 1
+    assert done == 250
+
+
+def test_a_topic_is_read_through_a_subscription_that_close_deletes(place) -> None:
+    def subscriptions() -> list[str]:
+        with emulators.publisher_client(place.host) as client:
+            return [s for s in client.list_topic_subscriptions(topic=place.topic) if s != place.subscription]
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | ReadFromPubSub(topic=place.topic) | beam.ParDo(PutOut())
+
+    with running(build):
+        deadline = time.monotonic() + 15
+        while not subscriptions() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        place.publish([{"data": b"hello"}])
+        assert OUTPUT.get(timeout=15)[0] == b"hello"
+    pubsub_source.close()
+    assert not subscriptions()
+
+
+def test_the_stock_reader_has_the_shape_the_patch_relies_on() -> None:
+    stock = pubsub_source.PubSubReadEvaluator.__mro__[1]
+    assert stock.__name__ == "_PubSubReadEvaluator"
+    assert list(inspect.signature(stock._read_from_pubsub).parameters) == ["self", "timestamp_attribute"]
+    finish = inspect.getsource(stock.finish_bundle)
+    assert "self._read_from_pubsub(self.source.timestamp_attribute)" in finish
+    assert "{None: Timestamp.of(time.time())}" in finish
+    assert "for timestamp, message in data" in finish
+    assert "NotImplementedError" in inspect.getsource(stock.__init__)
+    # The registry looks the class up by its global name for each run.
+    registry = inspect.getsource(transform_evaluator.TransformEvaluatorRegistry.__init__)
+    assert "_DirectReadFromPubSub: _PubSubReadEvaluator" in registry
+
+
+def test_installing_twice_changes_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(transform_evaluator, "_PubSubReadEvaluator", transform_evaluator._PubSubReadEvaluator)
+    pubsub_source.install()
+    pubsub_source.install()
+    assert transform_evaluator._PubSubReadEvaluator is pubsub_source.PubSubReadEvaluator
+
+
+class Clock:
+    """Feeds a Watermark pulls at seconds after its start, with event and publish times on the same scale."""
+
+    START = 1_800_000_000.0
+
+    def __init__(self) -> None:
+        self.watermark = Watermark(self.START)
+
+    def pull(self, at: float, *events: float, published: float | None = None) -> float | None:
+        """The watermark after a pull `at`; None while it is at the beginning of time."""
+        times = [Timestamp.of(self.START + event) for event in events]
+        value = self.watermark.advance(self.START + at, times, self.START + (at if published is None else published))
+        return None if value == MIN_TIMESTAMP else round(float(value) - self.START, 3)
+
+
+def test_the_watermark_waits_two_seconds_for_a_backlog_to_show() -> None:
+    clock = Clock()
+    assert [clock.pull(at) for at in (0, 1, 1.9, 2.1)] == [None, None, None, 2.1]
+
+
+def test_the_watermark_does_not_move_while_old_messages_come() -> None:
+    clock = Clock()
+    assert [clock.pull(at, -600 + at, published=-600) for at in range(5)] == [None] * 5
+    assert [clock.pull(at, at) for at in (5, 6)] == [None, None]
+    assert clock.pull(6.5, 6.5) == 5
+    assert clock.pull(8.3) == 6.5
+    assert clock.pull(9) == 9
+
+
+def test_the_watermark_is_the_oldest_recent_event_time_and_never_goes_back() -> None:
+    clock = Clock()
+    assert clock.pull(10, 9.5, 9.8) == 9.5
+    assert clock.pull(11, 3.0) == 9.5
+    assert clock.pull(13.5) == 13.5
+
+
+def test_the_watermark_never_passes_the_clock() -> None:
+    clock = Clock()
+    assert clock.pull(10, 500) == 10
+
+
+def test_a_pipeline_that_falls_behind_holds_the_watermark_where_it_was() -> None:
+    clock = Clock()
+    assert clock.pull(10, 10) == 10
+    assert [clock.pull(at, at - 5, published=at - 5) for at in (16, 18)] == [10, 10]
+    assert clock.pull(21, 20.5, published=20.5) == 20.5

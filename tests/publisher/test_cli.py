@@ -1,0 +1,287 @@
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+
+import grpc
+import pytest
+
+from publisher import progress as progress_module
+from publisher.__main__ import main
+from publisher.progress import progress
+from publisher.publish import Publishing
+
+ROOT = Path(__file__).parents[2]
+TOPIC = "projects/sensor-stream-test/topics/some-topic"
+SUMMARY = re.compile(r"Published (\d+) readings in \d+\.\d s \(\d+\.\d/s\), (\d+) failed\.")
+
+
+def summary_of(out):
+    published, failed = SUMMARY.fullmatch(out.splitlines()[-1]).groups()
+    return int(published), int(failed)
+
+
+class TestBadInput:
+    @pytest.fixture(autouse=True)
+    def _bare_environment(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        for name in ("PROJECT_ID", "TOPIC_NAME", "SUBSCRIPTION_NAME"):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ("", "publish | listen"),
+            ("send", "invalid choice: 'send'"),
+            ("publish", "write --topic projects/PROJECT/topics/NAME, or set PROJECT_ID and TOPIC_NAME"),
+            ("publish --topic readings", "'readings' is not projects/PROJECT/topics/NAME"),
+            ("publish --topic projects/p1/topics/x", "a name is 3 to 255 letters"),
+            ("publish --topic projects/p1/subscriptions/abc", "is not projects/PROJECT/topics/NAME"),
+            ("listen", "write --subscription projects/PROJECT/subscriptions/NAME, or set PROJECT_ID and SUBSCRIPTION"),
+            (f"listen --subscription {TOPIC}", "is not projects/PROJECT/subscriptions/NAME"),
+            (f"publish --topic {TOPIC} --rate 0", "--rate: '0' is not a number of readings per second above 0"),
+            (f"publish --topic {TOPIC} --rate -1", "--rate: '-1' is not"),
+            (f"publish --topic {TOPIC} --rate nan", "--rate: 'nan' is not"),
+            (f"publish --topic {TOPIC} --rate inf", "--rate: 'inf' is not"),
+            (f"publish --topic {TOPIC} --rate fast", "--rate: 'fast' is not"),
+            (f"publish --topic {TOPIC} --duration 5x", "write seconds, or with a unit: 90s, 5m, 1h"),
+            (f"publish --topic {TOPIC} --duration 0s", "'0s' is not a time above 0"),
+            (f"publish --topic {TOPIC} --duration 999999999h", "is not a time above 0"),
+            (f"publish --topic {TOPIC} --messages 0", "'0' is not a whole number above 0"),
+            (f"publish --topic {TOPIC} --messages 1.5", "'1.5' is not a whole number above 0"),
+            (f"publish --topic {TOPIC} --devices 0", "'0' is not a whole number above 0"),
+            (f"publish --topic {TOPIC} --seed x", "--seed: invalid int value: 'x'"),
+            (f"publish --topic {TOPIC} --sensors Temp,2nd", "'2nd' is not a sensor name; use letters, digits and _"),
+            (f"publish --topic {TOPIC} --sensors Temp,", "'' is not a sensor name"),
+            (f"publish --topic {TOPIC} --sensors Temp,CO2,temp", "is given twice (case does not count)"),
+            (f"publish --topic {TOPIC} --sensors timestamp", "'timestamp' is a field of every message"),
+            (f"publish --topic {TOPIC} --start yesterday", "such as 2026-11-22T13:00:00Z"),
+            (f"publish --topic {TOPIC} --start 2020-01-01T00:00:00", "is not an RFC 3339 time with its offset"),
+            (f"publish --topic {TOPIC} --start 9999-01-01T00:00:00Z", "is in the future"),
+            (f"publish --topic {TOPIC} --start 1999-12-31T23:00:00Z", "is before the year 2000"),
+            (f"publish --topic {TOPIC} --rat 5", "unrecognized arguments: --rat 5"),
+        ],
+    )
+    def test_is_one_line_and_exit_code_2(self, arguments, said, capsys):
+        with pytest.raises(SystemExit) as exit_info:
+            main(arguments.split())
+        out, err = capsys.readouterr()
+        assert exit_info.value.code == 2
+        assert out == ""
+        assert err.count("\n") == 1
+        assert said in err
+
+    def test_a_value_with_a_line_break_is_still_one_line(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["publish", "--topic", "projects\n/p"])
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+class TestDefaults:
+    def test_come_from_a_dotenv_file_but_the_environment_wins(self, start, service, tmp_path):
+        (tmp_path / ".env").write_text(
+            f"PROJECT_ID=from-file\nTOPIC_NAME=from-file\nPUBSUB_EMULATOR_HOST={service.host}\n"
+        )
+        service.always = grpc.StatusCode.NOT_FOUND
+        _, err = start("publish", "--messages", "1", TOPIC_NAME="from-environment").communicate(timeout=20)
+        assert "projects/from-file/topics/from-environment was not found" in err
+
+    def test_are_the_four_sensors_of_one_device(self, start, service):
+        process = start(
+            "publish", "--topic", TOPIC, "--messages", "8", "--rate", "100", PUBSUB_EMULATOR_HOST=service.host
+        )
+        out, _ = process.communicate(timeout=20)
+        assert (process.returncode, summary_of(out)) == (0, (8, 0))
+        readings = [json.loads(message.data) for message in service.published]
+        assert [list(reading) for reading in readings] == [
+            ["Timestamp", "Device", sensor] for sensor in ("Airtight", "AtmP", "H2OC", "Temp") * 2
+        ]
+        assert {reading["Device"] for reading in readings} == {"device-1"}
+
+
+class TestEnd:
+    @pytest.mark.parametrize(
+        ("arguments", "count"),
+        [
+            ("--rate 10 --duration 3", 30),
+            ("--rate 10 --duration 3s", 30),
+            ("--rate 0.1 --duration 1m", 6),
+            ("--rate 3 --duration 0.5", 2),
+            ("--rate 10 --duration 1h --messages 7", 7),
+            ("--rate 10 --duration 0.7s --messages 100", 7),
+        ],
+    )
+    def test_is_at_the_duration_or_the_number_of_messages(
+        self, arguments, count, service, monkeypatch, capsys, tmp_path
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", service.host)
+        monkeypatch.setattr("publisher.__main__._on_signals", lambda stop: None)
+        assert main(["publish", "--topic", TOPIC, "--start", "2024-01-01T00:00:00Z", *arguments.split()]) == 0
+        assert summary_of(capsys.readouterr().out) == (count, 0)
+        assert len(service.published) == count
+
+
+class TestBackfill:
+    def test_stamps_are_exactly_spaced_and_values_reproducible(self, start, topic):
+        arguments = ("publish", "--topic", topic.path, "--start", "2026-03-01T09:59:59.5+01:00", "--rate", "20")
+        arguments += ("--messages", "200", "--devices", "2", "--seed", "42")
+        for _ in range(2):
+            process = start(*arguments, PUBSUB_EMULATOR_HOST=topic.host)
+            out, _ = process.communicate(timeout=20)
+            assert summary_of(out) == (200, 0)
+        messages = topic.pull(400)
+        first = datetime(2026, 3, 1, 8, 59, 59, 500_000, tzinfo=UTC)
+        expected = [
+            (first + timedelta(milliseconds=50) * number).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            for number in range(200)
+        ]
+        assert sorted(message.attributes["timestamp"] for message in messages) == sorted(expected * 2)
+        # The two runs sent the same 200 readings, under 400 different ids.
+        assert len({message.data for message in messages}) == 200
+        assert len({message.attributes["reading_id"] for message in messages}) == 400
+
+    def test_goes_live_when_it_reaches_the_present(self, start, service):
+        begin = datetime.now(UTC) - timedelta(seconds=30)
+        process = start(
+            *("publish", "--topic", TOPIC, "--start", begin.isoformat(), "--rate", "100", "--duration", "33"),
+            PUBSUB_EMULATOR_HOST=service.host,
+        )
+        out, _ = process.communicate(timeout=30)
+        # 30 s of readings at once; the last 3 s by the clock, less what starting Python took.
+        assert summary_of(out) == (3300, 0)
+        assert timedelta(seconds=32.5) < datetime.now(UTC) - begin < timedelta(seconds=45)
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_loses_nothing_that_was_accepted(self, number, start, topic):
+        process = start("publish", "--topic", topic.path, "--rate", "2000", PUBSUB_EMULATOR_HOST=topic.host)
+        before = topic.pull(500)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        published, failed = summary_of(out)
+        messages = before + topic.pull(published - len(before))
+        assert (process.returncode, failed, err) == (0, 0, "")
+        assert len(messages) == published >= 500
+        assert len({message.attributes["reading_id"] for message in messages}) == published
+
+    def test_waits_for_answers_still_under_way(self, start, service):
+        service.hold = True
+        process = start("publish", "--topic", TOPIC, "--rate", "100", PUBSUB_EMULATOR_HOST=service.host)
+        assert service.called.wait(20)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        service.release.set()
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert summary_of(out) == (len(service.published), 0)
+
+    def test_a_second_signal_ends_at_once(self, start, service):
+        service.hold = True
+        process = start("publish", "--topic", TOPIC, "--rate", "100", PUBSUB_EMULATOR_HOST=service.host)
+        assert service.called.wait(20)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 128 + signal.SIGINT
+        assert process.stderr.read() == ""
+
+
+class TestTrouble:
+    def test_a_missing_topic_is_one_line_with_a_fix_that_works(self, start, pubsub_emulator, project):
+        path = f"projects/{project}/topics/missing-{os.urandom(6).hex()}"
+        process = start("publish", "--topic", path, PUBSUB_EMULATOR_HOST=pubsub_emulator)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err.count("\n")) == (1, "", 1)
+        command = err.partition("create it with: ")[2].split()
+        assert command == ["curl", "-X", "PUT", f"http://{pubsub_emulator}/v1/{path}"]
+
+    def test_a_dead_emulator_is_one_line(self, start, monkeypatch):
+        process = start("publish", "--topic", TOPIC, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err.count("\n")) == (1, 1)
+        assert "gcloud beta emulators pubsub start --host-port=127.0.0.1:1" in err
+
+    def test_missing_credentials_are_one_line(self, start, tmp_path):
+        environment = {"HOME": str(tmp_path), "NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": ""}
+        process = start("publish", "--topic", TOPIC, CLOUDSDK_CONFIG=str(tmp_path), **environment)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err.count("\n")) == (1, 1)
+        assert "run: gcloud auth application-default login" in err
+
+
+class TestProgress:
+    def test_on_a_terminal_is_a_bar_that_leaves_the_summary_last(self, service, tmp_path):
+        master, slave = pty.openpty()
+        environment = {"PUBSUB_EMULATOR_HOST": service.host, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "publisher", "publish", "--topic", TOPIC, "--rate", "50", "--duration", "1.5"],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=slave,
+        )
+        os.close(slave)
+        shown = b""
+        try:
+            while chunk := os.read(master, 65536):
+                shown += chunk
+        except OSError:  # Linux says so at the end of a terminal's output
+            pass
+        os.close(master)
+        assert process.wait(20) == 0
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+        assert re.search(r"Publishing .*\d+ published .*\d+\.\d/s \d:\d\d:\d\d", text)
+        assert summary_of(text) == (75, 0)
+
+    def test_elsewhere_is_a_plain_line_now_and_then(self, monkeypatch, capsys):
+        monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.05)
+        run = Publishing(TOPIC)
+        run.published = 20
+        shown = ""
+        with progress(run, 60):
+            end = time.monotonic() + 10
+            while shown.count("\n") < 2 and time.monotonic() < end:
+                shown += capsys.readouterr().out
+        assert shown.splitlines()[:2] == [
+            "20 of 60 readings published, 400.0/s, 0 s",
+            "20 of 60 readings published, 0.0/s, 0 s",
+        ]
+
+
+class TestPackage:
+    def test_imports_neither_beam_nor_the_pipeline(self):
+        code = "import json, sys, publisher.__main__; print(json.dumps(list(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert not {name.split(".")[0] for name in json.loads(done.stdout)} & {"apache_beam", "pipeline", "local"}
+
+    def test_runs_with_nothing_but_what_its_container_installs(self, service, tmp_path):
+        site = tmp_path / "site"
+        requirements = (ROOT / "publisher/requirements.txt").read_text()
+        for name in re.findall(r"^([A-Za-z0-9._-]+)==", requirements, re.MULTILINE):
+            for file in metadata.files(name):
+                if ".." not in file.parts:
+                    (site / file).parent.mkdir(parents=True, exist_ok=True)
+                    (site / file).symlink_to(file.locate())
+        shutil.copytree(ROOT / "publisher", site / "publisher")
+        done = subprocess.run(
+            # -S leaves the environment's own packages out.
+            [sys.executable, "-S", "-m", "publisher", "publish", "--topic", TOPIC, "--messages", "3", "--rate", "100"],
+            env={"PYTHONPATH": str(site), "PUBSUB_EMULATOR_HOST": service.host},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert summary_of(done.stdout) == (3, 0)
