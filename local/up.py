@@ -9,6 +9,7 @@ from local import emulators
 PROJECT = "sensor-stream-local"
 TOPIC = "sensor-readings"
 SUBSCRIPTION = "sensor-readings-pipeline"
+LISTENER = "sensor-readings-listener"
 DATASET = "sensors"
 
 
@@ -24,7 +25,8 @@ def main(argv: list[str]) -> int:
             emulators.bigquery_emulator(PROJECT, flags.bigquery_port) as bigquery,
         ):
             emulators.create_topic(pubsub.host, PROJECT, TOPIC)
-            emulators.create_subscription(pubsub.host, PROJECT, TOPIC, SUBSCRIPTION)
+            for subscription in (SUBSCRIPTION, LISTENER):
+                emulators.create_subscription(pubsub.host, PROJECT, TOPIC, subscription)
             emulators.create_dataset(bigquery.host, PROJECT, DATASET)
             environment = {
                 **pubsub.env,

@@ -1,0 +1,28 @@
+"""What the README says of parameters, targets and files is so."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from pipeline.options import PARAMETERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_parameter_table_is_that_of_the_options():
+    rows = [f"| `{p.name}` | {p.type} | {f'`{p.default}`' if p.default else ''} | {p.help} |" for p in PARAMETERS]
+    table = README.partition("| name | type | default | meaning |\n| --- | --- | --- | --- |\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == rows
+
+
+def test_every_make_target_it_names_exists():
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))
+    help_text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert named
+    assert named <= set(re.findall(r"make ([a-z-]+)", help_text))
+
+
+def test_every_module_of_the_pipeline_is_in_the_map():
+    for module in (ROOT / "pipeline").glob("[a-z]*.py"):
+        assert f" {module.name} " in README, module.name
