@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
 
 PIPELINE_VERSION = "0.1.0"
 
@@ -65,12 +64,3 @@ def rfc3339(micros: int) -> str:
 def to_dead_letters(letter: dict[str, Any]) -> beam.pvalue.TaggedOutput:
     """Return `letter` addressed to a step's dead-letter output."""
     return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
-
-
-class CollectDeadLetters(beam.PTransform):
-    """Brings the dead letters of all stages, given by name, into one unwindowed collection."""
-
-    def expand(self, letters: Any) -> beam.PCollection:
-        """Apply the flatten."""
-        unwindowed = [part | f"Unwindow{stage}" >> beam.WindowInto(GlobalWindows()) for stage, part in letters.items()]
-        return unwindowed | "Flatten" >> beam.Flatten()

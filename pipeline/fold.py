@@ -5,28 +5,28 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import IntervalWindow
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, to_dead_letters
+from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Reading, Refusal
+from pipeline.session_windows import SessionIntervals
 from pipeline.sums import add_values
-from pipeline.windows import FixedIntervals, SessionIntervals, windowing
 
 
 class FoldReadings(beam.PTransform):
-    """Decodes messages and adds them up per window and device, inside each bundle.
+    """Decodes messages and adds them up per interval and device, inside each bundle.
 
     Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is not used.
-    Output `sums`: (device, Sums) in the windows of `intervals`; the device is "" for all unless `by_device`.
+    Output `sums`: what the buckets of `intervals` drain; the device is "" for all unless `by_device`.
     Output `dead_letters`: dead-letter rows.
 
     Args:
       sensors: the sensor names to average.
       max_future_skew: seconds a reading may be ahead of the clock.
       intervals: how event time is cut into windows.
-      allowed_lateness: seconds after a window's end plus grace for which late readings are still accounted for.
       by_device: keep devices apart.
     """
 
@@ -35,34 +35,15 @@ class FoldReadings(beam.PTransform):
         sensors: tuple[str, ...],
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
-        allowed_lateness: int,
         by_device: bool,
     ):
         super().__init__()
         self._fold = _Fold(sensors, max_future_skew, intervals, by_device)
-        self._windowing = windowing(intervals, allowed_lateness)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
-        fold = _WindowedParDo(self._fold, self._windowing)
-        return messages | "Fold" >> fold.with_output_types(tuple[str, Any], **{DEAD_LETTERS: Any}).with_outputs(
-            DEAD_LETTERS, main="sums"
-        )
-
-
-class _WindowedParDo(beam.ParDo):
-    """A ParDo whose elements come out already windowed.
-
-    Beam's own Reshuffle restores windows in a ParDo too. Assigning them here, once per bundle and window, spares
-    WindowInto's work per element.
-    """
-
-    def __init__(self, fn: beam.DoFn, output_windowing: beam.Windowing):
-        super().__init__(fn)
-        self._output_windowing = output_windowing
-
-    def get_windowing(self, unused_inputs: Any) -> beam.Windowing:
-        return self._output_windowing
+        fold = beam.ParDo(self._fold).with_output_types(tuple[str, Any], **{DEAD_LETTERS: Any})
+        return messages | "Fold" >> fold.with_outputs(DEAD_LETTERS, main="sums")
 
 
 class _Fold(beam.DoFn):
@@ -112,8 +93,9 @@ class _Fold(beam.DoFn):
 
     def finish_bundle(self) -> list[WindowedValue]:
         folded = [
-            WindowedValue((device, sums), window.max_timestamp(), (window,))
-            for window, device, sums in self._buckets.drain()
+            # The timestamp holds the watermark back until these sums are where they belong.
+            GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
+            for earliest, sums in self._buckets.drain()
         ]
         self._readings_total.inc(self._readings)
         self._ignored_total.inc(self._ignored_keys)
@@ -131,6 +113,4 @@ class _Fold(beam.DoFn):
             attributes=getattr(element, "attributes", None),
             message_id=getattr(element, "message_id", None),
         )
-        # A refused message has no window of its own; any will do, since dead letters are written unwindowed.
-        now = Timestamp.now()
-        return to_dead_letters(WindowedValue(letter, now, (IntervalWindow(now, now + 1),)))
+        return to_dead_letters(letter)

@@ -2,7 +2,6 @@
 
 import apache_beam as beam
 
-from pipeline.dead_letters import CollectDeadLetters
 from pipeline.fold import FoldReadings
 from pipeline.options import Job
 from pipeline.rows import AverageRows
@@ -27,15 +26,11 @@ def build(
     messages = pipeline | "ReadMessages" >> source
 
     folded = messages | "FoldReadings" >> FoldReadings(
-        job.sensors, job.max_future_skew, job.intervals, job.allowed_lateness, job.group_by_device
+        job.sensors, job.max_future_skew, job.intervals, job.group_by_device
     )
-    averaged = folded.sums | "AverageRows" >> AverageRows(job.sensors, job.intervals, job.group_by_device)
-
+    intervals = folded.sums | "EmitIntervals" >> job.intervals.emit()
+    averaged = intervals | "AverageRows" >> AverageRows(job.sensors, job.group_by_device, job.revise)
     unwritten = averaged.rows | "WriteRows" >> write_rows
 
-    dead_letters = {
-        "Refused": folded.dead_letters,
-        "Late": averaged.dead_letters,
-        "Unwritten": unwritten,
-    } | "CollectDeadLetters" >> CollectDeadLetters()
+    dead_letters = (folded.dead_letters, averaged.dead_letters, unwritten) | "AllDeadLetters" >> beam.Flatten()
     _ = dead_letters | "WriteDeadLetters" >> write_dead_letters

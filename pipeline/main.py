@@ -52,11 +52,13 @@ def _dead_letter_sink(job: options.Job) -> beam.PTransform:
 
 
 def _prepare_tables(job: options.Job) -> None:
-    row_columns = tables.row_columns(job.sensors, job.group_by_device)
+    row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
     cluster_by = tables.DEVICE if job.group_by_device else None
     try:
         if job.output_table:
             tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
+            if job.revise:
+                tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
         if job.dead_letter_table:
             tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
     except GoogleAuthError as error:

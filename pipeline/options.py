@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.session_windows import SessionIntervals
 from pipeline.tables import TableId
-from pipeline.windows import FixedIntervals, SessionIntervals
 
 # The plain DirectRunner would try to download another runner first; this one streams with what pip installed.
 LOCAL_RUNNER = "BundleBasedDirectRunner"
@@ -185,8 +186,10 @@ PARAMETERS = (
         "on_late",
         "ENUM",
         "dead_letter",
-        "What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table.",
-        _one_of("dead_letter"),
+        "What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
+        "revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest "
+        "shows the newest.",
+        _one_of("dead_letter", "revise"),
     ),
     Parameter(
         "max_future_skew",
@@ -228,10 +231,15 @@ class Job:
 
     @property
     def intervals(self) -> FixedIntervals | SessionIntervals:
-        """How event time is cut into windows."""
+        """How event time is cut into intervals, and what becomes of late readings."""
         if self.window == "session":
-            return SessionIntervals(self.session_gap, self.grace_period)
-        return FixedIntervals(self.interval, self.grace_period)
+            return SessionIntervals(self.session_gap, self.grace_period, self.allowed_lateness, self.revise)
+        return FixedIntervals(self.interval, self.grace_period, self.allowed_lateness, self.revise)
+
+    @property
+    def revise(self) -> bool:
+        """Whether late readings change rows that are already written."""
+        return self.on_late == "revise"
 
 
 class SensorStreamOptions(PipelineOptions):

@@ -1,75 +1,77 @@
-"""From partial sums to rows of means."""
+"""From the sums of an interval to its row of means."""
 
 import json
 import math
+import time
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.utils.windowed_value import PaneInfoTiming
 
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339, to_dead_letters
 from pipeline.readings import DEVICE, TIMESTAMP
-from pipeline.sums import CombineSums, Sums
-from pipeline.windows import FixedIntervals, SessionIntervals
+from pipeline.sums import SECOND, Interval
+
+REVISION, WRITTEN_AT = "Revision", "WrittenAt"
+
+_LATE = {
+    "Late": "these readings came after the row of their interval was emitted",
+    "Expired": "these readings came more than allowed_lateness after their interval was closed",
+}
 
 
 class AverageRows(beam.PTransform):
-    """Combines partial sums and makes one row of means per window and device.
+    """Makes one row of means for each `Interval`.
 
-    Input: (device, Sums), windowed by `FoldReadings`.
-    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}.
-    Output `dead_letters`: one for sums that came after their window was emitted, or whose mean overflows.
+    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `revise`, also
+    "Revision": int, "WrittenAt": RFC 3339, and a row without any mean retracts the one before it.
+    Output `dead_letters`: one for each late interval, and for sums beyond a 64-bit float.
 
     Args:
       sensors: the sensor columns, in table order.
-      intervals: how event time was cut into windows.
       by_device: add the column Device.
+      revise: add the columns Revision and WrittenAt.
     """
 
-    def __init__(self, sensors: tuple[str, ...], intervals: FixedIntervals | SessionIntervals, by_device: bool):
+    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
         super().__init__()
-        self._make_rows = _MakeRows(sensors, intervals, by_device)
+        self._make_row = _MakeRow(sensors, by_device, revise)
 
-    def expand(self, sums: beam.PCollection) -> Any:
-        """Apply the combine and the averaging."""
-        make_rows = beam.ParDo(self._make_rows).with_output_types(Any, **{DEAD_LETTERS: Any})
-        return (
-            sums
-            | "CombineSums" >> beam.CombinePerKey(CombineSums())
-            | "MakeRows" >> make_rows.with_outputs(DEAD_LETTERS, main="rows")
-        )
+    def expand(self, intervals: beam.PCollection) -> Any:
+        """Apply the averaging."""
+        make_row = beam.ParDo(self._make_row).with_output_types(Any, **{DEAD_LETTERS: Any})
+        return intervals | "MakeRow" >> make_row.with_outputs(DEAD_LETTERS, main="rows")
 
 
-class _MakeRows(beam.DoFn):
-    def __init__(self, sensors: tuple[str, ...], intervals: FixedIntervals | SessionIntervals, by_device: bool):
+class _MakeRow(beam.DoFn):
+    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
         self._sensors = sensors
-        self._intervals = intervals
         self._by_device = by_device
+        self._revise = revise
         self._rows = Metrics.counter(METRICS, "rows")
-        self._late = Metrics.counter(METRICS, "late_panes")
+        self._late = Metrics.counter(METRICS, "late")
 
-    def process(
-        self, element: tuple[str, Sums], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
-    ) -> list[Any]:
-        device, sums = element
-        row_time = rfc3339(self._intervals.row_time(window).micros)
-        if pane.timing == PaneInfoTiming.LATE:
+    def process(self, interval: Interval) -> list[Any]:
+        if interval.late:
             self._late.inc()
-            message = "these readings came after the row of their interval was emitted"
-            return [_sums_letter("late", "Late", message, row_time, device, sums)]
-        means = {name: total / count for name, (total, count) in sums.items()}
+            return [_dead_letter(interval, "late", interval.late, _LATE[interval.late])]
+        means = {name: total / count for name, (total, count) in interval.sums.items()}
         if not all(map(math.isfinite, means.values())):
-            message = "the sum of these readings exceeds a 64-bit float"
-            return [_sums_letter("average", "Overflow", message, row_time, device, sums)]
+            return [_dead_letter(interval, "average", "Overflow", "the sum of these readings exceeds a 64-bit float")]
         self._rows.inc()
-        row = {TIMESTAMP: row_time, **{name: means.get(name) for name in self._sensors}}
-        return [{**row, DEVICE: device or None} if self._by_device else row]
+        row: dict[str, Any] = {TIMESTAMP: rfc3339(interval.row_time)}
+        row.update((name, means.get(name)) for name in self._sensors)
+        if self._by_device:
+            row[DEVICE] = interval.device or None
+        if self._revise:
+            row[REVISION] = interval.revision
+            row[WRITTEN_AT] = rfc3339(int(time.time() * SECOND))
+        return [row]
 
 
-def _sums_letter(
-    stage: str, error: str, message: str, row_time: str, device: str, sums: Sums
-) -> beam.pvalue.TaggedOutput:
-    readings = {name: {"sum": total, "count": count} for name, (total, count) in sums.items()}
-    payload = json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
-    return to_dead_letters(dead_letter(stage, error, message, payload, event_time=row_time, device=device))
+def _dead_letter(interval: Interval, stage: str, error: str, message: str) -> beam.pvalue.TaggedOutput:
+    row_time = rfc3339(interval.row_time)
+    readings = {name: {"sum": total, "count": count} for name, (total, count) in interval.sums.items()}
+    payload = json.dumps({TIMESTAMP: row_time, DEVICE: interval.device or None, "readings": readings}).encode()
+    letter = dead_letter(stage, error, message, payload, event_time=row_time, device=interval.device)
+    return to_dead_letters(letter)

@@ -11,7 +11,6 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.gcp.bigquery import BigQueryDisposition, RetryStrategy, WriteToBigQuery
-from apache_beam.transforms.window import GlobalWindows
 from google.cloud import bigquery
 
 from pipeline import tables
@@ -71,9 +70,6 @@ class _Insert(beam.PTransform):
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         return (
             rows
-            # The reshuffle inside WriteToBigQuery drops elements of windows the watermark has passed on the local
-            # runner; the global window is never passed.
-            | "Unwindow" >> beam.WindowInto(GlobalWindows())
             | "Stream"
             >> WriteToBigQuery(
                 str(self._table_id),

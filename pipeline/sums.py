@@ -1,12 +1,33 @@
 """Sums and counts per sensor: what is shuffled, and what an interval's means are made of."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import apache_beam as beam
+
+SECOND = 1_000_000  # microseconds
 
 # Sensor name to [sum, count], only for sensors that were present. Names, not positions: the state of a running job
 # then survives an update that reorders `sensors`.
 Sums = dict[str, list]
+
+
+class Interval(NamedTuple):
+    """What is known of one interval and device when it is emitted.
+
+    Attributes:
+      row_time: the row's Timestamp, microseconds since the epoch.
+      device: "" when devices are not kept apart, or the readings named none.
+      sums: of the whole interval, or only of what came late; empty to retract a row written before.
+      revision: counts from 0 what was emitted for this Timestamp and device.
+      late: None for a row; else why these sums cannot be in one.
+    """
+
+    row_time: int
+    device: str
+    sums: Sums
+    revision: int = 0
+    late: str | None = None
 
 
 def add_values(sums: Sums, values: dict[str, float]) -> None:

@@ -2,14 +2,15 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.rows import REVISION, WRITTEN_AT
 
 DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
@@ -73,12 +74,14 @@ class TableId:
         return f"`{self.project}.{self.dataset}.{self.table}`"
 
 
-def row_columns(sensors: tuple[str, ...], by_device: bool) -> tuple[bigquery.SchemaField, ...]:
-    """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and Device when asked for."""
+def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tuple[bigquery.SchemaField, ...]:
+    """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and what grouping and revising add."""
+    revision = (bigquery.SchemaField(REVISION, "INTEGER"), bigquery.SchemaField(WRITTEN_AT, "TIMESTAMP"))
     return (
         bigquery.SchemaField(TIMESTAMP, "TIMESTAMP"),
         *(bigquery.SchemaField(name, "FLOAT") for name in sensors),
         *([bigquery.SchemaField(DEVICE, "STRING")] if by_device else []),
+        *(revision if revise else []),
     )
 
 
@@ -101,8 +104,7 @@ def prepare(
     Raises:
       TableError: its dataset is missing, its columns do not fit, or BigQuery refuses or cannot be reached.
     """
-    dataset = bigquery.DatasetReference(table_id.project, table_id.dataset)
-    reference = dataset.table(table_id.table)
+    reference = _reference(table_id)
     wanted = bigquery.Table(reference, schema=columns)
     wanted.time_partitioning = bigquery.TimePartitioning(field=partition_by)
     wanted.clustering_fields = [cluster_by] if cluster_by else None
@@ -112,7 +114,7 @@ def prepare(
         try:
             existing = bq.get_table(reference, retry=retry)
         except NotFound:
-            bq.get_dataset(dataset, retry=retry)
+            bq.get_dataset(bigquery.DatasetReference(table_id.project, table_id.dataset), retry=retry)
             existing = bq.create_table(wanted, exists_ok=True, retry=retry)
     except NotFound:
         raise TableError(
@@ -122,6 +124,36 @@ def prepare(
     except (GoogleAPIError, RequestException) as error:
         raise TableError(f"cannot look up or create table {table_id}: {error}") from None
     _check(table_id, columns, partition_by, existing)
+
+
+def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: bool) -> None:
+    """Create or replace the view `<table>_latest`: of each Timestamp and device the newest revision, less retractions.
+
+    Raises:
+      TableError: BigQuery refuses or cannot be reached.
+    """
+    view_id = replace(table_id, table=f"{table_id.table}_latest")
+    key = ", ".join([TIMESTAMP, DEVICE] if by_device else [TIMESTAMP])
+    query = (
+        f"SELECT * EXCEPT (Newest) FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} "
+        f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table_id.sql}) "
+        f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in sensors)}) IS NOT NULL"
+    )
+    view = bigquery.Table(_reference(view_id))
+    view.view_query = query
+    bq = client(table_id.project)
+    retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
+    try:
+        try:
+            bq.create_table(view, retry=retry)
+        except Conflict:
+            bq.update_table(view, ["view_query"], retry=retry)
+    except (GoogleAPIError, RequestException) as error:
+        raise TableError(f"cannot create view {view_id}: {error}") from None
+
+
+def _reference(table_id: TableId) -> bigquery.TableReference:
+    return bigquery.DatasetReference(table_id.project, table_id.dataset).table(table_id.table)
 
 
 def _check(

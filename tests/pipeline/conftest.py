@@ -12,8 +12,8 @@ from apache_beam.testing.test_stream import TestStream
 
 from pipeline import graph, options
 
-# 2026-11-22T13:00:00Z, a multiple of every interval used in these tests.
-NOON = 1_795_352_400
+# 2024-11-22T13:00:00Z: on a boundary of every interval used in these tests, and long past.
+NOON = 1_732_280_400
 
 # What Capture saw, by name: the runner pickles transforms, so they cannot carry the list themselves.
 _CAPTURED: dict[str, list] = defaultdict(list)
@@ -56,22 +56,39 @@ class Stream:
         return self._stream.advance_watermark_to_infinity()
 
 
-def run_through(stream: Stream, write_rows: beam.PTransform, write_dead_letters: beam.PTransform, *flags: str) -> None:
-    """Run the shipped graph from a stream to the given sinks, with the shipped options."""
+def run_through(
+    source: beam.PTransform, write_rows: beam.PTransform, write_dead_letters: beam.PTransform, *flags: str
+) -> None:
+    """Run the shipped graph from a source to the given sinks, with the shipped options."""
     job, beam_options = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
     with beam.Pipeline(options=beam_options) as pipeline:
-        graph.build(pipeline, job, stream.end(), write_rows, write_dead_letters)
+        graph.build(pipeline, job, source, write_rows, write_dead_letters)
+
+
+def run_captured(source: beam.PTransform, *flags: str) -> tuple[list[dict], list[dict]]:
+    """Return the rows, sorted by Timestamp and Device, and the dead letters with decoded payloads."""
+    run_id = uuid.uuid4().hex
+    run_through(source, Capture(run_id + "rows"), Capture(run_id + "letters"), *flags)
+    rows = sorted(_CAPTURED.pop(run_id + "rows", []), key=lambda row: (row["Timestamp"], row.get("Device") or ""))
+    letters = _CAPTURED.pop(run_id + "letters", [])
+    return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
 
 
 @pytest.fixture
 def run_graph():
-    """Returns run(stream, *flags) -> (rows sorted by Timestamp and Device, dead letters with decoded payloads)."""
+    """Returns run(stream, *flags) -> (rows, dead letters), on the local streaming runner."""
 
     def run(stream: Stream, *flags: str) -> tuple[list[dict], list[dict]]:
-        run_id = uuid.uuid4().hex
-        run_through(stream, Capture(run_id + "rows"), Capture(run_id + "letters"), *flags)
-        rows = sorted(_CAPTURED.pop(run_id + "rows", []), key=lambda row: (row["Timestamp"], row.get("Device") or ""))
-        letters = _CAPTURED.pop(run_id + "letters", [])
-        return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
+        return run_captured(stream.end(), *flags)
+
+    return run
+
+
+@pytest.fixture
+def run_on_worker():
+    """Returns run(messages, *flags) -> (rows, dead letters), through Beam's own worker, as a bounded source."""
+
+    def run(messages: list[bytes], *flags: str) -> tuple[list[dict], list[dict]]:
+        return run_captured(beam.Create(messages), "--runner=FnApiRunner", *flags)
 
     return run

@@ -13,7 +13,7 @@ from tests.pipeline.conftest import NOON, Stream, message
 
 
 def at(clock: str) -> str:
-    return f"2026-11-22T{clock}Z"
+    return f"2024-11-22T{clock}Z"
 
 
 def row(clock: str, **means):

@@ -31,7 +31,7 @@ def stored(bq: bigquery.Client, table_id: TableId) -> bigquery.Table:
 
 def prepare(table_id: TableId, by_device: bool = False, sensors: tuple[str, ...] = SENSORS) -> None:
     cluster_by = "Device" if by_device else None
-    tables.prepare(table_id, tables.row_columns(sensors, by_device), "Timestamp", cluster_by)
+    tables.prepare(table_id, tables.row_columns(sensors, by_device, revise=False), "Timestamp", cluster_by)
 
 
 class TestMissingTable:

@@ -1,0 +1,219 @@
+"""Fixed windows: one row per interval of a set length, aligned to the epoch.
+
+Grace is a shift of event time. Beam's windows live `grace` later than the intervals they stand for, so an interval is
+emitted once, `grace` after its end, without timers of our own:
+
+    interval  [00:00 ------- 00:15)                    interval=15s, grace=5s
+    window        [00:05 ------- 00:20)                fires when the watermark passes 00:20
+    row                                *               Timestamp 00:00, holds every reading that arrived until then
+    late                                 x  x          until 00:20 + allowed lateness; each makes a pane of its own
+    expired                                     x  x   after that; Beam would drop these without a word
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, SlidingWindows
+from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
+
+from pipeline.sums import SECOND, CombineSums, Interval, Sums
+
+AGED, EXPIRED = "aged", "expired"
+
+# Seconds by which the clock of a worker may be behind the watermark.
+_CLOCK_SLACK = 60
+
+# Seconds; longer than any reading can be on its way.
+_EVER = 10 * 366 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class FixedIntervals:
+    """Intervals of `interval` seconds, emitted `grace` seconds after their end; a row's Timestamp is the start.
+
+    What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are set apart; with
+    `revise` they instead emit the whole corrected interval again. Expired sums are always set apart.
+    """
+
+    interval: int
+    grace: int
+    allowed_lateness: int
+    revise: bool
+
+    def new_buckets(self) -> "FixedBuckets":
+        """Return empty buckets for one bundle."""
+        return FixedBuckets(self.interval * SECOND)
+
+    def emit(self, clock: Callable[[], float] = time.time) -> beam.PTransform:
+        """Return the transform from drained buckets to `Interval`s; `clock` gives seconds since the epoch."""
+        return EmitFixedIntervals(self, clock)
+
+
+class FixedBuckets:
+    """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
+
+    def __init__(self, interval: int):
+        self._interval = interval
+        self._sums: dict[tuple[int, str], Sums] = {}
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def sums_at(self, event_time: int, device: str) -> Sums:
+        """Return the sums, to be added to, of the interval that `event_time` falls in."""
+        key = (event_time // self._interval, device)
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = {}
+        return sums
+
+    def drain(self) -> Iterator[tuple[int, tuple[str, tuple[int, Sums]]]]:
+        """Yield (a time no reading precedes, (device, (the interval's start, Sums)))."""
+        for (index, device), sums in self._sums.items():
+            start = index * self._interval
+            yield start, (device, (start, sums))
+
+
+class EmitFixedIntervals(beam.PTransform):
+    """Combines (device, (start, Sums)) into `Interval`s: on time, late, and expired.
+
+    Beam drops what reaches a grouping more than the allowed lateness behind the watermark, and no DoFn can see the
+    watermark. But a pane of a grouping says on which side of its window's end the watermark was. So sums old enough
+    to be dropped pass a grouping first whose windows end where lateness does, and which itself drops nothing:
+
+        interval + grace  [--------)
+        expiry window     [--------------------------)   fires for each arrival
+        pane                    EARLY: to be combined     LATE: expired
+
+    An EARLY pane holds the watermark back until it is combined, so none is dropped there. Sums younger than that by
+    the clock skip the detour, since the watermark is never ahead of the clock.
+    """
+
+    def __init__(self, intervals: FixedIntervals, clock: Callable[[], float]):
+        super().__init__()
+        self._intervals = intervals
+        self._clock = clock
+
+    def expand(self, sums: beam.PCollection) -> beam.PCollection:
+        """Apply the grouping."""
+        it = self._intervals
+        offset = it.grace % it.interval
+        windows = beam.Windowing(
+            FixedWindows(it.interval, offset),
+            triggerfn=AfterWatermark(late=AfterCount(1)),
+            # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
+            accumulation_mode=AccumulationMode.ACCUMULATING if it.revise else AccumulationMode.DISCARDING,
+            allowed_lateness=Duration(seconds=it.allowed_lateness),
+        )
+        expiry_windows = beam.Windowing(
+            SlidingWindows(it.interval + it.allowed_lateness, it.interval, offset),
+            triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
+            accumulation_mode=AccumulationMode.DISCARDING,
+            allowed_lateness=Duration(seconds=_EVER),
+        )
+        split = sums | "SplitByAge" >> _par_do(_SplitByAge(it, self._clock)).with_outputs(AGED, main="young")
+        judged = (
+            split[AGED]
+            | "AssignExpiryWindow" >> _InWindows(_AssignExpiryWindow(it), expiry_windows)
+            | "GroupUntilExpiry" >> beam.GroupByKey()
+            | "Judge" >> _par_do(_Judge()).with_outputs(EXPIRED, main="unexpired")
+        )
+        young = split.young | "AssignWindow" >> _InWindows(_AssignWindow(it), windows)
+        unexpired = judged.unexpired | "AssignWindowToAged" >> _InWindows(_AssignWindow(it), windows)
+        emitted = (
+            (young, unexpired)
+            | "AllUnexpired" >> beam.Flatten()
+            | "CombineSums" >> beam.CombinePerKey(CombineSums())
+            | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
+            # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
+            | "Unwindow" >> beam.WindowInto(GlobalWindows())
+        )
+        expired = judged[EXPIRED] | "UnwindowExpired" >> beam.WindowInto(GlobalWindows())
+        return (emitted, expired) | "AllIntervals" >> beam.Flatten()
+
+
+class _InWindows(beam.ParDo):
+    """A ParDo that yields elements already windowed, sparing WindowInto's work per element.
+
+    Beam's own Reshuffle restores windows in a ParDo in the same way.
+    """
+
+    def __init__(self, fn: beam.DoFn, windowing: beam.Windowing):
+        super().__init__(fn)
+        self._windowing = windowing
+        self.with_output_types(tuple[str, Any])
+
+    def get_windowing(self, unused_inputs: Any) -> beam.Windowing:
+        return self._windowing
+
+
+def _par_do(fn: beam.DoFn) -> beam.ParDo:
+    return beam.ParDo(fn).with_output_types(tuple[str, Any])
+
+
+class _SplitByAge(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals, clock: Callable[[], float]):
+        self._lifetime = intervals.interval + intervals.grace + intervals.allowed_lateness - _CLOCK_SLACK
+        self._clock = clock
+
+    def start_bundle(self) -> None:
+        self._aged_before = (self._clock() - self._lifetime) * SECOND
+
+    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[Any]:
+        start = element[1][0]
+        return (element if start >= self._aged_before else beam.pvalue.TaggedOutput(AGED, element),)
+
+
+class _AssignWindow(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._grace = intervals.grace * SECOND
+        self._length = intervals.interval * SECOND
+
+    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[WindowedValue]:
+        device, (start, sums) = element
+        return (_windowed((device, sums), start + self._grace, self._length),)
+
+
+class _AssignExpiryWindow(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._grace = intervals.grace * SECOND
+        self._length = (intervals.interval + intervals.allowed_lateness) * SECOND
+
+    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[WindowedValue]:
+        return (_windowed(element, element[1][0] + self._grace, self._length),)
+
+
+def _windowed(value: Any, start: int, length: int) -> WindowedValue:
+    window = IntervalWindow(Timestamp(micros=start), Timestamp(micros=start + length))
+    # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.
+    return WindowedValue(value, window.max_timestamp(), (window,))
+
+
+class _Judge(beam.DoFn):
+    def process(
+        self, element: tuple[str, Iterable[tuple[int, Sums]]], pane: Any = beam.DoFn.PaneInfoParam
+    ) -> Iterator[Any]:
+        device, arrivals = element
+        for start, sums in arrivals:
+            if pane.timing == PaneInfoTiming.LATE:
+                yield beam.pvalue.TaggedOutput(EXPIRED, Interval(start, device, sums, late="Expired"))
+            else:
+                yield device, (start, sums)
+
+
+class _Emit(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._grace = intervals.grace
+        self._revise = intervals.revise
+
+    def process(
+        self, element: tuple[str, Sums], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
+    ) -> list[Interval]:
+        device, sums = element
+        late = "Late" if pane.timing == PaneInfoTiming.LATE and not self._revise else None
+        return [Interval((window.start - self._grace).micros, device, sums, pane.index, late)]

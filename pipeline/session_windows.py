@@ -1,0 +1,174 @@
+"""Sessions: one row per burst of readings, which ends after a gap of silence.
+
+Two readings less than a gap apart are in one session; a session is emitted once the watermark passes its end (last
+reading + gap) plus grace. Beam's own Sessions cannot keep an emitted row final: a late reading merges with a window
+that has fired, and the merged window fires again. So sessions are kept here, per device, in Beam's state and timers:
+
+    gap=10s, grace=5s      a reading at 00:00, another at 00:08
+    session                [00:00 ---- 00:18)      its timer is at 00:23
+    row                               *            Timestamp 00:18, when the watermark passes 00:23
+    then, at 00:25,        a reading stamped 00:12 would change that row: it is late
+                           a reading stamped 00:19 begins a session of its own
+
+What is kept for a device is its open sessions and the end of its last row: less than a hundred bytes and the sums.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import FastPrimitivesCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+
+from pipeline.sums import SECOND, Interval, Sums, add_sums
+
+
+@dataclass(frozen=True)
+class SessionIntervals:
+    """Sessions that end after `gap` seconds of silence, emitted `grace` seconds later; a row's Timestamp is the end.
+
+    A reading that would change an emitted row is late, and set apart. With `revise` it changes the row for
+    `allowed_lateness` seconds: the whole session is emitted again, and rows that it swallowed are retracted.
+    """
+
+    gap: int
+    grace: int
+    allowed_lateness: int
+    revise: bool
+
+    def new_buckets(self) -> "SessionBuckets":
+        """Return empty buckets for one bundle."""
+        return SessionBuckets(self.gap * SECOND)
+
+    def emit(self) -> beam.PTransform:
+        """Return the transform from drained buckets to `Interval`s."""
+        return beam.ParDo(_EmitSessions(self)).with_output_types(Any)
+
+
+class SessionBuckets:
+    """Sums of one bundle per device and run of readings less than a gap apart. Times are microseconds."""
+
+    def __init__(self, gap: int):
+        self._gap = gap
+        self._count = 0
+        self._runs: dict[str, list[_Run]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sums_at(self, event_time: int, device: str) -> Sums:
+        """Return the sums, to be added to, of the run that `event_time` begins, extends or joins."""
+        runs = self._runs.setdefault(device, [])
+        before = len(runs)
+        run = _join(runs, _Run(event_time, event_time, {}), self._gap)
+        self._count += len(runs) - before
+        return run.sums
+
+    def drain(self) -> Iterator[tuple[int, tuple[str, tuple[int, int, Sums]]]]:
+        """Yield (a time no reading precedes, (device, (first reading, last reading, Sums)))."""
+        for device, runs in self._runs.items():
+            for run in runs:
+                yield run.first, (device, (run.first, run.last, run.sums))
+
+
+@dataclass
+class _Run:
+    """Readings without a gap between them.
+
+    Attributes:
+      first, last: event time of its first and last reading, microseconds.
+      sums: of all its readings.
+      revision: that its next row will have.
+      rows: the Timestamps of rows already written for it, or for runs that it has swallowed.
+      open: whether it holds readings that are in no row yet.
+    """
+
+    first: int
+    last: int
+    sums: Sums
+    revision: int = 0
+    rows: tuple[int, ...] = ()
+    open: bool = True
+
+
+def _join(runs: list[_Run], new: _Run, gap: int) -> _Run:
+    """Add `new` to `runs`, in place, joined with all it is less than a gap away from; return the joined run."""
+    near = [run for run in runs if run.first < new.last + gap and new.first < run.last + gap]
+    if not near:
+        runs.append(new)
+        return new
+    joined = near[0]
+    for run in [*near[1:], new]:
+        joined.first = min(joined.first, run.first)
+        joined.last = max(joined.last, run.last)
+        joined.revision = max(joined.revision, run.revision)
+        joined.rows += run.rows
+        joined.open = True
+        add_sums(joined.sums, run.sums)
+        if run is not new:
+            runs.remove(run)
+    return joined
+
+
+class _EmitSessions(beam.DoFn):
+    # (end of the last row that cannot change any more, fields of each _Run)
+    SESSIONS = ReadModifyWriteStateSpec("sessions", FastPrimitivesCoder())
+    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+
+    def __init__(self, intervals: SessionIntervals):
+        self._gap = intervals.gap * SECOND
+        self._grace = intervals.grace * SECOND
+        self._too_late = "Expired" if intervals.revise else "Late"
+        self._keep = intervals.allowed_lateness * SECOND if intervals.revise else 0
+
+    def process(
+        self,
+        element: tuple[str, tuple[int, int, Sums]],
+        sessions: Any = beam.DoFn.StateParam(SESSIONS),
+        due: Any = beam.DoFn.TimerParam(DUE),
+    ) -> list[Interval]:
+        device, (first, last, sums) = element
+        final_until, runs = self._read(sessions)
+        if last < final_until:
+            return [Interval(last + self._gap, device, sums, late=self._too_late)]
+        _join(runs, _Run(first, last, dict(sums)), self._gap)
+        self._write(final_until, runs, sessions, due)
+        return []
+
+    @on_timer(DUE)
+    def emit_due(
+        self,
+        device: str = beam.DoFn.KeyParam,
+        now: Any = beam.DoFn.TimestampParam,
+        sessions: Any = beam.DoFn.StateParam(SESSIONS),
+        due: Any = beam.DoFn.TimerParam(DUE),
+    ) -> Iterator[Interval]:
+        final_until, runs = self._read(sessions)
+        kept = []
+        for run in runs:
+            end = run.last + self._gap
+            if run.open and end + self._grace <= now.micros:
+                for swallowed in run.rows:
+                    if swallowed != end:
+                        yield Interval(swallowed, device, {}, run.revision)
+                yield Interval(end, device, run.sums, run.revision)
+                run.revision, run.rows, run.open = run.revision + 1, (end,), False
+            if run.open or end + self._grace + self._keep > now.micros:
+                kept.append(run)
+            else:
+                final_until = max(final_until, end)
+        self._write(final_until, kept, sessions, due)
+
+    def _read(self, sessions: Any) -> tuple[int, list[_Run]]:
+        final_until, runs = sessions.read() or (0, [])
+        return final_until, [_Run(*run) for run in runs]
+
+    def _write(self, final_until: int, runs: list[_Run], sessions: Any, due: Any) -> None:
+        sessions.write((final_until, [(r.first, r.last, r.sums, r.revision, r.rows, r.open) for r in runs]))
+        if runs:
+            next_due = min(run.last + self._gap + self._grace + (0 if run.open else self._keep) for run in runs)
+            # Dataflow's timers count milliseconds; rounded down, one would fire before its session is due, for ever.
+            due.set(Timestamp(micros=-(-next_due // 1000) * 1000))
