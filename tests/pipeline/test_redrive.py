@@ -1,0 +1,448 @@
+"""Redriving between the two emulators: what is sent, what is not, and that nothing is sent twice."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.api_core.exceptions import InvalidArgument, ServiceUnavailable
+from google.cloud import bigquery
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+
+from pipeline import redrive, tables
+from pipeline.dead_letters import dead_letter
+
+NOT_UTF8 = b"\xff\xfe{"
+ROW = {"Timestamp": "2026-11-22T13:00:00.000000Z", "Temp": 21.5}
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass
+class Place:
+    """A topic, a subscription, an output table and a dead-letter table of one test's own."""
+
+    project: str
+    name: str
+    bq: bigquery.Client
+    capsys: pytest.CaptureFixture
+    publisher: PublisherClient = field(default_factory=PublisherClient)
+    subscriber: SubscriberClient = field(default_factory=SubscriberClient)
+
+    def __post_init__(self) -> None:
+        self.letters = tables.TableId(self.project, self.name, "readings_dead_letters")
+        self.rows = tables.TableId(self.project, self.name, "readings")
+        self.topic = f"projects/{self.project}/topics/{self.name}"
+        self.subscription = f"projects/{self.project}/subscriptions/{self.name}"
+
+    def create(self) -> None:
+        self.bq.create_dataset(self.name)
+        tables.prepare(self.letters, tables.DEAD_LETTER_COLUMNS, "received_at", None)
+        tables.prepare(self.rows, tables.row_columns(("Temp",), by_device=False), "Timestamp", None)
+        self.create_topic()
+
+    def create_topic(self) -> None:
+        self.publisher.create_topic(name=self.topic)
+        self.subscriber.create_subscription(name=self.subscription, topic=self.topic)
+
+    def add(self, stage: str = "decode", error: str = "NotJson", payload: bytes = NOT_UTF8, **fields: Any) -> dict:
+        """Store a dead letter, received `age` ago, and return it."""
+        age = fields.pop("age", timedelta())
+        letter = dead_letter(stage, error, "in words", payload, **fields)
+        letter["received_at"] = (NOW - age).isoformat()
+        self.store(letter)
+        return letter
+
+    def store(self, *letters: dict) -> None:
+        assert not self.bq.insert_rows_json(str(self.letters).replace(":", "."), letters)
+
+    def run(self, *flags: str) -> tuple[int, str, str]:
+        """Redrive to the topic and the table; return exit code, stdout and stderr."""
+        to = [f"--dead_letter_table={self.letters}", f"--topic={self.topic}", f"--output_table={self.rows}"]
+        code = redrive.main([*to, *flags])
+        return code, *self.capsys.readouterr()
+
+    def redrive(self, *flags: str) -> str:
+        """Redrive what must succeed; return the summary."""
+        code, out, err = self.run("--execute", *flags)
+        assert (code, err) == (0, "")
+        return out.splitlines()[-1]
+
+    def arrived(self) -> list[Any]:
+        """Take what is on the subscription: messages in any order."""
+        messages: list[Any] = []
+        while True:
+            request = {"subscription": self.subscription, "max_messages": 1000, "return_immediately": True}
+            received = self.subscriber.pull(request).received_messages
+            if not received:
+                return messages
+            acks = [each.ack_id for each in received]
+            self.subscriber.acknowledge(subscription=self.subscription, ack_ids=acks)
+            messages += [each.message for each in received]
+
+    def table(self, name: str) -> list[dict]:
+        return [dict(row) for row in self.bq.list_rows(f"{self.project}.{self.name}.{name}")]
+
+
+@pytest.fixture
+def place(
+    pubsub_emulator: str,
+    bigquery_emulator: str,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> Iterator[Place]:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
+    place = Place(project, f"t{uuid.uuid4().hex}", tables.client(project), capsys)
+    place.create()
+    yield place
+    place.bq.delete_dataset(place.name, delete_contents=True)
+    place.publisher.transport.close()
+    place.subscriber.transport.close()
+
+
+class Crash(Exception):
+    """Nobody catches it."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, crashing_state: str) -> None:
+    """Crash instead of recording that letters reached this state."""
+    record = redrive.Ledger.record
+
+    def dying(self: redrive.Ledger, letters: Any, target: Any, state: str) -> None:
+        if state == crashing_state:
+            raise Crash
+        record(self, letters, target, state)
+
+    monkeypatch.setattr(redrive.Ledger, "record", dying)
+
+
+class TestDryRun:
+    def test_sends_and_creates_nothing(self, place):
+        place.add()
+        place.add("insert", "invalid", json.dumps(ROW).encode())
+        code, out, _ = place.run()
+        assert code == 0
+        assert (
+            out.splitlines()[-1] == "Dry run: nothing was sent. With --execute, 2 of 2 selected dead letters would be."
+        )
+        assert place.arrived() == []
+        assert place.table("readings") == []
+        assert {table.table_id for table in place.bq.list_tables(place.name)} == {"readings", "readings_dead_letters"}
+
+    def test_counts_by_stage_and_error_with_the_oldest_the_newest_and_where_they_go(self, place):
+        place.add(age=timedelta(hours=2))
+        place.add(age=timedelta(hours=1))
+        place.add("validate", "NoKnownSensor")
+        place.add("insert", "invalid", json.dumps(ROW).encode())
+        _, out, _ = place.run()
+        two, row, one, _ = out.splitlines()
+        oldest, newest = (f"{NOW - timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (2, 1))
+        assert two.split() == ["2", "decode", "NotJson", oldest, "to", newest, place.topic]
+        assert (row.split()[:3], row.split()[-1]) == (["1", "insert", "invalid"], str(place.rows))
+        assert one.split()[:3] == ["1", "validate", "NoKnownSensor"]
+
+    def test_says_that_sums_cannot_be_redriven(self, place):
+        place.add("late", "Late", b"{}")
+        place.add("average", "Overflow", b"{}")
+        _, out, _ = place.run()
+        assert out.count("nowhere: sums cannot be redriven") == 2
+
+    def test_without_targets_names_the_missing_flags(self, place):
+        place.add()
+        place.add("insert", "invalid", json.dumps(ROW).encode())
+        assert redrive.main([f"--dead_letter_table={place.letters}"]) == 0
+        out = place.capsys.readouterr().out
+        assert "nowhere: give --topic" in out
+        assert "nowhere: give --output_table" in out
+
+
+class TestMessages:
+    def test_keep_their_bytes_and_attributes_and_gain_an_attempt_and_an_id(self, place):
+        attributes = {"timestamp": "2026-11-22T13:00:01Z", "device": "north", "grüße": "schön"}
+        letter = place.add(attributes=attributes)
+        assert place.redrive() == "Redrove 1 dead letters (1 to topic, 0 to table), 0 skipped, 0 failed."
+        (message,) = place.arrived()
+        assert message.data == NOT_UTF8
+        added = {"redrive_attempt": "1", "dead_letter_id": letter["dead_letter_id"]}
+        assert dict(message.attributes) == attributes | added
+
+    def test_that_fail_again_count_their_attempts(self, place):
+        place.add()
+        place.redrive()
+        (first,) = place.arrived()
+        place.add(attributes=dict(first.attributes))
+        place.redrive()
+        (second,) = place.arrived()
+        assert second.attributes["redrive_attempt"] == "2"
+        assert second.attributes["dead_letter_id"] != first.attributes["dead_letter_id"]
+
+    def test_without_bytes_or_attributes_arrive_too(self, place):
+        place.add(payload=b"")
+        place.redrive()
+        (message,) = place.arrived()
+        assert message.data == b""
+
+    def test_lose_the_attributes_only_pubsub_may_set(self, place):
+        place.add(attributes={"googclient_schemaencoding": "JSON", "device": "north"})
+        place.redrive()
+        (message,) = place.arrived()
+        assert set(message.attributes) == {"device", "redrive_attempt", "dead_letter_id"}
+
+    def test_of_one_array_do_not_share_the_id_that_removes_duplicates(self, place):
+        ids = {place.add(attributes={"reading_id": "run-1"})["dead_letter_id"] for _ in range(2)}
+        place.redrive("--id_attribute=reading_id")
+        assert {message.attributes["reading_id"] for message in place.arrived()} == ids
+
+    def test_in_many_batches_all_arrive_once(self, place, monkeypatch):
+        monkeypatch.setattr(redrive, "BATCH_LETTERS", 10)
+        monkeypatch.setattr(redrive, "BATCH_BYTES", 5000)
+        letters = [dead_letter("decode", "NotJson", "", b"x" * (n * 40)) for n in range(55)]
+        place.store(*letters)
+        assert place.redrive().startswith("Redrove 55 dead letters")
+        arrived = [message.attributes["dead_letter_id"] for message in place.arrived()]
+        assert sorted(arrived) == sorted(letter["dead_letter_id"] for letter in letters)
+
+    def test_stored_twice_as_dead_letters_are_sent_once(self, place):
+        letter = place.add()
+        place.store(letter)
+        place.redrive()
+        assert len(place.arrived()) == 1
+
+
+class TestBatches:
+    def test_hold_one_target_and_keep_within_count_and_bytes(self, monkeypatch):
+        monkeypatch.setattr(redrive, "BATCH_LETTERS", 3)
+        monkeypatch.setattr(redrive, "BATCH_BYTES", 2000)
+        topic, table = (redrive.Target(kind, kind, lambda letters: {}) for kind in ("topic", "table"))
+        stages = ["decode"] * 4 + ["insert"] + ["decode"] * 2
+        sizes = [0, 0, 0, 0, 0, 5000, 0]
+        letters = [
+            redrive.Letter(str(n), stage, b"x" * size, {}, 0)
+            for n, (stage, size) in enumerate(zip(stages, sizes, strict=True))
+        ]
+        batches = redrive._batches(letters, {"decode": topic, "insert": table})
+        assert [(target.kind, "".join(letter.id for letter in batch)) for target, batch in batches] == [
+            ("topic", "012"),
+            ("topic", "3"),
+            ("topic", "5"),
+            ("topic", "6"),
+            ("table", "4"),
+        ]
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        ("flags", "expected"),
+        [
+            (["--stage=decode"], {"old", "new"}),
+            (["--error=BadValue"], {"value"}),
+            ([f"--since={(NOW - timedelta(hours=1)).isoformat()}"], {"new", "value"}),
+            ([f"--until={(NOW - timedelta(hours=1)).isoformat()}"], {"old"}),
+            (["--stage=decode", "--error=BadValue"], set()),
+            (["--limit=1"], {"old"}),
+        ],
+    )
+    def test_sends_what_matches_all_flags(self, place, flags, expected):
+        place.add(payload=b"old", age=timedelta(hours=2))
+        place.add(payload=b"new", age=timedelta(hours=1))
+        place.add("validate", "BadValue", b"value")
+        place.redrive(*flags)
+        assert {message.data.decode() for message in place.arrived()} == expected
+
+    def test_is_text_and_never_sql(self, place):
+        place.add()
+        place.redrive("--error=' OR TRUE --")
+        assert place.arrived() == []
+
+
+class TestRows:
+    def test_end_in_the_output_table_once_and_never_on_the_topic(self, place):
+        place.add("insert", "invalid", json.dumps(ROW).encode())
+        assert place.redrive() == "Redrove 1 dead letters (0 to topic, 1 to table), 0 skipped, 0 failed."
+        place.redrive()
+        assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 21.5}]
+        assert place.arrived() == []
+
+    def test_that_are_refused_again_do_not_hold_up_the_others(self, place, monkeypatch):
+        good = place.add("insert", "invalid", json.dumps(ROW).encode())
+        bad = place.add("insert", "invalid", json.dumps(ROW | {"Temp": 99}).encode())
+        inserted = []
+
+        def insert(_: Any, table: Any, rows: list, row_ids: list, skip_invalid_rows: bool) -> list[dict]:
+            assert skip_invalid_rows
+            inserted.extend(row_ids)
+            return [
+                {"index": index, "errors": [{"reason": "invalid", "message": "too hot"}]}
+                for index, row in enumerate(rows)
+                if row["Temp"] == 99
+            ]
+
+        monkeypatch.setattr(bigquery.Client, "insert_rows_json", insert)
+        code, out, err = place.run("--execute")
+        assert code == 1
+        assert out.splitlines()[-1] == "Redrove 1 dead letters (0 to topic, 1 to table), 0 skipped, 1 failed."
+        assert bad["dead_letter_id"] in err
+        assert "too hot" in err
+        place.run("--execute")
+        assert sorted(inserted) == sorted([good["dead_letter_id"], bad["dead_letter_id"], bad["dead_letter_id"]])
+
+
+class TestNothingTwice:
+    def test_a_second_run_sends_nothing(self, place):
+        place.add()
+        place.redrive()
+        assert len(place.arrived()) == 1
+        assert place.redrive() == "Redrove 0 dead letters (0 to topic, 0 to table), 1 skipped, 0 failed."
+        assert place.arrived() == []
+        assert "nowhere: redriven before" in place.run()[1]
+
+    def test_sums_are_skipped(self, place):
+        place.add("late", "Late", b"{}")
+        assert place.redrive() == "Redrove 0 dead letters (0 to topic, 0 to table), 1 skipped, 0 failed."
+
+    def test_limited_runs_take_one_after_the_other(self, place):
+        for n in range(3):
+            place.add(payload=str(n).encode(), age=timedelta(minutes=9 - n))
+        assert [[m.data for m in place.arrived()] for _ in range(4) if place.redrive("--limit=1")] == [
+            [b"0"],
+            [b"1"],
+            [b"2"],
+            [],
+        ]
+
+    def test_what_was_sent_before_a_crash_is_reported_and_not_sent_again(self, place, monkeypatch):
+        place.add()
+        with monkeypatch.context() as patch:
+            crash_at(patch, "done")
+            with pytest.raises(Crash):
+                place.run("--execute")
+        assert len(place.arrived()) == 1
+        place.capsys.readouterr()
+        assert place.redrive() == "Redrove 0 dead letters (0 to topic, 0 to table), 1 skipped, 0 failed."
+        assert place.arrived() == []
+        assert "nowhere: unconfirmed, may have been sent; see --retry_unconfirmed" in place.run()[1]
+
+    def test_retry_unconfirmed_sends_it_again_and_settles_it(self, place, monkeypatch):
+        place.add()
+        with monkeypatch.context() as patch:
+            crash_at(patch, "done")
+            with pytest.raises(Crash):
+                place.run("--execute")
+        place.arrived()
+        place.capsys.readouterr()
+        assert place.redrive("--retry_unconfirmed").startswith("Redrove 1 dead letters (1 to topic")
+        assert len(place.arrived()) == 1
+        assert place.redrive("--retry_unconfirmed").startswith("Redrove 0 dead letters")
+
+    def test_an_open_outcome_stops_the_run_and_stays_unconfirmed(self, place, monkeypatch):
+        place.add()
+
+        def lost(*_: Any, **__: Any) -> None:
+            raise ServiceUnavailable("the answer was lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PublisherClient, "publish", lost)
+            code, out, err = place.run("--execute")
+        assert code == 1
+        assert err == "error: stopped: 503 the answer was lost\n"
+        assert out.splitlines()[-1].endswith("0 failed. 1 unconfirmed: may have been sent; see --retry_unconfirmed.")
+        assert place.redrive().startswith("Redrove 0 dead letters")
+
+    def test_of_two_runs_at_once_only_the_first_to_claim_sends(self, place):
+        place.add()
+        args = redrive._parse([f"--dead_letter_table={place.letters}"])
+        target = redrive.Target("topic", place.topic, lambda letters: {})
+        first, second = (redrive.Ledger(place.bq, args) for _ in range(2))
+        first.create()
+        one, other = (list(ledger.letters(["decode"], ["waiting"], 9)) for ledger in (first, second))
+        assert len(one) == 1
+        assert first.claim(one, target) == one
+        assert second.claim(other, target) == []
+        assert [group.status for group in first.overview()] == ["unconfirmed"]
+        first.record(one, target, "done")
+        assert [group.status for group in first.overview()] == ["done"]
+
+    def test_every_step_is_on_record(self, place):
+        letter = place.add()
+        place.redrive()
+        records = place.table("readings_dead_letters_redriven")
+        assert sorted(record["state"] for record in records) == ["claimed", "done"]
+        assert {(record["dead_letter_id"], record["target"]) for record in records} == {
+            (letter["dead_letter_id"], place.topic)
+        }
+
+
+class TestRefusal:
+    def test_by_a_missing_topic_releases_the_letters_for_the_next_run(self, place):
+        place.add()
+        place.publisher.delete_topic(topic=place.topic)
+        code, out, err = place.run("--execute")
+        assert code == 1
+        assert err.startswith("error: stopped: 404")
+        assert out.splitlines()[-1] == "Redrove 0 dead letters (0 to topic, 0 to table), 0 skipped, 1 failed."
+        place.subscriber.delete_subscription(subscription=place.subscription)
+        place.create_topic()
+        assert place.redrive().startswith("Redrove 1 dead letters")
+        assert len(place.arrived()) == 1
+
+    def test_of_one_message_leaves_the_others_of_its_batch_alone(self, place, monkeypatch):
+        bad = place.add(payload=b"bad")
+        for n in range(6):
+            place.add(payload=str(n).encode())
+        publish = PublisherClient.publish
+
+        def strict(client: PublisherClient, topic: str, messages: list[dict]) -> Any:
+            if any(message["data"] == b"bad" for message in messages):
+                raise InvalidArgument("a message is invalid")
+            return publish(client, topic=topic, messages=messages)
+
+        monkeypatch.setattr(PublisherClient, "publish", strict)
+        code, out, err = place.run("--execute")
+        assert code == 1
+        assert out.splitlines()[-1] == "Redrove 6 dead letters (6 to topic, 0 to table), 0 skipped, 1 failed."
+        assert err == f"error: dead letter {bad['dead_letter_id']} is refused: 400 a message is invalid\n"
+        assert sorted(message.data for message in place.arrived()) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+class TestFlags:
+    TABLE = "--dead_letter_table=test-project:d.letters"
+
+    @pytest.mark.parametrize(
+        ("flags", "expected"),
+        [
+            ([], "--dead_letter_table"),
+            (["--dead_letter_table=letters"], "expected project:dataset.table"),
+            ([TABLE, "--topic=readings"], "expected projects/PROJECT/topics/NAME"),
+            ([TABLE, "--output_table=rows"], "expected project:dataset.table"),
+            ([TABLE, "--stage=encode"], "decode"),
+            ([TABLE, "--since=yesterday"], "--since: yesterday"),
+            ([TABLE, "--until=2026-11-22T13:00:00"], "offset"),
+            ([TABLE, "--limit=0"], "--limit"),
+            ([TABLE, "--limit=some"], "--limit"),
+            ([TABLE, "--execute"], "--execute needs --topic, --output_table or both"),
+            ([TABLE, "--exec"], "--exec"),
+        ],
+    )
+    def test_that_are_wrong_end_in_one_line_and_code_2(self, capsys, flags, expected):
+        with pytest.raises(SystemExit) as exit_:
+            redrive.main(flags)
+        assert exit_.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert expected in err
+
+    @pytest.mark.parametrize("missing", ["letters", "rows"])
+    def test_that_name_a_missing_table_end_in_one_line_and_code_2(self, place, missing):
+        place.add()
+        place.bq.delete_table(str(getattr(place, missing)).replace(":", "."))
+        code, out, err = place.run("--execute")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: 404")
+        assert err.count("\n") == 1
+        assert place.arrived() == []
+        assert "readings_dead_letters_redriven" not in {table.table_id for table in place.bq.list_tables(place.name)}
