@@ -42,6 +42,8 @@ def dead_letter(
     """
     return {
         "dead_letter_id": uuid.uuid4().hex,
+        "part": 1,
+        "parts": 1,
         "event_time": event_time,
         "received_at": rfc3339(int(time.time() * 1_000_000)),
         "stage": stage,
@@ -53,6 +55,14 @@ def dead_letter(
         "device": device or None,
         "pipeline_version": PIPELINE_VERSION,
     }
+
+
+def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """Return the letter as rows of at most `most` characters of base64 payload each, numbered in `part`."""
+    payload = letter["payload"]
+    size = most // 4 * 4  # base64 of whole bytes, so that each part decodes by itself
+    chunks = [payload[start : start + size] for start in range(0, len(payload), size)] or [""]
+    return [{**letter, "payload": chunk, "part": n, "parts": len(chunks)} for n, chunk in enumerate(chunks, 1)]
 
 
 def rfc3339(micros: int) -> str:

@@ -19,6 +19,9 @@ import msgspec
 TIMESTAMP = "Timestamp"
 DEVICE = "Device"
 
+# Characters; a name is a key in every shuffle, and in the state of every open interval.
+MAX_DEVICE = 1024
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR_2000_S = 946_684_800
@@ -89,7 +92,7 @@ class FutureTimestamp(BadTimestamp):
 
 
 class BadDevice(Refused):
-    """Device is not a string."""
+    """Device is not a string of at most MAX_DEVICE characters."""
 
 
 class BadValue(Refused):
@@ -190,6 +193,8 @@ class Decoder:
         device = fields.get(DEVICE, "")
         if type(device) is not str:
             raise BadDevice(f"Device is {_json_type(device)}, not a string")
+        if len(device) > MAX_DEVICE:
+            raise BadDevice(f"Device is longer than {MAX_DEVICE} characters")
         values = {}
         for name, value in fields.items():
             if name in self._sensors:

@@ -218,7 +218,8 @@ class Ledger:
                 FROM {records} GROUP BY dead_letter_id
             ), selected AS (
                 SELECT letter.dead_letter_id, stage, error, received_at, payload, attributes,
-                    IFNULL(past.claims, 0) AS claims, CASE WHEN past.dones > 0 THEN 'done'
+                    IFNULL(past.claims, 0) AS claims, CASE WHEN letter.parts > 1 THEN 'in parts'
+                    WHEN past.dones > 0 THEN 'done'
                     WHEN past.claims > past.releases THEN 'unconfirmed' ELSE 'waiting' END AS status
                 FROM {self._letters.sql} AS letter LEFT JOIN past ON letter.dead_letter_id = past.dead_letter_id
                 WHERE {self._where}
@@ -301,6 +302,8 @@ def _redrive(ledger: Ledger, target: Target, batch: list[Letter], counts: Counte
 def _goes_to(stage: str, status: str, routes: dict[str, Target], statuses: Sequence[str]) -> str:
     if stage in SUM_STAGES:
         return "nowhere: sums cannot be redriven"
+    if status == "in parts":
+        return "nowhere: too large for one row; join its payloads by dead_letter_id, in order of part"
     if status == "done":
         return "nowhere: redriven before"
     if status not in statuses:

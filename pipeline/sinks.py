@@ -11,10 +11,15 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.gcp.bigquery import BigQueryDisposition, RetryStrategy, WriteToBigQuery
+from apache_beam.metrics import Metrics
+from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.retry import Retry, if_exception_type
+from google.auth.exceptions import TransportError
 from google.cloud import bigquery
+from requests.exceptions import RequestException
 
 from pipeline import tables
-from pipeline.dead_letters import dead_letter
+from pipeline.dead_letters import METRICS, dead_letter, in_parts
 from pipeline.readings import DEVICE, TIMESTAMP
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,7 +46,12 @@ class BigQueryDeadLetters(beam.PTransform):
 
     def expand(self, letters: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
-        return letters | "Insert" >> _Insert(self._table_id) | "Log" >> beam.FlatMap(_log_letter)
+        return (
+            letters
+            | "InParts" >> beam.FlatMap(in_parts, _MAX_PAYLOAD).with_output_types(Any)
+            | "Insert" >> _Insert(self._table_id)
+            | "Log" >> beam.FlatMap(_log_letter)
+        )
 
 
 class PrintRows(beam.PTransform):
@@ -76,17 +86,23 @@ class _Insert(beam.PTransform):
                 method=WriteToBigQuery.Method.STREAMING_INSERTS,
                 create_disposition=BigQueryDisposition.CREATE_NEVER,
                 write_disposition=BigQueryDisposition.WRITE_APPEND,
-                # The default retries a bad row for ever, and with it everything behind it.
-                insert_retry_strategy=RetryStrategy.RETRY_ON_TRANSIENT_ERROR,
-                test_client=_Client(self._table_id.project),
+                insert_retry_strategy=RetryStrategy.RETRY_NEVER,  # InsertClient has done it by then
+                test_client=InsertClient(self._table_id.project),
             )
         ).failed_rows_with_errors
 
 
-class _Client:
-    """The one call that streaming inserts need, on a client made where it runs: clients do not pickle.
+class InsertClient:
+    """The one call that WriteToBigQuery makes, with retries that neither give up nor hold up.
 
-    Handing it to Beam also keeps Beam from making its older apitools client, which the write never uses.
+    Beam's own strategies see the HTTP phrase of a failed request rather than BigQuery's reason, retry a bad row along
+    with the good ones, and give up, or end the bundle, when an outage outlasts the client library's ten minutes.
+
+    Whatever may pass by itself (no connection, a server error, a quota) is retried until it has passed, with the same
+    insertIds, by which BigQuery recognises a row that it has stored already. Whatever will not pass is returned as the
+    rows' errors, with BigQuery's own reason.
+
+    Clients do not pickle, so the real one is made where it runs.
     """
 
     def __init__(self, project: str):
@@ -96,22 +112,71 @@ class _Client:
     def __getstate__(self) -> dict[str, Any]:
         return {"_project": self._project, "_client": None}
 
-    def insert_rows_json(self, *args: Any, **kwargs: Any) -> list[dict]:
-        self._client = self._client or tables.client(self._project)
-        return self._client.insert_rows_json(*args, **kwargs)
+    def insert_rows_json(
+        self, table: str, json_rows: list[dict], row_ids: list[str], **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """Insert rows; returns [{"index": position, "errors": [{"reason", "message"}]}] of those refused for good."""
+        client = self._client = self._client or tables.client(self._project)
+        waiting = list(range(len(json_rows)))
+        refused: list[dict[str, Any]] = []
+
+        def insert_waiting() -> None:
+            rows, ids = [json_rows[i] for i in waiting], [row_ids[i] for i in waiting]
+            try:
+                failures = client.insert_rows_json(table, rows, row_ids=ids, retry=None, **kwargs)
+            except (RequestException, TransportError) as error:
+                raise _Transient(str(error)) from None
+            except GoogleAPICallError as error:
+                errors = [{"reason": _reason(error), "message": error.message}]
+                if error.code in _TRANSIENT_STATUS or _reason(error) in _TRANSIENT_REASONS:
+                    raise _Transient(str(error)) from None
+                failures = [{"index": i, "errors": errors} for i in range(len(rows))]
+            failed = {waiting[failure["index"]]: failure["errors"] for failure in failures}
+            transient = [i for i, errors in failed.items() if any(e["reason"] in _TRANSIENT_REASONS for e in errors)]
+            refused.extend({"index": i, "errors": errors} for i, errors in failed.items() if i not in transient)
+            waiting[:] = transient
+            if waiting:
+                raise _Transient(f"{len(waiting)} rows: {failed[waiting[0]]}")
+
+        _UNTIL_IT_PASSES(insert_waiting)()
+        return refused
+
+
+# Characters of base64. A message can have 10 MB, and so can an insert request, base64 included.
+# https://cloud.google.com/bigquery/quotas#streaming_inserts
+_MAX_PAYLOAD = 6_000_000
+
+
+class _Transient(Exception):
+    """An insert failed in a way that may pass by itself."""
+
+
+def _reason(error: GoogleAPICallError) -> str:
+    return error.errors[0]["reason"] if error.errors else type(error).__name__
+
+
+def _log_retry(error: Exception) -> None:
+    _LOGGER.warning("BigQuery does not take rows for now, trying again: %s", error)
+
+
+_UNTIL_IT_PASSES = Retry(
+    predicate=if_exception_type(_Transient), initial=0.2, maximum=30.0, timeout=None, on_error=_log_retry
+)
+
+# https://cloud.google.com/bigquery/docs/error-messages: those that a streaming insert can outwait.
+_TRANSIENT_STATUS = frozenset([408, 429, 500, 502, 503, 504])
+_TRANSIENT_REASONS = frozenset(
+    ["backendError", "internalError", "quotaExceeded", "rateLimitExceeded", "tableUnavailable", "timeout", "stopped"]
+)
 
 
 def _insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     _, row, errors = failed
-    reason = errors[0].get("reason", "unknown") if isinstance(errors, list) else "rowTooLarge"
-    return dead_letter(
-        "insert",
-        str(reason),
-        json.dumps(errors),
-        json.dumps(row).encode(),
-        event_time=row[TIMESTAMP],
-        device=row.get(DEVICE),
-    )
+    # Beam itself refuses a row beyond the size of a request, in words instead of a list.
+    error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
+    Metrics.counter(METRICS, f"refused_{error}").inc()
+    payload = json.dumps(row).encode()
+    return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
 
 
 def _log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:

@@ -14,6 +14,8 @@ from pipeline.rows import REVISION, WRITTEN_AT
 
 DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
+    bigquery.SchemaField("part", "INTEGER"),
+    bigquery.SchemaField("parts", "INTEGER"),
     bigquery.SchemaField("event_time", "TIMESTAMP"),
     bigquery.SchemaField("received_at", "TIMESTAMP"),
     bigquery.SchemaField("stage", "STRING"),

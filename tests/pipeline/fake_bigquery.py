@@ -12,13 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class FakeBigQuery:
     """What was stored, by table and insertId, and the faults still to come.
 
-    `failures` are HTTP (status, reason) pairs, one used up by each request. `refuse` says why a row is invalid, or
-    None.
+    `failures` are HTTP (status, reason) pairs, one used up by each request; status 0 hangs up without an answer.
+    `row_failures` are reasons that fail the first row of a request, one used up by each. `refuse` says why a
+    row is invalid, or None.
     """
 
     host: str = ""
     stored: dict[str, dict[str, dict]] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    row_failures: list[str] = field(default_factory=list)
     refuse: Callable[[dict], str | None] = lambda row: None
 
     def rows(self, table: str) -> list[dict]:
@@ -31,7 +33,9 @@ class FakeBigQuery:
         errors = []
         for index, row in enumerate(request["rows"]):
             message = self.refuse(row["json"])
-            if message:
+            if index == 0 and self.row_failures:
+                errors.append({"index": index, "errors": [{"reason": self.row_failures.pop(0), "message": "passing"}]})
+            elif message:
                 errors.append({"index": index, "errors": [{"reason": "invalid", "message": message}]})
             else:
                 self.stored.setdefault(table, {})[row["insertId"]] = row["json"]
@@ -39,7 +43,7 @@ class FakeBigQuery:
 
 
 @contextmanager
-def fake_bigquery() -> Iterator[FakeBigQuery]:
+def fake_bigquery(port: int = 0) -> Iterator[FakeBigQuery]:
     fake = FakeBigQuery()
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,6 +53,9 @@ def fake_bigquery() -> Iterator[FakeBigQuery]:
             status, answer = fake.insert_all(
                 parts[-2], json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             )
+            if not status:
+                self.close_connection = True
+                return
             body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -59,7 +66,7 @@ def fake_bigquery() -> Iterator[FakeBigQuery]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     fake.host = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

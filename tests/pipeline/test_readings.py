@@ -146,6 +146,7 @@ class TestBadMessages:
             (body(Temp=10**400), "validate", "BadValue"),
             (body(Temp=1, Device=7), "validate", "BadDevice"),
             (body(Temp=1, Device=None), "validate", "BadDevice"),
+            (body(Temp=1, Device="d" * 1025), "validate", "BadDevice"),
         ],
     )
     def test_each_is_refused_with_its_stage_and_error(self, payload, stage, error):

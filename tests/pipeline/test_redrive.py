@@ -40,7 +40,7 @@ class Place:
     def create(self) -> None:
         self.bq.create_dataset(self.name)
         tables.prepare(self.letters, tables.DEAD_LETTER_COLUMNS, "received_at", None)
-        tables.prepare(self.rows, tables.row_columns(("Temp",), by_device=False), "Timestamp", None)
+        tables.prepare(self.rows, tables.row_columns(("Temp",), by_device=False, revise=False), "Timestamp", None)
         self.create_topic()
 
     def create_topic(self) -> None:

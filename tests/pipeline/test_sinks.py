@@ -2,8 +2,13 @@
 
 import base64
 import json
+import logging
+import socket
+from contextlib import ExitStack
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import sinks
 from pipeline.tables import TableId
@@ -21,8 +26,8 @@ def bigquery_fake(monkeypatch):
         yield fake
 
 
-def run_to_bigquery(stream: Stream) -> None:
-    run_through(stream.end(), sinks.BigQueryRows(ROWS), sinks.BigQueryDeadLetters(LETTERS))
+def run_to_bigquery(stream: Stream, *flags: str) -> None:
+    run_through(stream.end(), sinks.BigQueryRows(ROWS), sinks.BigQueryDeadLetters(LETTERS), *flags)
 
 
 class TestBigQueryRows:
@@ -46,11 +51,66 @@ class TestBigQueryRows:
         refused = json.loads(base64.b64decode(letter["payload"]))
         assert (refused["Timestamp"], refused["Temp"]) == ("2024-11-22T13:00:15.000000Z", 99.0)
 
-    def test_a_passing_failure_is_retried_and_loses_nothing(self, bigquery_fake):
-        bigquery_fake.failures = [(503, "backendError")]
+    @pytest.mark.parametrize(
+        ("status", "reason"),
+        [
+            (500, "internalError"),
+            (502, "badGateway"),
+            (503, "backendError"),
+            (429, "rateLimitExceeded"),
+            (403, "rateLimitExceeded"),
+            (403, "quotaExceeded"),
+            (0, "hangs up"),
+        ],
+    )
+    def test_a_passing_failure_of_requests_is_outwaited(self, bigquery_fake, status, reason):
+        bigquery_fake.failures = [(status, reason)] * 3
         run_to_bigquery(Stream().add(message(0, Temp=1)))
+        assert bigquery_fake.failures == []
         assert [row["Temp"] for row in bigquery_fake.rows("readings")] == [1.0]
         assert bigquery_fake.rows("readings_dead_letters") == []
+
+    def test_a_passing_failure_of_a_row_is_outwaited_and_the_row_stored_once(self, bigquery_fake):
+        bigquery_fake.row_failures = ["backendError", "timeout"]
+        run_to_bigquery(Stream().add(message(0, Temp=1), message(15, Temp=2)))
+        assert bigquery_fake.row_failures == []
+        assert sorted(row["Temp"] for row in bigquery_fake.rows("readings")) == [1.0, 2.0]
+        assert bigquery_fake.rows("readings_dead_letters") == []
+
+    @pytest.mark.parametrize(("status", "reason"), [(404, "notFound"), (403, "accessDenied"), (400, "invalid")])
+    def test_a_lasting_failure_dead_letters_the_rows_and_the_pipeline_goes_on(self, bigquery_fake, status, reason):
+        bigquery_fake.failures = [(status, reason)]
+        run_to_bigquery(Stream().add(message(0, Temp=1)).watermark(20).add(message(30, Temp=2)))
+        assert [row["Temp"] for row in bigquery_fake.rows("readings")] == [2.0]
+        (letter,) = bigquery_fake.rows("readings_dead_letters")
+        assert (letter["stage"], letter["error"]) == ("insert", reason)
+        assert json.loads(base64.b64decode(letter["payload"]))["Temp"] == 1.0
+
+    def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        with ExitStack() as later:
+            started: list = []
+
+            def start_bigquery(record: logging.LogRecord) -> bool:
+                if not started and "trying again" in record.getMessage():
+                    started.append(later.enter_context(fake_bigquery(port)))
+                return True
+
+            monkeypatch.setattr(sinks._LOGGER, "filters", [start_bigquery])
+            run_to_bigquery(Stream().add(message(0, Temp=1)))
+            (fake,) = started
+            assert [row["Temp"] for row in fake.rows("readings")] == [1.0]
+
+    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery_fake):
+        row = {"Timestamp": "2024-11-22T13:00:00.000000Z", "Temp": 1.0, "note": "n" * 9_500_000}
+        with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+            failed = pipeline | beam.Create([row]) | sinks.BigQueryRows(ROWS)
+            _ = failed | sinks.BigQueryDeadLetters(LETTERS)
+        assert bigquery_fake.rows("readings") == []
+        check_parts(bigquery_fake.rows("readings_dead_letters"), "RowTooLarge", json.dumps(row).encode())
 
 
 class TestBigQueryDeadLetters:
@@ -60,6 +120,22 @@ class TestBigQueryDeadLetters:
         (record,) = [record for record in caplog.records if record.name == "pipeline.sinks"]
         assert record.levelname == "ERROR"
         assert base64.b64encode(b"unreadable").decode() in record.getMessage()
+
+    def test_one_beyond_the_size_of_a_request_is_stored_in_parts(self, bigquery_fake):
+        message_of_10_mb = bytes(range(256)) * 39_062
+        run_to_bigquery(Stream().add(message_of_10_mb))
+        check_parts(bigquery_fake.rows("readings_dead_letters"), "NotJson", message_of_10_mb)
+
+
+def check_parts(letters: list[dict], error: str, payload: bytes) -> None:
+    letters = sorted(letters, key=lambda letter: letter["part"])
+    assert [(letter["error"], letter["part"], letter["parts"]) for letter in letters] == [
+        (error, n, 3) for n in (1, 2, 3)
+    ]
+    assert len({letter["dead_letter_id"] for letter in letters}) == 1
+    # Compared apart, so that a difference does not print ten megabytes.
+    same = b"".join(base64.b64decode(letter["payload"]) for letter in letters) == payload
+    assert same
 
 
 class TestPrinting:
