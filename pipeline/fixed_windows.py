@@ -121,7 +121,7 @@ class EmitFixedIntervals(beam.PTransform):
             split[AGED]
             | "AssignExpiryWindow" >> _InWindows(_AssignExpiryWindow(it), expiry_windows)
             | "GroupUntilExpiry" >> beam.GroupByKey()
-            | "Judge" >> _par_do(_Judge()).with_outputs(EXPIRED, main="unexpired")
+            | "Judge" >> _par_do(_Judge(it)).with_outputs(EXPIRED, main="unexpired")
         )
         young = split.young | "AssignWindow" >> _InWindows(_AssignWindow(it), windows)
         unexpired = judged.unexpired | "AssignWindowToAged" >> _InWindows(_AssignWindow(it), windows)
@@ -195,13 +195,18 @@ def _windowed(value: Any, start: int, length: int) -> WindowedValue:
 
 
 class _Judge(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._length = intervals.interval * SECOND
+
     def process(
         self, element: tuple[str, Iterable[tuple[int, Sums]]], pane: Any = beam.DoFn.PaneInfoParam
     ) -> Iterator[Any]:
         device, arrivals = element
         for start, sums in arrivals:
             if pane.timing == PaneInfoTiming.LATE:
-                yield beam.pvalue.TaggedOutput(EXPIRED, Interval(start, device, sums, late="Expired"))
+                yield beam.pvalue.TaggedOutput(
+                    EXPIRED, Interval(start, start + self._length, device, sums, late="Expired")
+                )
             else:
                 yield device, (start, sums)
 
@@ -216,4 +221,5 @@ class _Emit(beam.DoFn):
     ) -> list[Interval]:
         device, sums = element
         late = "Late" if pane.timing == PaneInfoTiming.LATE and not self._revise else None
-        return [Interval((window.start - self._grace).micros, device, sums, pane.index, late)]
+        start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
+        return [Interval(start, end, device, sums, pane.index, late)]

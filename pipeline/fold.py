@@ -61,6 +61,7 @@ class _Fold(beam.DoFn):
         self._max_future_skew = max_future_skew
         self._intervals = intervals
         self._by_device = by_device
+        self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
 
@@ -70,11 +71,13 @@ class _Fold(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._buckets = self._intervals.new_buckets()
+        self._messages = 0
         self._readings = 0
         self._ignored_keys = 0
 
     def process(self, element: Any) -> Iterable[Any]:
         # Not a generator: most calls have nothing to emit, and an iterator for each would cost more than the fold.
+        self._messages += 1
         refused: list[Refusal] = []
         for outcome in self._decode(element if type(element) is bytes else element.data):
             if isinstance(outcome, Reading):
@@ -97,6 +100,7 @@ class _Fold(beam.DoFn):
             GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
             for earliest, sums in self._buckets.drain()
         ]
+        self._messages_total.inc(self._messages)
         self._readings_total.inc(self._readings)
         self._ignored_total.inc(self._ignored_keys)
         self.start_bundle()

@@ -4,11 +4,11 @@ import logging
 import sys
 
 import apache_beam as beam
-from apache_beam.io.gcp.pubsub import ReadFromPubSub
 from apache_beam.options.pipeline_options import StandardOptions
 from google.auth.exceptions import GoogleAuthError
 
 from pipeline import graph, options, sinks, tables
+from pipeline.source import ReadMessages
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,22 +24,24 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    pipeline = beam.Pipeline(options=beam_options)
-    graph.build(pipeline, job, _source(job), _row_sink(job), _dead_letter_sink(job))
-    result = pipeline.run()
     # The template launcher must return once the job is submitted; a local runner lives in this process.
-    if beam_options.view_as(StandardOptions).runner != "DataflowRunner":
+    on_dataflow = beam_options.view_as(StandardOptions).runner == "DataflowRunner"
+    pipeline = beam.Pipeline(options=beam_options)
+    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job))
+    result = pipeline.run()
+    if not on_dataflow:
         result.wait_until_finish()
     return 0
 
 
-def _source(job: options.Job) -> beam.PTransform:
-    return ReadFromPubSub(
-        topic=job.input_topic,
-        subscription=job.input_subscription,
-        id_label=job.id_attribute,
-        with_attributes=job.keep_attributes,
-        timestamp_attribute=job.timestamp_attribute,
+def _source(job: options.Job, on_dataflow: bool) -> beam.PTransform:
+    return ReadMessages(
+        job.input_topic,
+        job.input_subscription,
+        job.timestamp_attribute,
+        job.id_attribute,
+        job.keep_attributes,
+        service_removes_duplicates=on_dataflow,
     )
 
 
@@ -48,7 +50,8 @@ def _row_sink(job: options.Job) -> beam.PTransform:
 
 
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
-    return sinks.BigQueryDeadLetters(job.dead_letter_table) if job.dead_letter_table else sinks.PrintDeadLetters()
+    to_table = sinks.BigQueryDeadLetters(job.dead_letter_table) if job.dead_letter_table else sinks.PrintDeadLetters()
+    return sinks.AlsoToPubSub(job.dead_letter_topic, to_table) if job.dead_letter_topic else to_table
 
 
 def _prepare_tables(job: options.Job) -> None:

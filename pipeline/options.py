@@ -137,7 +137,7 @@ PARAMETERS = (
         "id_attribute",
         "TEXT",
         "",
-        "Message attribute that identifies a reading, by which the Dataflow service removes duplicates.",
+        "Message attribute that identifies a message; of those with the same one, the first in ten minutes counts.",
         _attribute,
     ),
     Parameter(
@@ -153,6 +153,13 @@ PARAMETERS = (
         "",
         "Table for what cannot become a row. Default: the output table's name with _dead_letters appended.",
         TableId.parse,
+    ),
+    Parameter(
+        "dead_letter_topic",
+        "PUBSUB_TOPIC",
+        "",
+        "Topic to publish dead letters to as well: the payload as data, the other columns as attributes.",
+        _pubsub_path("topic"),
     ),
     Parameter("sensors", "TEXT", "Airtight,AtmP,H2OC,Temp", "Sensor columns, in table order.", _sensors),
     Parameter(
@@ -218,6 +225,7 @@ class Job:
     id_attribute: str | None
     output_table: TableId | None
     dead_letter_table: TableId | None
+    dead_letter_topic: str | None
     sensors: tuple[str, ...]
     group_by_device: bool
     window: str
@@ -291,6 +299,8 @@ def _check(values: dict[str, Any]) -> Job:
     rows, letters = values["output_table"], values["dead_letter_table"]
     if rows and not letters:
         letters = values["dead_letter_table"] = replace(rows, table=f"{rows.table}_dead_letters")
+    if values["dead_letter_topic"] and values["dead_letter_topic"] == values["input_topic"]:
+        raise UsageError("--dead_letter_topic is the input topic too; dead letters would come back for ever")
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     return Job(**values)

@@ -49,23 +49,32 @@ class _MakeRow(beam.DoFn):
         self._by_device = by_device
         self._revise = revise
         self._rows = Metrics.counter(METRICS, "rows")
-        self._late = Metrics.counter(METRICS, "late")
+        self._late = Metrics.counter(METRICS, "late_intervals")
+        self._expired = Metrics.counter(METRICS, "expired_intervals")
+        self._revised = Metrics.counter(METRICS, "revised_rows")
+        self._overflows = Metrics.counter(METRICS, "overflows")
+        self._delay = Metrics.distribution(METRICS, "seconds_to_row")
 
     def process(self, interval: Interval) -> list[Any]:
         if interval.late:
-            self._late.inc()
+            (self._late if interval.late == "Late" else self._expired).inc()
             return [_dead_letter(interval, "late", interval.late, _LATE[interval.late])]
         means = {name: total / count for name, (total, count) in interval.sums.items()}
         if not all(map(math.isfinite, means.values())):
+            self._overflows.inc()
             return [_dead_letter(interval, "average", "Overflow", "the sum of these readings exceeds a 64-bit float")]
+        now = int(time.time() * SECOND)
         self._rows.inc()
+        self._delay.update((now - interval.end) // SECOND)
+        if interval.revision:
+            self._revised.inc()
         row: dict[str, Any] = {TIMESTAMP: rfc3339(interval.row_time)}
         row.update((name, means.get(name)) for name in self._sensors)
         if self._by_device:
             row[DEVICE] = interval.device or None
         if self._revise:
             row[REVISION] = interval.revision
-            row[WRITTEN_AT] = rfc3339(int(time.time() * SECOND))
+            row[WRITTEN_AT] = rfc3339(now)
         return [row]
 
 

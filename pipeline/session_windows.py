@@ -133,7 +133,8 @@ class _EmitSessions(beam.DoFn):
         device, (first, last, sums) = element
         final_until, runs = self._read(sessions)
         if last < final_until:
-            return [Interval(last + self._gap, device, sums, late=self._too_late)]
+            end = last + self._gap
+            return [Interval(end, end, device, sums, late=self._too_late)]
         _join(runs, _Run(first, last, dict(sums)), self._gap)
         self._write(final_until, runs, sessions, due)
         return []
@@ -153,8 +154,8 @@ class _EmitSessions(beam.DoFn):
             if run.open and end + self._grace <= now.micros:
                 for swallowed in run.rows:
                     if swallowed != end:
-                        yield Interval(swallowed, device, {}, run.revision)
-                yield Interval(end, device, run.sums, run.revision)
+                        yield Interval(swallowed, swallowed, device, {}, run.revision)
+                yield Interval(end, end, device, run.sums, run.revision)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

@@ -3,6 +3,7 @@
 A sink of rows returns the dead letters of the rows it could not write; a sink of dead letters returns nothing.
 """
 
+import base64
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.gcp.bigquery import BigQueryDisposition, RetryStrategy, WriteToBigQuery
+from apache_beam.io.gcp.pubsub import PubsubMessage, WriteToPubSub
 from apache_beam.metrics import Metrics
 from google.api_core.exceptions import GoogleAPICallError
 from google.api_core.retry import Retry, if_exception_type
@@ -52,6 +54,24 @@ class BigQueryDeadLetters(beam.PTransform):
             | "Insert" >> _Insert(self._table_id)
             | "Log" >> beam.FlatMap(_log_letter)
         )
+
+
+class AlsoToPubSub(beam.PTransform):
+    """Publishes dead letters to a topic, and hands them to another sink.
+
+    The payload is the data; the other columns are attributes, cut to the 1024 bytes that Pub/Sub allows.
+    """
+
+    def __init__(self, topic: str, other: beam.PTransform):
+        super().__init__()
+        self._topic = topic
+        self._other = other
+
+    def expand(self, letters: beam.PCollection) -> beam.PCollection:
+        """Apply both."""
+        messages = letters | "ToMessages" >> beam.Map(_to_message).with_output_types(PubsubMessage)
+        _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
+        return letters | "ToTable" >> self._other
 
 
 class PrintRows(beam.PTransform):
@@ -174,13 +194,21 @@ def _insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     _, row, errors = failed
     # Beam itself refuses a row beyond the size of a request, in words instead of a list.
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
-    Metrics.counter(METRICS, f"refused_{error}").inc()
+    Metrics.counter(METRICS, "insert_failures").inc()
     payload = json.dumps(row).encode()
     return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
 
 
+def _to_message(letter: dict[str, Any]) -> PubsubMessage:
+    columns = {key: value for key, value in letter.items() if key != "payload" and isinstance(value, str)}
+    columns.update((entry["key"], entry["value"]) for entry in letter["attributes"] if entry["key"] not in columns)
+    attributes = {key: value.encode()[:1024].decode(errors="ignore") for key, value in columns.items()}
+    return PubsubMessage(base64.b64decode(letter["payload"]), attributes)
+
+
 def _log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:
     _, letter, errors = failed
+    Metrics.counter(METRICS, "dead_letter_failures").inc()
     _LOGGER.error("dead letter not written (%s): %s", json.dumps(errors), json.dumps(letter))
     yield from ()
 

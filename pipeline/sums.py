@@ -17,6 +17,7 @@ class Interval(NamedTuple):
 
     Attributes:
       row_time: the row's Timestamp, microseconds since the epoch.
+      end: where the interval ends, microseconds since the epoch.
       device: "" when devices are not kept apart, or the readings named none.
       sums: of the whole interval, or only of what came late; empty to retract a row written before.
       revision: counts from 0 what was emitted for this Timestamp and device.
@@ -24,6 +25,7 @@ class Interval(NamedTuple):
     """
 
     row_time: int
+    end: int
     device: str
     sums: Sums
     revision: int = 0

@@ -4,6 +4,8 @@ import base64
 import json
 import uuid
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -65,12 +67,21 @@ def run_through(
         graph.build(pipeline, job, source, write_rows, write_dead_letters)
 
 
+@contextmanager
+def captured() -> Iterator[tuple[list, Capture]]:
+    """Yield a list, and the transform that fills it."""
+    name = uuid.uuid4().hex
+    try:
+        yield _CAPTURED[name], Capture(name)
+    finally:
+        del _CAPTURED[name]
+
+
 def run_captured(source: beam.PTransform, *flags: str) -> tuple[list[dict], list[dict]]:
     """Return the rows, sorted by Timestamp and Device, and the dead letters with decoded payloads."""
-    run_id = uuid.uuid4().hex
-    run_through(source, Capture(run_id + "rows"), Capture(run_id + "letters"), *flags)
-    rows = sorted(_CAPTURED.pop(run_id + "rows", []), key=lambda row: (row["Timestamp"], row.get("Device") or ""))
-    letters = _CAPTURED.pop(run_id + "letters", [])
+    with captured() as (rows, to_rows), captured() as (letters, to_letters):
+        run_through(source, to_rows, to_letters, *flags)
+    rows = sorted(rows, key=lambda row: (row["Timestamp"], row.get("Device") or ""))
     return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
 
 

@@ -71,6 +71,7 @@ class TestWrongForms:
             ("--group_by_device=yes", "expected true or false"),
             ("--keep_attributes=1", "expected true or false"),
             ("--window=sliding", "expected fixed or session"),
+            ("--on_late=drop", "expected dead_letter or revise"),
             ("--sensors=Temp,", "'' is not a column name"),
             ("--sensors=Temp;AtmP", "not a column name"),
             ("--sensors=2Temp", "not a column name"),
@@ -102,6 +103,10 @@ class TestWrongForms:
     def test_neither_topic_nor_subscription(self):
         with pytest.raises(options.UsageError, match=r"exactly one of .* neither is given"):
             options.parse([])
+
+    def test_dead_letters_into_the_input_topic(self):
+        with pytest.raises(options.UsageError, match="would come back for ever"):
+            parse(TOPIC.replace("input", "dead_letter"))
 
     def test_dead_letters_into_the_output_table(self):
         with pytest.raises(options.UsageError, match="is the output table too"):

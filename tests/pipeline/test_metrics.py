@@ -1,0 +1,37 @@
+"""Counters tell the same story as the rows and dead letters."""
+
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+
+from pipeline import graph, options
+from pipeline.dead_letters import METRICS
+from tests.pipeline.conftest import NOON, captured, message
+
+
+def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
+    argv = ["--input_topic=projects/test-project/topics/t-1", "--runner=FnApiRunner", *flags]
+    job, beam_options = options.parse(argv)
+    with captured() as (_, rows), captured() as (_, letters):
+        pipeline = beam.Pipeline(options=beam_options)
+        graph.build(pipeline, job, beam.Create(messages), rows, letters)
+        result = pipeline.run()
+        result.wait_until_finish()
+    found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
+    assert {d.key.metric.name for d in found["distributions"]} == {"seconds_to_row"}
+    (delay,) = found["distributions"]
+    assert delay.committed.count == 2
+    return {counter.key.metric.name: counter.committed for counter in found["counters"]}
+
+
+def test_every_message_reading_and_row_is_counted():
+    packed = b'[{"Timestamp": %d, "Temp": 1}, {"Timestamp": %d, "AtmP": 2, "site": 1}, {"Timestamp": 1}]' % (NOON, NOON)
+    overflow = [message(60, Temp=1e308), message(61, Temp=1e308)]
+    assert counts([packed, message(20, Temp=1, a=1, b=2), b"bad", *overflow]) == {
+        "messages": 5,
+        "readings": 5,
+        "ignored_keys": 3,
+        "refused_BadTimestamp": 1,
+        "refused_NotJson": 1,
+        "rows": 2,
+        "overflows": 1,
+    }
