@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,18 @@ Get the Pub/Sub emulator in one of these ways:
     docker run --rm -p 8085:8085 google/cloud-sdk:emulators \\
         gcloud beta emulators pubsub start --host-port=0.0.0.0:8085
         and then: export PUBSUB_EMULATOR_HOST=127.0.0.1:8085"""
-GET_JAVA = "The Pub/Sub emulator needs Java 11 or newer on PATH: apt-get install default-jre-headless"
+INSTALL_PUBSUB = "gcloud components install pubsub-emulator beta (or apt-get install google-cloud-cli-pubsub-emulator)"
+INSTALL_JAVA = "apt-get install default-jre-headless"
+GET_JAVA = f"The Pub/Sub emulator needs Java 11 or newer on PATH: {INSTALL_JAVA}"
+
+
+class OfficialEmulatorMissing(LocalStackError):
+    """The official Pub/Sub emulator is not on this machine; `reason` is why in a few words, `install` a command."""
+
+    def __init__(self, message: str, reason: str, install: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.install = install
 
 
 @dataclass(frozen=True)
@@ -71,19 +82,39 @@ def _bigquery(host: str, child: Child | None = None) -> Emulator:
 
 @contextmanager
 def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
+    """A Pub/Sub emulator, for the length of the block: the official one, or local.pubsub_server where that is missing.
+
+    Says on stderr if it is not the official one. Otherwise like `official_pubsub_emulator`.
+    """
+    with ExitStack() as stack:
+        try:
+            emulator = stack.enter_context(official_pubsub_emulator(project, port, log_dir))
+        except OfficialEmulatorMissing as missing:
+            print(
+                f"Pub/Sub is played by local/pubsub_server.py: {missing.reason}. For the official emulator: "
+                f"{missing.install}",
+                file=sys.stderr,
+            )
+            emulator = stack.enter_context(own_pubsub_server(port, log_dir))
+        yield emulator
+
+
+@contextmanager
+def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
     """The official Pub/Sub emulator, for the length of the block.
 
     Uses the one PUBSUB_EMULATOR_HOST names if that is set; else starts one on `port` (a free one if None) that writes
-    its log to `log_dir`. Raises LocalStackError, with what to do about it, when it cannot be had.
+    its log to `log_dir`. Raises LocalStackError, with what to do about it, when it cannot be had:
+    OfficialEmulatorMissing if it must be installed first.
     """
     if already := os.environ.get("PUBSUB_EMULATOR_HOST"):
         yield _pubsub(already)
         return
     gcloud = shutil.which("gcloud")
     if not gcloud:
-        raise LocalStackError(f"gcloud is not on PATH.\n{GET_PUBSUB}")
+        raise OfficialEmulatorMissing(f"gcloud is not on PATH.\n{GET_PUBSUB}", "gcloud is not on PATH", INSTALL_PUBSUB)
     if not shutil.which("java"):
-        raise LocalStackError(GET_JAVA)
+        raise OfficialEmulatorMissing(GET_JAVA, "Java is not on PATH", INSTALL_JAVA)
     port = _port("Pub/Sub", "--pubsub-port", port)
     host = f"{LOCALHOST}:{port}"
     with tempfile.TemporaryDirectory(prefix="pubsub-emulator-") as scratch:
@@ -93,8 +124,23 @@ def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None 
             try:
                 wait_for(child, lambda: _answers(host, f"/v1/projects/{project}/topics"), START_TIMEOUT)
             except LocalStackError as error:
-                raise LocalStackError(f"{error}\n{GET_PUBSUB}") from None
+                message = f"{error}\n{GET_PUBSUB}"
+                # The word is in all that gcloud says when it, its beta commands or the emulator must be installed.
+                if "component" in child.tail():
+                    raise OfficialEmulatorMissing(message, "gcloud has no such component", INSTALL_PUBSUB) from None
+                raise LocalStackError(message) from None
             yield _pubsub(host, child)
+
+
+@contextmanager
+def own_pubsub_server(port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
+    """local.pubsub_server as a process, for the length of the block; `port` and `log_dir` as above."""
+    port = _port("Pub/Sub", "--pubsub-port", port)
+    with tempfile.TemporaryDirectory(prefix="pubsub-server-") as scratch:
+        command = [sys.executable, "-m", "local.pubsub_server", f"--port={port}"]
+        with running("The Pub/Sub server", command, (log_dir or Path(scratch)) / "pubsub-server.log") as child:
+            wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
+            yield _pubsub(f"{LOCALHOST}:{port}", child)
 
 
 @contextmanager

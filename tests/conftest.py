@@ -21,9 +21,22 @@ def project() -> str:
 
 @pytest.fixture(scope="session")
 def pubsub_emulator() -> Iterator[str]:
-    """host:port, as PUBSUB_EMULATOR_HOST wants it. Nothing is set in os.environ; tests do that."""
-    with emulators.pubsub_emulator(PROJECT) as emulator:
+    """host:port of the official emulator; fails, never skips, without it. Tests set os.environ, this does not."""
+    with emulators.official_pubsub_emulator(PROJECT) as emulator:
         yield emulator.value
+
+
+@pytest.fixture(scope="session")
+def own_pubsub_server() -> Iterator[str]:
+    """host:port of local.pubsub_server in a process of its own."""
+    with emulators.own_pubsub_server() as server:
+        yield server.value
+
+
+@pytest.fixture(params=["official", "ours"])
+def pubsub_server(request: pytest.FixtureRequest) -> str:
+    """host:port of the official emulator, then of our own server: a test that asks for it runs on both."""
+    return request.getfixturevalue({"official": "pubsub_emulator", "ours": "own_pubsub_server"}[request.param])
 
 
 @pytest.fixture(scope="session")

@@ -62,13 +62,13 @@ class Stack:
 
 @pytest.fixture
 def stack(
-    pubsub_emulator: str, bigquery_emulator: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pubsub_server: str, bigquery_emulator: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
     name = f"t{uuid.uuid4().hex}"
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
     bq = tables.client(project)
     bq.create_dataset(name)
-    channel = grpc.insecure_channel(pubsub_emulator)
+    channel = grpc.insecure_channel(pubsub_server)
     publisher = PublisherClient(transport=PublisherGrpcTransport(channel=channel))
     subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
     topic, subscription = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"
@@ -76,7 +76,7 @@ def stack(
     subscriber.create_subscription(name=subscription, topic=topic)
 
     def start(*flags: str) -> AbstractContextManager[Child]:
-        env = {"PUBSUB_EMULATOR_HOST": pubsub_emulator, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
+        env = {"PUBSUB_EMULATOR_HOST": pubsub_server, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
         command = [sys.executable, "-m", "local", "pipeline", *flags]
         return running("the pipeline", command, tmp_path / "pipeline.log", env)
 

@@ -41,7 +41,9 @@ def test_creating_twice_is_fine(pubsub_emulator: str, bigquery_emulator: str, pr
         emulators.create_dataset(bigquery_emulator.removeprefix("http://"), project, "twice")
 
 
-@pytest.mark.parametrize("start", [emulators.pubsub_emulator, emulators.bigquery_emulator])
+@pytest.mark.parametrize(
+    "start", [emulators.pubsub_emulator, lambda _: emulators.own_pubsub_server(), emulators.bigquery_emulator]
+)
 def test_stopping_leaves_no_process(start, monkeypatch: pytest.MonkeyPatch, project: str) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
@@ -82,21 +84,21 @@ def put_script(path: Path, body: str) -> None:
 def test_without_gcloud_the_message_says_how_to_get_the_emulator(bare_path: Path) -> None:
     with (
         pytest.raises(LocalStackError, match=r"gcloud is not on PATH(?s:.*)gcloud components install"),
-        emulators.pubsub_emulator("any-project"),
+        emulators.official_pubsub_emulator("any-project"),
     ):
         pass
 
 
 def test_without_java_the_message_says_so(bare_path: Path) -> None:
     put_script(bare_path / "gcloud", "")
-    with pytest.raises(LocalStackError, match="Java"), emulators.pubsub_emulator("any-project"):
+    with pytest.raises(LocalStackError, match="Java"), emulators.official_pubsub_emulator("any-project"):
         pass
 
 
 def test_without_the_component_the_message_has_gclouds_words_and_the_fix(bare_path: Path) -> None:
     put_script(bare_path / "java", "")
     put_script(bare_path / "gcloud", "raise SystemExit('You need the [pubsub-emulator] component')")
-    with pytest.raises(LocalStackError) as caught, emulators.pubsub_emulator("any-project"):
+    with pytest.raises(LocalStackError) as caught, emulators.official_pubsub_emulator("any-project"):
         pass
     assert "You need the [pubsub-emulator] component" in str(caught.value)
     assert "apt-get install google-cloud-cli-pubsub-emulator" in str(caught.value)
@@ -104,7 +106,38 @@ def test_without_the_component_the_message_has_gclouds_words_and_the_fix(bare_pa
 
 
 @pytest.mark.parametrize(
-    ("start", "flag"), [(emulators.pubsub_emulator, "--pubsub-port"), (emulators.bigquery_emulator, "--bigquery-port")]
+    ("there", "reason"),
+    [
+        ({}, "gcloud is not on PATH"),
+        ({"gcloud": ""}, "Java is not on PATH"),
+        ({"gcloud": "raise SystemExit('You need the [pubsub-emulator] component')", "java": ""}, "no such component"),
+    ],
+)
+def test_our_own_server_stands_in_for_a_missing_emulator_and_says_so(there, reason, bare_path: Path, capsys) -> None:
+    for name, body in there.items():
+        put_script(bare_path / name, body)
+    with emulators.pubsub_emulator("any-project") as emulator:
+        emulators.create_topic(emulator.host, "any-project", "stand-in")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Pub/Sub is played by local/pubsub_server.py")
+    assert reason in line
+    assert "install" in line
+
+
+def test_our_own_server_does_not_hide_an_emulator_that_fails(bare_path: Path) -> None:
+    put_script(bare_path / "java", "")
+    put_script(bare_path / "gcloud", "raise SystemExit('out of memory')")
+    with pytest.raises(LocalStackError, match="out of memory"), emulators.pubsub_emulator("any-project"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("start", "flag"),
+    [
+        (emulators.pubsub_emulator, "--pubsub-port"),
+        (lambda _, port: emulators.own_pubsub_server(port), "--pubsub-port"),
+        (emulators.bigquery_emulator, "--bigquery-port"),
+    ],
 )
 def test_a_port_in_use_is_named_with_the_flag_that_changes_it(start, flag, monkeypatch) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
