@@ -29,6 +29,7 @@ class Stack:
     subscription: str
     dataset: str
     publisher: PublisherClient
+    subscriber: SubscriberClient
     bq: bigquery.Client
     start: Callable[..., AbstractContextManager[Child]]
 
@@ -80,6 +81,6 @@ def stack(
         command = [sys.executable, "-m", "local", "pipeline", *flags]
         return running("the pipeline", command, tmp_path / "pipeline.log", env)
 
-    yield Stack(project, topic, subscription, name, publisher, bq, start)
+    yield Stack(project, topic, subscription, name, publisher, subscriber, bq, start)
     bq.delete_dataset(name, delete_contents=True)
     channel.close()

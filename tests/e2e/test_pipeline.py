@@ -107,6 +107,52 @@ class TestBacklog:
         }
         assert len(letters) == 4
 
+    def test_with_duplicates_counts_each_reading_once(self, stack: Stack):
+        readings = backlog(500, self.START, 0.1, ("north",))
+        messages = [
+            (data, {**attributes, "reading_id": f"r{n}"})
+            for n, (data, attributes) in enumerate(reading(*each) for each in readings)
+        ]
+        stack.publish(messages + messages[::2] + messages[::3])
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
+        expected = expected_rows(readings, 15)
+        with stack.start(*flags, "--id_attribute=reading_id") as pipeline:
+            rows = stack.wait_for_rows(pipeline, len(expected))
+        assert by_timestamp(rows) == expected
+        assert stack.rows("readings_dead_letters") == []
+
+
+class TestLate:
+    FLAGS = ("--timestamp_attribute=timestamp", "--interval=1s", "--grace_period=1s")
+
+    def late_reading(self, stack: Stack, *flags: str) -> None:
+        """Publish two readings, wait for their row, publish a third of the same second."""
+        second = math.floor(time.time())
+        stack.publish([reading(second, "Temp", 1.0, "north"), reading(second + 0.5, "Temp", 3.0, "north")])
+        with stack.start(
+            f"--input_subscription={stack.subscription}", *self.FLAGS, stack.table_flag, *flags
+        ) as pipeline:
+            stack.wait_for_rows(pipeline, 1)
+            stack.publish([reading(second + 0.9, "Temp", 8.0, "north")])
+            if "--on_late=revise" in flags:
+                stack.wait_for_rows(pipeline, 2)
+            else:
+                stack.wait_for_rows(pipeline, 1, "readings_dead_letters")
+
+    def test_readings_are_dead_lettered_and_the_row_is_final(self, stack: Stack):
+        self.late_reading(stack)
+        assert [row["Temp"] for row in stack.rows()] == [2.0]
+        (letter,) = stack.rows("readings_dead_letters")
+        assert (letter["stage"], letter["device"]) == ("late", None)
+        assert json.loads(letter["payload"])["readings"] == {"Temp": {"sum": 8.0, "count": 1}}
+
+    def test_readings_revise_the_row_and_the_view_shows_the_newest(self, stack: Stack):
+        self.late_reading(stack, "--on_late=revise")
+        assert sorted((row["Revision"], row["Temp"]) for row in stack.rows()) == [(0, 2.0), (1, 4.0)]
+        latest = stack.bq.query_and_wait(f"SELECT Temp FROM {stack.dataset}.readings_latest")
+        assert [row["Temp"] for row in latest] == [4.0]
+        assert stack.rows("readings_dead_letters") == []
+
 
 class TestLive:
     def test_a_topic_read_with_readings_out_of_order_within_the_grace(self, stack: Stack):
@@ -127,6 +173,28 @@ class TestLive:
             rows = stack.wait_for_rows(pipeline, len(expected))
         assert by_timestamp(rows) == expected
         assert stack.rows("readings_dead_letters") == []
+
+
+class TestDeadLetterTopic:
+    def test_has_each_dead_letter_with_its_payload(self, stack: Stack):
+        topic, subscription = f"{stack.topic}-dead", f"{stack.subscription}-dead"
+        stack.publisher.create_topic(name=topic)
+        stack.subscriber.create_subscription(name=subscription, topic=topic)
+        stack.publish([(b"\xff\x00", {})])
+        flags = [f"--input_subscription={stack.subscription}", stack.table_flag, f"--dead_letter_topic={topic}"]
+        with stack.start(*flags) as pipeline:
+            (row,) = stack.wait_for_rows(pipeline, 1, "readings_dead_letters")
+            pulled: list = []
+
+            def arrived() -> bool:
+                pulled.extend(stack.subscriber.pull(subscription=subscription, max_messages=9).received_messages)
+                return bool(pulled)
+
+            wait_for(pipeline, arrived, PATIENCE)
+        (message,) = [received.message for received in pulled]
+        assert message.data == row["payload"] == b"\xff\x00"
+        assert (message.attributes["error"], message.attributes["stage"]) == ("NotJson", "decode")
+        assert message.attributes["dead_letter_id"] == row["dead_letter_id"]
 
 
 class TestWithoutATable:

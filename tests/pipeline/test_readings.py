@@ -1,6 +1,7 @@
 """The message contract: what becomes a reading, and what each refusal is called."""
 
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -173,6 +174,36 @@ json_values = st.recursive(
 
 
 class TestAnyInput:
+    def test_a_hundred_thousand_random_byte_strings_are_all_refused(self):
+        decoder = Decoder(SENSORS, max_future_skew=600)
+        rng = random.Random(42)
+        for _ in range(100_000):
+            payload = rng.randbytes(rng.randrange(1, 64))
+            (outcome,) = decoder.decode(payload)
+            assert outcome.payload == payload
+
+    @pytest.mark.parametrize("payload", [b"x" * 10_000_000, b"[" * 10_000_000, b'{"a":' * 2_000_000])
+    def test_ten_megabytes_of_nonsense_are_refused(self, payload):
+        assert refusal(payload) == ("decode", "NotJson")
+
+    def test_ten_megabytes_of_readings_are_all_read(self):
+        one = body(Temp=1)
+        outcomes = decode(b"[" + b",".join([one] * (9_999_000 // (len(one) + 1))) + b"]")
+        assert len(outcomes) > 200_000
+        assert {type(outcome) for outcome in outcomes} == {Reading}
+
+    @pytest.mark.parametrize("field", ["Timestamp", "Device", *SENSORS])
+    @pytest.mark.parametrize(
+        "value", ["null", "true", "0", "-1", "1e308", "1795352400", '"x"', '""', "[]", "{}", "[[1]]"]
+    )
+    def test_every_json_type_in_every_field_has_one_outcome(self, field, value):
+        fields = {"Timestamp": "1795352400", "Device": '"d"', "Temp": "1", field: value}
+        payload = ("{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}").encode()
+        (outcome,) = decode(payload)
+        number = value in ("0", "-1", "1e308", "1795352400")
+        good = {"Timestamp": value == "1795352400", "Device": value in ('"x"', '""')}.get(field, number)
+        assert isinstance(outcome, Reading) == good
+
     @given(st.binary())
     def test_any_bytes_give_a_reading_or_a_refusal(self, payload):
         assert decode(payload)

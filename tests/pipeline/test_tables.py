@@ -106,6 +106,45 @@ class TestExistingTable:
         assert statement == f"ALTER TABLE {table_id.sql} ALTER COLUMN `Temp` DROP NOT NULL"
 
 
+class TestLatestView:
+    ROWS = (
+        # Timestamp, Temp, AtmP, Device, Revision
+        ("13:00:00", 1.0, None, "a", 0),
+        ("13:00:00", 2.0, None, "a", 1),
+        ("13:00:00", None, 7.0, "b", 0),
+        ("13:00:15", 3.0, None, "a", 0),
+        ("13:00:15", None, None, "a", 1),  # a retraction
+    )
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_shows_the_newest_revision_and_no_retracted_row(self, table_id, bq, times):
+        columns = tables.row_columns(("Temp", "AtmP"), by_device=True, revise=True)
+        tables.prepare(table_id, columns, "Timestamp", "Device")
+        for _ in range(times):  # the second launch finds the view
+            tables.create_latest_view(table_id, ("Temp", "AtmP"), by_device=True)
+        rows = [
+            {
+                "Timestamp": f"2026-11-22T{clock}Z",
+                "Temp": temp,
+                "AtmP": pressure,
+                "Device": device,
+                "Revision": revision,
+                "WrittenAt": "2026-11-22T14:00:00Z",
+            }
+            for clock, temp, pressure, device, revision in self.ROWS
+        ]
+        assert bq.insert_rows_json(stored(bq, table_id), rows) == []
+        view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_latest`"
+        latest = bq.query_and_wait(f"SELECT * FROM {view} ORDER BY Device")
+        assert [list(row.keys()) for row in bq.query_and_wait(f"SELECT * FROM {view} LIMIT 1")] == [
+            ["Timestamp", "Temp", "AtmP", "Device", "Revision", "WrittenAt"]
+        ]
+        assert [(row["Temp"], row["AtmP"], row["Device"], row["Revision"]) for row in latest] == [
+            (2.0, None, "a", 1),
+            (None, 7.0, "b", 0),
+        ]
+
+
 class TestNoBigQuery:
     def test_says_so_instead_of_trying_for_ever(self, table_id, monkeypatch):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
