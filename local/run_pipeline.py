@@ -1,25 +1,38 @@
 """`python -m local pipeline`: the shipped pipeline in this process, reading Pub/Sub through local.pubsub_source."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
 from local import pubsub_source
+from local.processes import STOP_SIGNALS
 from pipeline.main import main as run_pipeline
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Run the pipeline with its own flags `argv`; exits with its exit code, 1 if it fails, 130 on Ctrl-C."""
+    """Run the pipeline with its own flags; end this process with its exit code, 1 if it fails, 130 if stopped."""
+    # Stops are waited for in a thread, because a KeyboardInterrupt raised in the midst of Beam can be swallowed there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    threading.Thread(target=_await_stop, daemon=True).start()
     pubsub_source.install()
     try:
         code = run_pipeline(argv)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        code = 130
     except Exception:
         traceback.print_exc()
         code = 1
+    _end(code)
+
+
+def _await_stop() -> None:
+    signal.sigwait(STOP_SIGNALS)
+    print("Stopped.", file=sys.stderr)
+    _end(130)
+
+
+def _end(code: int) -> NoReturn:
     pubsub_source.close()
     sys.stdout.flush()
     sys.stderr.flush()

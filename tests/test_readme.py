@@ -26,3 +26,13 @@ def test_every_make_target_it_names_exists():
 def test_every_module_of_the_pipeline_is_in_the_map():
     for module in (ROOT / "pipeline").glob("[a-z]*.py"):
         assert f" {module.name} " in README, module.name
+
+
+def test_every_metric_is_in_the_table():
+    code = "".join(module.read_text() for module in (ROOT / "pipeline").glob("*.py"))
+    named = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
+    assert len(named) > 10
+    for metric in named - {"refused_"}:
+        assert f"`{metric}`" in README, metric
+    for error in re.findall(r"^class (\w+)\((?:Refused|BadTimestamp)\)", code, re.MULTILINE):
+        assert f"`{error}`" in README, error
