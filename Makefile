@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo soak test lint metadata lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
 	@$(BIN)/python -m local demo
+
+soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then account for every message (SOAK_SECONDS=300)
+	@$(BIN)/python -m local soak
 
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
 	@$(BIN)/python -m pytest
@@ -18,6 +21,9 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/options.py
+	@$(BIN)/python -m template.metadata
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links

@@ -1,18 +1,20 @@
-"""`python -m local up | demo | pipeline`: see USAGE."""
+"""`python -m local up | demo | soak | pipeline`: see USAGE."""
 
 import importlib
+import signal
 import sys
 
-from local.processes import LocalStackError, interrupt_once
+from local.processes import STOP_SIGNALS, LocalStackError, interrupt_once
 
 USAGE = """\
 usage: python -m local COMMAND ...
 
   up        run the Pub/Sub and BigQuery emulators until Ctrl-C, and print the environment that points to them
   demo      run publisher and pipeline on emulators, show the rows, check every one (DEMO_SECONDS=60)
+  soak      run both on emulators in a faulty world, then account for every message (SOAK_SECONDS=300)
   pipeline  run the pipeline on this machine; takes the pipeline's own flags"""
 
-COMMANDS = {"up": "local.up", "demo": "local.demo", "pipeline": "local.run_pipeline"}
+COMMANDS = {"up": "local.up", "demo": "local.demo", "soak": "local.soak", "pipeline": "local.run_pipeline"}
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +23,11 @@ def main(argv: list[str]) -> int:
         wants_help = argv[:1] in (["-h"], ["--help"])
         print(USAGE, file=sys.stdout if wants_help else sys.stderr)
         return 0 if wants_help else 2
-    interrupt_once()
+    if argv[0] == "pipeline":
+        # It waits for them in a thread of its own; blocked before any import starts a thread that would take them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    else:
+        interrupt_once()
     try:
         # Imported when chosen: Beam and matplotlib take seconds.
         return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))

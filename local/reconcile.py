@@ -162,14 +162,15 @@ def _compare_row(cells: Mapping[str, _Cell], row: Row, problems: list[str]) -> i
     for name in sorted(set(cells) | set(row.means)):
         cell = cells.get(name, _Cell())
         found = row.means.get(name)
-        if _same(cell.mean, found):
+        if same(cell.mean, found):
             averaged += cell.count
         else:
             problems.append(f"wrong row: {row.start.isoformat()} {name} is {found}, must be {cell.mean}")
     return averaged
 
 
-def _same(expected: float | None, found: float | None) -> bool:
+def same(expected: float | None, found: float | None) -> bool:
+    """Whether two means are equal but for rounding; None stands for NULL and equals only itself."""
     if expected is None or found is None:
         return expected is found
     return math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12)

@@ -13,9 +13,11 @@ from pipeline.main import main as run_pipeline
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Run the pipeline with its own flags; end this process with its exit code, 1 if it fails, 130 if stopped."""
-    # Stops are waited for in a thread, because a KeyboardInterrupt raised in the midst of Beam can be swallowed there.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Run the pipeline with its own flags; end this process with its exit code, 1 if it fails, 130 if stopped.
+
+    The caller has blocked STOP_SIGNALS. They are waited for in a thread, because a KeyboardInterrupt raised in the
+    midst of Beam can be swallowed there.
+    """
     threading.Thread(target=_await_stop, daemon=True).start()
     pubsub_source.install()
     try:

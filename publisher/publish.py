@@ -1,10 +1,10 @@
 """Sending readings to a topic: paced by their own timestamps, bounded in memory, every outcome counted."""
 
-import json
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from google.api_core import exceptions
 from google.api_core.retry import Retry
@@ -12,6 +12,9 @@ from google.api_core.timeout import ConstantTimeout
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import pubsub_v1
 
+from publisher.faults import Faults
+from publisher.manifest import Manifest
+from publisher.messages import Message
 from publisher.sensors import Reading
 from publisher.service import ServiceError, check_reachable, explain, is_expired_login
 
@@ -41,16 +44,25 @@ PASSING = (
 class Publishing:
     """One run of the publisher.
 
-    `accepted` readings were handed to the client, of which `published` were confirmed by the service and `failed` were
+    `accepted` messages were handed to the client, of which `published` were confirmed by the service and `failed` were
     not; `last_error` says why, in one line. Safe to read from other threads while the run is on.
     """
 
-    def __init__(self, topic: str, retry_seconds: float = RETRY_SECONDS):
+    def __init__(
+        self,
+        topic: str,
+        faults: Faults | None = None,
+        manifest: Manifest | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ):
         """Prepare a run.
 
-        topic: projects/P/topics/T. retry_seconds: how long the client tries again after errors that may pass.
+        topic: projects/P/topics/T. faults: what goes wrong on purpose, by default nothing. manifest: where to record
+        what was published. retry_seconds: how long the client tries again after errors that may pass.
         """
         self.topic = topic
+        self._faults = faults or Faults()
+        self._manifest = manifest
         self.accepted = 0
         self.published = 0
         self.failed = 0
@@ -75,13 +87,14 @@ class Publishing:
         return f"{line} Last error: {self.last_error}" if self.failed else line
 
     def stop(self) -> None:
-        """Make no new readings; `run` then sends what it has accepted and returns."""
+        """Take no new readings; `run` then sends what it holds back, waits for the outcomes and returns."""
         self._stop.set()
 
     def run(self, readings: Iterable[Reading]) -> None:
         """Publish each reading when its timestamp is reached (at once if it is past) and wait for all outcomes.
 
-        An error that trying again cannot mend (topic deleted, permission taken away) ends the run early.
+        An error that trying again cannot mend (topic deleted, permission taken away, no room for the manifest) ends the
+        run early.
 
         Raises:
             ServiceError: nothing could be published, and why.
@@ -106,18 +119,32 @@ class Publishing:
             raise ServiceError(self.last_error)
 
     def _send(self, client: pubsub_v1.PublisherClient, readings: Iterable[Reading]) -> None:
-        run_id = secrets.token_hex(6)
-        for reading in readings:
-            ahead = reading.time_ms / 1000 - time.time()
-            # At high rates a tick's readings go out together, rather than waking up for each.
-            if self._stop.wait(max(ahead, TICK_SECONDS)) if ahead > 0 else self._stop.is_set():
-                return
-            data, attributes = encode(reading, run_id)
+        for message in self._faults.messages(self._as_time_passes(readings), run_id=secrets.token_hex(6)):
+            # Only what was held back is not due yet. It has happened, so a stop does not drop it but sends it now.
+            self._wait_until(message.due_ms)
             self.accepted += 1
-            client.publish(self.topic, data, **attributes).add_done_callback(self._count)
+            future = client.publish(self.topic, message.data, **message.attributes)
+            future.add_done_callback(partial(self._note, message, time.time()))
 
-    def _count(self, future: pubsub_v1.publisher.futures.Future) -> None:
+    def _as_time_passes(self, readings: Iterable[Reading]) -> Iterator[Reading]:
+        for reading in readings:
+            if not self._wait_until(reading.time_ms):
+                return
+            yield reading
+
+    def _wait_until(self, time_ms: int) -> bool:
+        """Wait for that time; False, and at once, if the run was told to stop."""
+        ahead = time_ms / 1000 - time.time()
+        # At high rates a tick's readings go out together, rather than waking up for each.
+        return not (self._stop.wait(max(ahead, TICK_SECONDS)) if ahead > 0 else self._stop.is_set())
+
+    def _note(self, message: Message, sent: float, future: pubsub_v1.publisher.futures.Future) -> None:
         error = future.exception()
+        if error is None and self._manifest:
+            try:
+                self._manifest.record(message, future.result(), sent)
+            except OSError as unwritten:
+                error = OSError(f"a message was accepted, but not written to the manifest: {unwritten.strerror}")
         with self._answered:
             if error is None:
                 self.published += 1
@@ -135,13 +162,6 @@ class Publishing:
             if not self._answered.wait_for(lambda: self.published + self.failed == self.accepted, timeout=limit):
                 self.failed = self.accepted - self.published
                 self.last_error = f"{self.topic}: no answer within {limit:.0f} s"
-
-
-def encode(reading: Reading, run_id: str) -> tuple[bytes, dict[str, str]]:
-    """Message data (UTF-8 JSON) and attributes of one reading; `run_id` keeps reading_id unique across runs."""
-    timestamp = reading.timestamp
-    data = json.dumps({"Timestamp": timestamp, "Device": reading.device, reading.sensor: reading.value}).encode()
-    return data, {"timestamp": timestamp, "reading_id": f"{run_id}-{reading.number}", "device": reading.device}
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from publisher import progress as progress_module
-from publisher.__main__ import main
+from publisher.cli import main
 from publisher.progress import progress
 from publisher.publish import Publishing
 
@@ -67,6 +67,10 @@ class TestBadInput:
             (f"publish --topic {TOPIC} --start 2020-01-01T00:00:00", "is not an RFC 3339 time with its offset"),
             (f"publish --topic {TOPIC} --start 9999-01-01T00:00:00Z", "is in the future"),
             (f"publish --topic {TOPIC} --start 1999-12-31T23:00:00Z", "is before the year 2000"),
+            (f"publish --topic {TOPIC} --faults lost=0.1", "--faults: 'lost' is not a fault; choose from late, dupl"),
+            (f"publish --topic {TOPIC} --faults late=2", "--faults: late=2 is not a probability from 0 to 1"),
+            (f"publish --topic {TOPIC} --late-by 0", "--late-by: '0' is not a time above 0"),
+            (f"publish --topic {TOPIC} --manifest no/such/folder", "cannot write to 'no/such/folder': No such file"),
             (f"publish --topic {TOPIC} --rat 5", "unrecognized arguments: --rat 5"),
         ],
     )
@@ -124,7 +128,7 @@ class TestEnd:
     ):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", service.host)
-        monkeypatch.setattr("publisher.__main__._on_signals", lambda stop: None)
+        monkeypatch.setattr("publisher.cli._on_signals", lambda stop: None)
         assert main(["publish", "--topic", TOPIC, "--start", "2024-01-01T00:00:00Z", *arguments.split()]) == 0
         assert summary_of(capsys.readouterr().out) == (count, 0)
         assert len(service.published) == count
@@ -185,6 +189,15 @@ class TestStopping:
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 0
         assert summary_of(out) == (len(service.published), 0)
+
+    def test_while_python_imports_is_silent(self, start, tmp_path):
+        (tmp_path / "dotenv.py").write_text("import pathlib, time; pathlib.Path('importing').touch(); time.sleep(20)")
+        process = start("publish", "--topic", TOPIC)
+        while not (tmp_path / "importing").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=5) == ("", "")
+        assert process.returncode == -signal.SIGINT
 
     def test_a_second_signal_ends_at_once(self, start, service):
         service.hold = True
@@ -261,7 +274,7 @@ class TestProgress:
 
 class TestPackage:
     def test_imports_neither_beam_nor_the_pipeline(self):
-        code = "import json, sys, publisher.__main__; print(json.dumps(list(sys.modules)))"
+        code = "import json, sys, publisher.cli; print(json.dumps(list(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         assert not {name.split(".")[0] for name in json.loads(done.stdout)} & {"apache_beam", "pipeline", "local"}
 

@@ -5,7 +5,8 @@ import time
 import grpc
 import pytest
 
-from publisher.publish import Publishing, encode
+from publisher.messages import encode
+from publisher.publish import Publishing
 from publisher.sensors import Reading, readings
 from publisher.service import ServiceError
 
@@ -25,9 +26,13 @@ def service(service, monkeypatch):
 
 class TestEncode:
     def test_message_as_the_contract_has_it(self):
-        data, attributes = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")
-        assert data == b'{"Timestamp": "2026-11-22T13:00:01.250Z", "Device": "device-2", "Temp": 21.4}'
-        assert attributes == {"timestamp": "2026-11-22T13:00:01.250Z", "reading_id": "abc-7", "device": "device-2"}
+        message = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")
+        assert message.data == b'{"Timestamp": "2026-11-22T13:00:01.250Z", "Device": "device-2", "Temp": 21.4}'
+        assert message.attributes == {
+            "timestamp": "2026-11-22T13:00:01.250Z",
+            "reading_id": "abc-7",
+            "device": "device-2",
+        }
 
 
 class TestPublishingToAServiceThatWorks:

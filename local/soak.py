@@ -1,0 +1,213 @@
+"""`python -m local soak`: the pipeline in a faulty world for SOAK_SECONDS (300), then an account of every message.
+
+The publisher makes all its faults (publisher/faults.py) and keeps a manifest. Half-way the BigQuery emulator is killed,
+stays away for OUTAGE seconds, and comes back with the tables it had. In the end manifest, rows and dead letters must
+balance (local.balance).
+"""
+
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+
+from google.api_core.exceptions import NotFound
+from google.cloud import bigquery
+from rich.console import Console
+from rich.table import Table
+
+from local import emulators
+from local.balance import Balance, DeadLetter, balance, read_manifest
+from local.emulators import Emulator
+from local.processes import Child, LocalStackError, running, wait_for
+from local.reconcile import Row
+
+PROJECT = "sensor-stream-soak"
+TABLE = f"{PROJECT}.soak.readings"
+DEAD_LETTERS = f"{TABLE}_dead_letters"
+SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+INTERVAL = timedelta(seconds=5)
+FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,burst=100"
+LATE_BY = 20.0  # seconds; well past the interval and its grace period
+FOLDER = Path("build/soak")
+OUTAGE = 5.0  # seconds
+POLL = 0.5  # seconds between looks at the table
+PIPELINE_START = 90.0  # seconds; 10 are usual
+PATIENCE = 60.0  # seconds that recovering, or the last rows, may take
+SETTLE = 2.0  # seconds in which a row that must not be there could still come
+SHOWN = 50  # problems
+
+
+@dataclass
+class World:
+    """What pipeline and publisher live in. `emulator` is BigQuery; it ends when `emulator_running` is closed."""
+
+    pubsub: Emulator
+    emulator: Emulator
+    emulator_running: ExitStack
+    client: bigquery.Client
+    topic: str
+    subscription: str
+    env: dict[str, str]
+
+
+def main(argv: list[str]) -> int:
+    """Run the soak; returns 0 if all balances, 1 if not. LocalStackError if something cannot run."""
+    if argv:
+        raise LocalStackError("the soak takes no flags; SOAK_SECONDS=60 python -m local soak runs a shorter one")
+    seconds = _seconds(os.environ.get("SOAK_SECONDS") or "300")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    manifest = FOLDER / "manifest.jsonl"
+    manifest.unlink(missing_ok=True)
+    console = Console(highlight=False, soft_wrap=True)
+
+    console.print("Starting the emulators and the pipeline")
+    with _world() as world, _pipeline(world) as pipeline:
+        console.print(f"Publishing for {seconds:g} s: 50 readings a second, {FAULTS}")
+        with _publisher(world, seconds, manifest) as publisher:
+            _run(seconds / 2, world, pipeline, publisher)
+            console.print(f"Killing the BigQuery emulator; it stays away for {OUTAGE:g} s")
+            console.print(_outage(world, pipeline))
+            _run(seconds / 2 + 2 * LATE_BY, world, pipeline, publisher)
+        console.print("Waiting for the last rows")
+        result = _settled(world, pipeline, manifest)
+
+    console.print(_shown(result))
+    for problem in result.problems[:SHOWN]:
+        console.print(f"WRONG  {problem}", style="red", markup=False)
+    if result.problems:
+        console.print(f"{len(result.problems)} differences. Manifest and logs: {FOLDER}")
+        return 1
+    console.print("Everything balances.", style="green")
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 10 <= seconds <= 86400:
+        raise LocalStackError(f"SOAK_SECONDS={text} must be a number of seconds from 10 to 86400")
+    return seconds
+
+
+@contextmanager
+def _world() -> Iterator[World]:
+    """Both emulators with a topic, a subscription and a dataset; the BigQuery one keeps its tables in files."""
+    if "BIGQUERY_EMULATOR_HOST" in os.environ:
+        raise LocalStackError("The soak kills its BigQuery emulator: unset BIGQUERY_EMULATOR_HOST for one of its own.")
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-") as data,
+        emulators.pubsub_emulator(PROJECT, log_dir=FOLDER) as pubsub,
+        ExitStack() as stack,
+    ):
+        # The emulator's own settings; on the command line they would have to pass through local.emulators.
+        os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": data}
+        emulator = stack.enter_context(emulators.bigquery_emulator(PROJECT, log_dir=FOLDER))
+        emulators.create_dataset(emulator.host, PROJECT, "soak")
+        name = f"soak-{int(time.time())}"
+        yield World(
+            pubsub,
+            emulator,
+            stack,
+            emulators.bigquery_client(emulator.host, PROJECT),
+            emulators.create_topic(pubsub.host, PROJECT, name),
+            emulators.create_subscription(pubsub.host, PROJECT, name, name),
+            {**pubsub.env, **emulator.env},
+        )
+
+
+@contextmanager
+def _pipeline(world: World) -> Iterator[Child]:
+    """The shipped pipeline, up and ready."""
+    command = [sys.executable, "-m", "local", "pipeline"]
+    command += [f"--input_subscription={world.subscription}", f"--output_table={TABLE}"]
+    command += ["--timestamp_attribute=timestamp", "--id_attribute=reading_id"]
+    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=5s"]
+    with running("The pipeline", command, FOLDER / "pipeline.log", world.env) as child:
+        # It makes its tables just before it starts to read, the dead letters' last.
+        wait_for(child, lambda: _exists(world.client, DEAD_LETTERS), PIPELINE_START)
+        yield child
+
+
+def _exists(client: bigquery.Client, table: str) -> bool:
+    try:
+        client.get_table(table)
+    except NotFound:
+        return False
+    return True
+
+
+@contextmanager
+def _publisher(world: World, seconds: float, manifest: Path) -> Iterator[Child]:
+    """The shipped publisher, publishing."""
+    command = [sys.executable, "-m", "publisher", "publish", "--topic", world.topic, "--manifest", str(manifest)]
+    command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
+    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}"]
+    with running("The publisher", command, FOLDER / "publisher.log", world.env) as child:
+        yield child
+
+
+def _run(seconds: float, world: World, pipeline: Child, publisher: Child) -> None:
+    """Let everything run until the publisher is done, but no longer than this."""
+    end = time.monotonic() + seconds
+    while publisher.alive() and time.monotonic() < end:
+        world.pubsub.check()
+        pipeline.check()
+        time.sleep(POLL)
+    if publisher.process.returncode:
+        publisher.check()
+
+
+def _outage(world: World, pipeline: Child) -> str:
+    """Kill BigQuery and bring it back; returns how long it was away, and how soon a row came after that."""
+    assert world.emulator.child
+    killed = time.monotonic()
+    world.emulator.child.process.kill()
+    world.emulator_running.close()
+    time.sleep(OUTAGE)
+    port = int(world.emulator.host.rpartition(":")[2])
+    world.emulator = world.emulator_running.enter_context(emulators.bigquery_emulator(PROJECT, port, FOLDER))
+    back = time.monotonic()
+    rows = len(_rows(world.client))
+    wait_for(pipeline, lambda: len(_rows(world.client)) > rows, PATIENCE)
+    return f"It was away for {back - killed:.1f} s; {time.monotonic() - back:.1f} s after that came the next row"
+
+
+def _settled(world: World, pipeline: Child, manifest: Path) -> Balance:
+    """The balance once there is nothing to find fault with, or after PATIENCE; and once more when it has settled."""
+    give_up = time.monotonic() + PATIENCE
+    while _balance(world.client, manifest).problems and time.monotonic() < give_up:
+        pipeline.check()
+        time.sleep(POLL)
+    time.sleep(SETTLE)
+    return _balance(world.client, manifest)
+
+
+def _balance(client: bigquery.Client, manifest: Path) -> Balance:
+    letters = [DeadLetter(found["stage"], found["payload"]) for found in _all(client, DEAD_LETTERS)]
+    return balance(read_manifest(manifest), _rows(client), letters, SENSORS, INTERVAL)
+
+
+def _rows(client: bigquery.Client) -> list[Row]:
+    return [Row(found["Timestamp"], {name: found[name] for name in SENSORS}) for found in _all(client, TABLE)]
+
+
+def _all(client: bigquery.Client, table: str) -> list[bigquery.Row]:
+    return list(client.list_rows(client.get_table(table)))
+
+
+def _shown(result: Balance) -> Table:
+    table = Table(box=None, show_header=False, title="Balance", title_justify="left", title_style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    for one in fields(result):
+        if one.name != "problems":
+            table.add_row(one.name.replace("_", " "), str(getattr(result, one.name)))
+    return table

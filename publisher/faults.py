@@ -1,0 +1,168 @@
+"""What goes wrong between a sensor and its topic, on purpose and repeatably.
+
+    late          held back for about `late_by` seconds, with its original stamp
+    duplicate     sent a second time within 2 s, with the same reading_id
+    malformed     data that is no reading, in one of the ways of MALFORMED
+    out_of_order  held back for a fraction of a second up to 2 s
+    skew          stamped a year ahead, or in 1970 because seconds were taken for milliseconds
+    burst         every 10 s so many readings are held back until the last of them, then sent at once
+
+The first five are probabilities per reading, and a reading has one of them at most. A reading of a burst that has none
+of its own is marked "burst".
+"""
+
+import heapq
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from publisher.messages import Message, encode
+from publisher.sensors import Reading
+
+PER_READING = ("late", "duplicate", "malformed", "out_of_order", "skew")
+BURST_EVERY_MS = 10_000
+SHORT_HOLD_MS = (100, 2000)
+LATE_SPREAD = (0.75, 1.25)
+YEAR_MS = 365 * 24 * 3_600_000
+
+Content = dict[str, Any]
+
+
+def _stamped(timestamp: Any) -> Callable[[Content], bytes]:
+    return lambda content: _json({**content, "Timestamp": timestamp})
+
+
+def _valued(value: Any) -> Callable[[Content], bytes]:
+    # The sensor is the last key.
+    return lambda content: _json({**content, list(content)[-1]: value})
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+MALFORMED: Mapping[str, Callable[[Content], bytes]] = {
+    "not_utf8": lambda content: _json(content).replace(b"device", b"d\xe9vice"),
+    "not_json": lambda content: _json(content)[:-1],
+    "not_an_object": lambda content: _json("hello"),
+    "empty_array": lambda content: b"[]",
+    "no_timestamp": lambda content: _json({key: content[key] for key in content if key != "Timestamp"}),
+    "null_timestamp": _stamped(None),
+    "unreadable_timestamp": _stamped("half past noon"),
+    "timestamp_without_offset": _stamped("2026-11-22T13:00:00"),
+    "unknown_sensor": lambda content: _json({key: content[key] for key in ("Timestamp", "Device")} | {"Unknown": 1.5}),
+    "text_value": _valued("21.4"),
+    "null_value": _valued(None),
+    "true_value": _valued(True),
+    "nan_value": _valued(math.nan),
+    "huge_value": lambda content: _valued(12345)(content).replace(b"12345", b"1e999"),
+    "numeric_device": lambda content: _json({**content, "Device": 7}),
+}
+
+
+def parse(text: str) -> dict[str, float]:
+    """Read `late=0.01,burst=100`.
+
+    Raises:
+        ValueError: one line that says what is wrong with it.
+    """
+    rates: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in (*PER_READING, "burst"):
+            raise ValueError(f"{name!r} is not a fault; choose from {', '.join(PER_READING)} and burst")
+        if name in rates:
+            raise ValueError(f"{name!r} is given twice")
+        rates[name] = _burst(number) if name == "burst" else _rate(name, number)
+    if sum(rates.get(name, 0) for name in PER_READING) > 1:
+        raise ValueError(f"the rates of {text!r} add up to more than 1, but a reading has one fault at most")
+    return rates
+
+
+def _rate(name: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if 0 <= rate <= 1:
+        return rate
+    raise ValueError(f"{name}={text} is not a probability from 0 to 1")
+
+
+def _burst(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= 1_000_000:
+        return int(text)
+    raise ValueError(f"burst={text} is not a whole number of readings from 1 to 1000000")
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong with a run, repeatably: `rates` as `parse` returns them, `late_by` in seconds, `seed`."""
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    late_by: float = 60.0
+    seed: int = 0
+
+    def messages(self, readings: Iterable[Reading], run_id: str) -> Iterator[Message]:
+        """Yield the messages of `readings` in the order in which they are due.
+
+        What is held back comes between readings, once event time has got there, and the rest after the last reading.
+        """
+        chance = random.Random(self.seed)
+        held: list[tuple[int, int, Message]] = []
+        for number, (reading, fault) in enumerate(self._in_bursts(iter(readings))):
+            while held and held[0][0] <= reading.time_ms:
+                yield heapq.heappop(held)[-1]
+            for message in self._spoil(reading, self._draw(chance) or fault, run_id, chance):
+                if message.due_ms > reading.time_ms:
+                    heapq.heappush(held, (message.due_ms, number, message))
+                else:
+                    yield message
+        while held:
+            yield heapq.heappop(held)[-1]
+
+    def _in_bursts(self, readings: Iterator[Reading]) -> Iterator[tuple[Reading, str | None]]:
+        """Yield all readings, and "burst" with those that are gathered before they are yielded."""
+        size = int(self.rates.get("burst", 0))
+        next_ms = None
+        for reading in readings:
+            next_ms = next_ms or reading.time_ms + BURST_EVERY_MS
+            if not size or reading.time_ms < next_ms:
+                yield reading, None
+            else:
+                next_ms += BURST_EVERY_MS
+                yield from [(gathered, "burst") for gathered in (reading, *islice(readings, size - 1))]
+
+    def _draw(self, chance: random.Random) -> str | None:
+        drawn = chance.random()
+        for name in PER_READING:
+            drawn -= self.rates.get(name, 0)
+            if drawn < 0:
+                return name
+        return None
+
+    def _spoil(self, reading: Reading, fault: str | None, run_id: str, chance: random.Random) -> list[Message]:
+        message = replace(encode(reading, run_id), fault=fault)
+        if fault == "late":
+            return [_hold(message, self.late_by * 1000 * chance.uniform(*LATE_SPREAD))]
+        if fault == "out_of_order":
+            return [_hold(message, chance.uniform(*SHORT_HOLD_MS))]
+        if fault == "duplicate":
+            return [replace(message, fault=None), _hold(message, chance.uniform(*SHORT_HOLD_MS))]
+        if fault == "skew":
+            stamp_ms = chance.choice((reading.time_ms + YEAR_MS, reading.time_ms // 1000))
+            skewed = encode(replace(reading, time_ms=stamp_ms), run_id)
+            return [replace(skewed, due_ms=message.due_ms, fault=fault)]
+        if fault == "malformed":
+            way = chance.choice(list(MALFORMED))
+            data = MALFORMED[way](json.loads(message.data))
+            return [replace(message, data=data, reading=None, fault=f"malformed: {way}")]
+        return [message]
+
+
+def _hold(message: Message, milliseconds: float) -> Message:
+    return replace(message, due_ms=message.due_ms + round(milliseconds))

@@ -1,0 +1,132 @@
+import json
+import time
+from collections import Counter
+from datetime import datetime
+from itertools import pairwise
+
+import pytest
+
+from publisher.faults import MALFORMED, PER_READING, YEAR_MS, Faults, parse
+from publisher.messages import encode
+from publisher.sensors import readings
+
+START_MS = 1_800_000_000_000
+RATES = "late=0.01,duplicate=0.02,malformed=0.03,out_of_order=0.05,skew=0.01"
+
+
+def plan(total=1000, rate=100.0):
+    return list(readings(["Temp", "AtmP"], devices=2, rate=rate, start_ms=START_MS, total=total, seed=1))
+
+
+def messages(text, total=1000, seed=5, late_by=60.0):
+    return list(Faults(parse(text), late_by, seed).messages(plan(total), "run"))
+
+
+class TestParse:
+    def test_reads_rates_and_a_burst(self):
+        assert parse("late=0.01, skew=0,burst=100") == {"late": 0.01, "skew": 0.0, "burst": 100}
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("", "'' is not a fault; choose from late, duplicate,"),
+            ("lost=0.1", "'lost' is not a fault"),
+            ("late", "late= is not a probability from 0 to 1"),
+            ("late=1.1", "late=1.1 is not"),
+            ("late=-0.1", "late=-0.1 is not"),
+            ("late=nan", "late=nan is not"),
+            ("late=0.1,late=0.2", "'late' is given twice"),
+            ("late=0.6,skew=0.6", "add up to more than 1"),
+            ("burst=0", "burst=0 is not a whole number"),
+            ("burst=0.5", "burst=0.5 is not a whole number"),
+        ],
+    )
+    def test_says_what_is_wrong(self, text, said):
+        with pytest.raises(ValueError, match=said):
+            parse(text)
+
+
+class TestFaults:
+    def test_none_by_default(self):
+        assert list(Faults().messages(plan(), "run")) == [encode(reading, "run") for reading in plan()]
+
+    def test_are_the_same_for_the_same_seed_whatever_the_order_they_are_named_in(self):
+        assert messages(RATES) == messages(",".join(reversed(RATES.split(","))))
+        assert messages(RATES) != messages(RATES, seed=6)
+
+    def test_come_at_about_their_rates(self):
+        total = 20_000
+        found = Counter((message.fault or "none").split(":")[0] for message in messages(RATES, total))
+        for name, rate in parse(RATES).items():
+            # Six standard deviations.
+            assert found[name] == pytest.approx(rate * total, abs=6 * (rate * total) ** 0.5)
+
+    @pytest.mark.parametrize("name", PER_READING)
+    def test_lose_no_reading(self, name):
+        ids = {message.attributes["reading_id"] for message in messages(f"{name}=0.5,burst=50")}
+        assert ids == {f"run-{number}" for number in range(1000)}
+
+    def test_late_and_out_of_order_only_wait(self):
+        undisturbed = {message.attributes["reading_id"]: message for message in messages("late=0")}
+        for name, shortest, longest in (("late", 15_000, 25_000), ("out_of_order", 100, 2000)):
+            for message in messages(f"{name}=1", late_by=20):
+                same = undisturbed[message.attributes["reading_id"]]
+                assert (message.data, message.attributes) == (same.data, same.attributes)
+                assert shortest <= message.due_ms - same.due_ms <= longest
+
+    def test_what_waits_comes_when_event_time_is_there(self):
+        sent = messages("late=0.1,out_of_order=0.1", late_by=2)
+        assert all(one.due_ms <= other.due_ms for one, other in pairwise(sent))
+        numbers = [message.reading.number for message in sent]
+        assert numbers != sorted(numbers)
+
+    def test_a_duplicate_is_the_same_message_again_soon_after(self):
+        sent = messages("duplicate=1")
+        assert len(sent) == 2000
+        by_id = {message.attributes["reading_id"]: message for message in sent if message.fault is None}
+        for copy in (message for message in sent if message.fault == "duplicate"):
+            first = by_id[copy.attributes["reading_id"]]
+            assert (copy.data, copy.attributes) == (first.data, first.attributes)
+            assert 100 <= copy.due_ms - first.due_ms <= 2000
+
+    def test_a_skewed_reading_leaves_on_time_with_a_stamp_no_clock_would_give(self):
+        found = Counter()
+        for message in messages("skew=1"):
+            stamp = json.loads(message.data)["Timestamp"]
+            assert stamp == message.attributes["timestamp"] == message.reading.timestamp
+            found[stamp[:4]] += 1
+            assert message.reading.time_ms in (message.due_ms + YEAR_MS, message.due_ms // 1000)
+        assert set(found) == {"1970", "2028"}
+        assert min(found.values()) > 400
+
+    def test_malformed_data_is_malformed_in_every_way(self):
+        sent = messages("malformed=1")
+        assert {message.fault for message in sent} == {f"malformed: {way}" for way in MALFORMED}
+        assert len({message.data for message in sent[:200]}) > 50
+        assert all(message.reading is None for message in sent)
+
+    def test_a_burst_is_held_back_until_its_last_reading(self):
+        sent = []
+
+        def watched():
+            for reading in plan(4000):
+                sent.append(reading.number)
+                yield reading
+
+        for place, message in enumerate(Faults(parse("burst=150")).messages(watched(), "run")):
+            bursting = place >= 1000 and place % 1000 < 150
+            assert message.fault == ("burst" if bursting else None)
+            assert len(sent) == (place // 1000 * 1000 + 150 if bursting else place + 1)
+
+
+class TestOnTheCommandLine:
+    def test_what_is_held_back_is_sent_when_it_is_due(self, start, service):
+        process = start(
+            *("publish", "--topic", "projects/p12345/topics/some-topic", "--rate", "50", "--messages", "20"),
+            *("--faults", "late=1", "--late-by", "2"),
+            PUBSUB_EMULATOR_HOST=service.host,
+        )
+        process.communicate(timeout=20)
+        assert len(service.published) == 20
+        last = max(message.attributes["timestamp"] for message in service.published)
+        assert time.time() - datetime.fromisoformat(last).timestamp() > 1.4

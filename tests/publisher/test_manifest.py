@@ -1,0 +1,114 @@
+import base64
+import json
+import signal
+import time
+from datetime import datetime
+
+from publisher.manifest import Manifest
+from publisher.messages import Message, encode
+from publisher.sensors import Reading
+
+FAULTS = "late=0.1,duplicate=0.1,malformed=0.1,out_of_order=0.1,skew=0.1,burst=20"
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def data_of(line):
+    return base64.b64decode(line["data_base64"]) if line["data"] is None else line["data"].encode()
+
+
+def assert_is_what_was_received(manifest, messages):
+    recorded = {line["message_id"]: (data_of(line), line["attributes"]) for line in manifest}
+    assert recorded == {message.message_id: (message.data, dict(message.attributes)) for message in messages}
+    assert len(manifest) == len(recorded)
+
+
+class TestManifest:
+    def test_holds_all_that_decides_a_readings_fate(self, tmp_path):
+        message = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")
+        Manifest(tmp_path / "manifest").record(message, "m1", sent=1_795_352_401.5)
+        (line,) = lines(tmp_path / "manifest")
+        assert abs(datetime.fromisoformat(line.pop("confirmed")).timestamp() - time.time()) < 5
+        assert line == {
+            "reading_id": "abc-7",
+            "message_id": "m1",
+            "sent": "2026-11-22T13:00:01.500000Z",
+            "fault": None,
+            "device": "device-2",
+            "sensor": "Temp",
+            "value": 21.4,
+            "event_time": "2026-11-22T13:00:01.250Z",
+            "attributes": message.attributes,
+            "data": message.data.decode(),
+        }
+
+    def test_takes_data_that_is_no_text(self, tmp_path):
+        message = Message(b"\xff\x00", {"reading_id": "abc-1"}, 0, None, "malformed: not_utf8")
+        Manifest(tmp_path / "manifest").record(message, "m1", sent=0)
+        (line,) = lines(tmp_path / "manifest")
+        assert (data_of(line), line["data"], line["value"]) == (b"\xff\x00", None, None)
+
+    def test_is_appended_to(self, tmp_path):
+        message = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")
+        for message_id in ("m1", "m2"):
+            Manifest(tmp_path / "manifest").record(message, message_id, sent=0)
+        assert [line["message_id"] for line in lines(tmp_path / "manifest")] == ["m1", "m2"]
+
+
+class TestRun:
+    def test_records_exactly_what_a_subscription_receives(self, start, topic, tmp_path):
+        process = start(
+            *("publish", "--topic", topic.path, "--rate", "200", "--messages", "400", "--seed", "3"),
+            *("--faults", FAULTS, "--late-by", "2s", "--manifest", "manifest"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        manifest = lines(tmp_path / "manifest")
+        assert f"Published {len(manifest)} readings" in out
+        assert_is_what_was_received(manifest, topic.pull(len(manifest)))
+        assert len({line["reading_id"] for line in manifest}) == 400
+        assert len(manifest) > 420
+
+    def test_stopped_sends_what_is_held_back_and_records_it(self, start, topic, tmp_path):
+        process = start(
+            *("publish", "--topic", topic.path, "--rate", "200", "--faults", "late=0.5", "--late-by", "1h"),
+            *("--manifest", "manifest"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        before = topic.pull(100)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+        manifest = lines(tmp_path / "manifest")
+        assert_is_what_was_received(manifest, before + topic.pull(len(manifest) - len(before)))
+        # Not one number is missing up to the last reading taken.
+        numbers = sorted(int(line["reading_id"].partition("-")[2]) for line in manifest)
+        assert numbers == list(range(len(manifest)))
+        assert sum(line["fault"] == "late" for line in manifest) > 50
+
+    def test_a_killed_publisher_leaves_whole_lines_of_what_was_accepted(self, start, topic, tmp_path):
+        process = start(
+            *("publish", "--topic", topic.path, "--rate", "500", "--manifest", "manifest"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        before = topic.pull(100)
+        process.kill()
+        process.wait()
+        received = {message.message_id for message in before + topic.pull(0)}
+        recorded = {line["message_id"] for line in lines(tmp_path / "manifest")}
+        assert recorded <= received
+        # At most the batch whose confirmation was on its way.
+        assert len(received - recorded) < 60
+
+    def test_a_full_disk_ends_the_run_and_is_told(self, start, topic):
+        process = start(
+            *("publish", "--topic", topic.path, "--rate", "100", "--manifest", "/dev/full"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "not written to the manifest: No space left on device" in err
+        assert err.count("\n") == 1
