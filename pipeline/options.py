@@ -2,12 +2,13 @@
 
 import argparse
 import difflib
+import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import DEVICE, TIMESTAMP
@@ -17,67 +18,90 @@ from pipeline.tables import TableId
 # The plain DirectRunner would try to download another runner first; this one streams with what pip installed.
 LOCAL_RUNNER = "BundleBasedDirectRunner"
 
+# Set in the template image to the image's own name. Workers run it; by default they would run Beam's, without our code.
+IMAGE_VARIABLE = "SENSOR_STREAM_IMAGE"
+
 
 class UsageError(ValueError):
     """A parameter is wrong; the message is one line that says what and how to mend it."""
 
 
 @dataclass(frozen=True)
+class Form:
+    """How a value is written.
+
+    Attributes:
+      pattern: of the whole text, in the part of POSIX extended syntax that Python reads in the same way, so that the
+        template's form and `parse` check the very same thing.
+      expected: the pattern in words.
+      value: makes the value of such a text; raises ValueError for what a pattern cannot say.
+      choices: the label of each value, when there are only so many.
+    """
+
+    pattern: str
+    expected: str
+    value: Callable[[str], Any] = str
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, text: str) -> Any:
+        """Return the value, or raise ValueError saying what is expected."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"expected {self.expected}")
+        return self.value(text)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One parameter of the template.
 
     Attributes:
       name: of the flag and of the template parameter.
       type: the template's paramType.
-      default: as text; empty means not given.
+      group: heading in the template's form.
+      label: name in the template's form.
       help: one line for the form, the README and --help.
-      read: turns the text into the value; raises ValueError saying what is expected.
+      form: how its value is written.
+      default: as text; empty means not given.
+      required: by the template; a local run may go without.
+      shown_when: (another parameter, its value) that this one depends on.
     """
 
     name: str
     type: str
-    default: str
+    group: str
+    label: str
     help: str
-    read: Callable[[str], Any]
+    form: Form
+    default: str = ""
+    required: bool = False
+    shown_when: tuple[str, str] | None = None
 
 
-def _pubsub_path(kind: str) -> Callable[[str], str]:
-    # Project ids as Beam's ReadFromPubSub accepts them; names as Pub/Sub does:
+# An id, in an old organisation with its domain before it: example.com:my-project.
+_PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]"
+
+
+def _pubsub_path(kind: str) -> Form:
     # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
-    path = re.compile(rf"projects/[a-z][-a-z0-9:.]{{4,61}}[a-z0-9]/{kind}s/[A-Za-z][-\w.~+%]{{2,254}}", re.ASCII)
-
-    def read(text: str) -> str:
-        if not path.fullmatch(text):
-            raise ValueError(f"expected projects/PROJECT/{kind}s/NAME")
-        return text
-
-    return read
+    return Form(f"projects/{_PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}", f"projects/PROJECT/{kind}s/NAME")
 
 
-def _seconds(at_least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        match = re.fullmatch(r"(\d{1,9})([smh])", text, re.ASCII)
-        if not match:
-            raise ValueError("expected a whole number followed by s, m or h, for example 15s, 5m or 1h")
-        seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-        if not at_least <= seconds <= _LONGEST:
-            raise ValueError(f"expected between {at_least}s and {_LONGEST // 3600}h")
-        return seconds
-
-    return read
+def _duration(at_least_one: bool) -> Form:
+    positive = "[1-9][0-9]{0,8}[smh]"
+    if at_least_one:
+        return Form(positive, "a whole number above 0 with s, m or h, such as 15s, 5m or 1h", _seconds)
+    return Form(f"0[smh]|{positive}", "a whole number with s, m or h, such as 0s, 5m or 1h", _seconds)
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected {' or '.join(choices)}")
-        return text
-
-    return read
+def _seconds(text: str) -> int:
+    seconds = int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST // 3600}h, a year")
+    return seconds
 
 
-def _boolean(text: str) -> bool:
-    return _one_of("true", "false")(text) == "true"
+def _one_of(choices: Mapping[str, str]) -> Form:
+    return Form("|".join(choices), " or ".join(choices), choices=choices)
 
 
 def _attribute(text: str) -> str:
@@ -92,11 +116,8 @@ def _sensors(text: str) -> tuple[str, ...]:
     taken = {TIMESTAMP.lower(), DEVICE.lower(), "revision", "writtenat"}
     for name in names:
         # https://cloud.google.com/bigquery/docs/schemas#column_names
-        if not re.fullmatch(r"[A-Za-z_]\w{0,299}", name, re.ASCII):
-            raise ValueError(
-                f"{name!r} is not a column name; expected comma-separated names of letters, digits and _, such as "
-                "Temp,AtmP"
-            )
+        if len(name) > 300:
+            raise ValueError("expected names of at most 300 letters")
         if name.upper().startswith(_RESERVED_PREFIXES):
             raise ValueError(f"{name!r} begins as BigQuery's own columns do; rename the sensor")
         if name.lower() in taken:
@@ -110,107 +131,177 @@ _LONGEST = 366 * 24 * 3600
 
 _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_")
 
+_BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
+_ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+_COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
+_SENSORS = Form(
+    f"{_COLUMN}(,{_COLUMN})*",
+    "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
+    _sensors,
+)
+_TABLE = Form(
+    f"{_PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",
+    "project:dataset.table, for example my-project:sensors.readings",
+    TableId.parse,
+)
+
+_SOURCE, _READINGS, _WINDOWS, _TARGET = "Source", "Readings", "Windows", "Target"
+
 PARAMETERS = (
     Parameter(
-        "input_subscription",
-        "PUBSUB_SUBSCRIPTION",
-        "",
-        "Subscription to read, projects/PROJECT/subscriptions/NAME. Exactly one of subscription and topic.",
-        _pubsub_path("subscription"),
+        name="input_subscription",
+        type="PUBSUB_SUBSCRIPTION",
+        group=_SOURCE,
+        label="Pub/Sub subscription",
+        help="Subscription to read, projects/PROJECT/subscriptions/NAME. Give either this or a topic, not both.",
+        form=_pubsub_path("subscription"),
     ),
     Parameter(
-        "input_topic",
-        "PUBSUB_TOPIC",
-        "",
-        "Topic to read, projects/PROJECT/topics/NAME, through a subscription made for the job.",
-        _pubsub_path("topic"),
+        name="input_topic",
+        type="PUBSUB_TOPIC",
+        group=_SOURCE,
+        label="Pub/Sub topic",
+        help="Topic to read, projects/PROJECT/topics/NAME, through a subscription made for the job. Give either this "
+        "or a subscription, not both.",
+        form=_pubsub_path("topic"),
     ),
     Parameter(
-        "timestamp_attribute",
-        "TEXT",
-        "",
-        "Message attribute with the event time (RFC 3339 or epoch milliseconds) that drives the watermark; without it "
-        "the publish time does. A reading's own Timestamp always decides its window.",
-        _attribute,
+        name="timestamp_attribute",
+        type="TEXT",
+        group=_SOURCE,
+        label="Timestamp attribute",
+        help="Message attribute with the event time (RFC 3339 or epoch milliseconds) that drives the watermark; "
+        "without it the publish time does. A reading's own Timestamp always decides its window.",
+        form=_ATTRIBUTE,
     ),
     Parameter(
-        "id_attribute",
-        "TEXT",
-        "",
-        "Message attribute that identifies a message; of those with the same one, the first in ten minutes counts.",
-        _attribute,
+        name="id_attribute",
+        type="TEXT",
+        group=_SOURCE,
+        label="Id attribute",
+        help="Message attribute that identifies a message; of those with the same one, the first in ten "
+        "minutes counts.",
+        form=_ATTRIBUTE,
     ),
     Parameter(
-        "output_table",
-        "BIGQUERY_TABLE",
-        "",
-        "Table for the rows, project:dataset.table. Without it rows are printed.",
-        TableId.parse,
+        name="sensors",
+        type="TEXT",
+        group=_READINGS,
+        label="Sensors",
+        help="Sensor columns, comma-separated, in table order.",
+        form=_SENSORS,
+        default="Airtight,AtmP,H2OC,Temp",
     ),
     Parameter(
-        "dead_letter_table",
-        "BIGQUERY_TABLE",
-        "",
-        "Table for what cannot become a row. Default: the output table's name with _dead_letters appended.",
-        TableId.parse,
+        name="group_by_device",
+        type="BOOLEAN",
+        group=_READINGS,
+        label="One row per device",
+        help="One row per device and interval, with the column Device.",
+        form=_BOOLEAN,
+        default="false",
     ),
     Parameter(
-        "dead_letter_topic",
-        "PUBSUB_TOPIC",
-        "",
-        "Topic to publish dead letters to as well: the payload as data, the other columns as attributes.",
-        _pubsub_path("topic"),
-    ),
-    Parameter("sensors", "TEXT", "Airtight,AtmP,H2OC,Temp", "Sensor columns, in table order.", _sensors),
-    Parameter(
-        "group_by_device", "BOOLEAN", "false", "One row per device and interval, with the column Device.", _boolean
+        name="max_future_skew",
+        type="TEXT",
+        group=_READINGS,
+        label="Largest lead over the clock",
+        help="A reading further ahead of the clock than this is refused.",
+        form=_duration(at_least_one=False),
+        default="10m",
     ),
     Parameter(
-        "window",
-        "ENUM",
-        "fixed",
-        "fixed: intervals of one length, stamped with their start. session: bursts of readings, stamped with their "
-        "end (last reading + session_gap).",
-        _one_of("fixed", "session"),
-    ),
-    Parameter("interval", "TEXT", "15s", "Length of a fixed window, such as 15s, 5m or 1h.", _seconds(at_least=1)),
-    Parameter("session_gap", "TEXT", "60s", "Silence that ends a session.", _seconds(at_least=1)),
-    Parameter(
-        "grace_period",
-        "TEXT",
-        "5s",
-        "How long a window is held open after its end for stragglers.",
-        _seconds(at_least=0),
+        name="window",
+        type="ENUM",
+        group=_WINDOWS,
+        label="Kind of window",
+        help="fixed: intervals of one length, stamped with their start. session: bursts of readings, stamped with "
+        "their end (last reading + session_gap).",
+        form=_one_of({"fixed": "Fixed: intervals of one length", "session": "Session: bursts of readings"}),
+        default="fixed",
     ),
     Parameter(
-        "allowed_lateness",
-        "TEXT",
-        "1h",
-        "How long after that late readings are still accounted for.",
-        _seconds(at_least=0),
+        name="interval",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Interval",
+        help="Length of a fixed window, such as 15s, 5m or 1h.",
+        form=_duration(at_least_one=True),
+        default="15s",
+        shown_when=("window", "fixed"),
     ),
     Parameter(
-        "on_late",
-        "ENUM",
-        "dead_letter",
-        "What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
+        name="session_gap",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Session gap",
+        help="Silence that ends a session.",
+        form=_duration(at_least_one=True),
+        default="60s",
+        shown_when=("window", "session"),
+    ),
+    Parameter(
+        name="grace_period",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Grace period",
+        help="How long a window is held open after its end for stragglers.",
+        form=_duration(at_least_one=False),
+        default="5s",
+    ),
+    Parameter(
+        name="allowed_lateness",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Allowed lateness",
+        help="How long after that late readings are still accounted for.",
+        form=_duration(at_least_one=False),
+        default="1h",
+    ),
+    Parameter(
+        name="on_late",
+        type="ENUM",
+        group=_WINDOWS,
+        label="Late readings",
+        help="What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
         "revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest "
         "shows the newest.",
-        _one_of("dead_letter", "revise"),
+        form=_one_of({"dead_letter": "Dead letter: rows are final", "revise": "Revise: write the corrected row again"}),
+        default="dead_letter",
     ),
     Parameter(
-        "max_future_skew",
-        "TEXT",
-        "10m",
-        "A reading further ahead of the clock than this is refused.",
-        _seconds(at_least=0),
+        name="output_table",
+        type="BIGQUERY_TABLE",
+        group=_TARGET,
+        label="Table of rows",
+        help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows.",
+        form=_TABLE,
+        required=True,
     ),
     Parameter(
-        "keep_attributes",
-        "BOOLEAN",
-        "false",
-        "Keep message attributes and ids in dead letters. Costs CPU for every message.",
-        _boolean,
+        name="dead_letter_table",
+        type="BIGQUERY_TABLE",
+        group=_TARGET,
+        label="Table of dead letters",
+        help="Table for what cannot become a row. Default: the output table's name with _dead_letters appended.",
+        form=_TABLE,
+    ),
+    Parameter(
+        name="dead_letter_topic",
+        type="PUBSUB_TOPIC",
+        group=_TARGET,
+        label="Topic of dead letters",
+        help="Topic to publish dead letters to as well: the payload as data, the other columns as attributes.",
+        form=_pubsub_path("topic"),
+    ),
+    Parameter(
+        name="keep_attributes",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="Keep message attributes",
+        help="Keep message attributes and ids in dead letters. Costs CPU for every message.",
+        form=_BOOLEAN,
+        default="false",
     ),
 )
 
@@ -273,6 +364,10 @@ def parse(argv: Sequence[str]) -> tuple[Job, PipelineOptions]:
     job = _check({parameter.name: _read(parameter, getattr(ours, parameter.name)) for parameter in PARAMETERS})
     # The code is an installed package, so there is no main session to ship to the workers.
     beam_options = PipelineOptions([f"--runner={LOCAL_RUNNER}", *argv], streaming=True, save_main_session=False)
+    if beam_options.view_as(StandardOptions).runner == "DataflowRunner":
+        _check_required(job)
+    workers = beam_options.view_as(WorkerOptions)
+    workers.sdk_container_image = workers.sdk_container_image or os.environ.get(IMAGE_VARIABLE)
     return job, beam_options
 
 
@@ -287,7 +382,7 @@ def _read(parameter: Parameter, text: str) -> Any:
     if not text:
         return None
     try:
-        return parameter.read(text)
+        return parameter.form.read(text)
     except ValueError as error:
         raise UsageError(f"--{parameter.name}={text}: {error}") from None
 
@@ -304,6 +399,12 @@ def _check(values: dict[str, Any]) -> Job:
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     return Job(**values)
+
+
+def _check_required(job: Job) -> None:
+    for parameter in PARAMETERS:
+        if parameter.required and getattr(job, parameter.name) is None:
+            raise UsageError(f"--{parameter.name} is missing; only a local run may go without")
 
 
 def _refuse_misspelt(flags: Sequence[str]) -> None:

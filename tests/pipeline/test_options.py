@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
 from pipeline import options
 from pipeline.tables import TableId
 
 TOPIC = "--input_topic=projects/test-project/topics/readings"
+TABLE = "--output_table=my-project:d.t"
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,8 +36,29 @@ class TestDefaults:
 
     def test_the_local_runner_is_used_unless_another_is_named(self):
         for flags, runner in [([], "BundleBasedDirectRunner"), (["--runner=DataflowRunner"], "DataflowRunner")]:
-            standard = options.parse([TOPIC, *flags])[1].view_as(StandardOptions)
+            standard = options.parse([TOPIC, TABLE, *flags])[1].view_as(StandardOptions)
             assert (standard.runner, standard.streaming) == (runner, True)
+
+
+class TestWorkerImage:
+    """Workers run the template's own image, whose name it knows, unless told otherwise."""
+
+    @pytest.mark.parametrize(
+        ("in_image", "flags", "expected"),
+        [
+            ("ours:1", [], "ours:1"),
+            ("ours:1", ["--sdk_container_image="], "ours:1"),
+            ("ours:1", ["--sdk_container_image=theirs:2"], "theirs:2"),
+            ("", [], None),
+            (None, [], None),
+        ],
+    )
+    def test_is_the_templates_own_by_default(self, monkeypatch, in_image, flags, expected):
+        monkeypatch.delenv(options.IMAGE_VARIABLE, raising=False)
+        if in_image is not None:
+            monkeypatch.setenv(options.IMAGE_VARIABLE, in_image)
+        workers = options.parse([TOPIC, *flags])[1].view_as(WorkerOptions)
+        assert (workers.sdk_container_image or None) == expected
 
 
 class TestGoodForms:
@@ -53,38 +75,42 @@ class TestGoodForms:
         assert parse(f"--output_table={text}").output_table == TableId("my-project", "d", "t")
 
     def test_a_domain_scoped_project(self):
-        assert parse("--output_table=example.com:proj:d.t").output_table == TableId("example.com:proj", "d", "t")
+        assert parse("--output_table=example.com:my-proj:d.t").output_table == TableId("example.com:my-proj", "d", "t")
 
 
 class TestWrongForms:
     @pytest.mark.parametrize(
         ("flag", "expected"),
         [
-            ("--interval=0s", "between 1s and"),
+            ("--interval=0s", "a whole number above 0"),
             ("--interval=15", "15s, 5m or 1h"),
             ("--interval='15s'", "15s, 5m or 1h"),
             ("--interval=-5s", "15s, 5m or 1h"),
             ("--interval=1.5m", "15s, 5m or 1h"),
-            ("--interval=999999999h", "between 1s and"),
-            ("--session_gap=0s", "between 1s and"),
+            ("--interval=999999999h", "at most 8784h, a year"),
+            ("--session_gap=0s", "a whole number above 0"),
             ("--group_by_device=True", "expected true or false"),
             ("--group_by_device=yes", "expected true or false"),
             ("--keep_attributes=1", "expected true or false"),
             ("--window=sliding", "expected fixed or session"),
             ("--on_late=drop", "expected dead_letter or revise"),
-            ("--sensors=Temp,", "'' is not a column name"),
-            ("--sensors=Temp;AtmP", "not a column name"),
-            ("--sensors=2Temp", "not a column name"),
-            ("--sensors=Température", "not a column name"),
+            ("--sensors=Temp,", "comma-separated column names"),
+            ("--sensors=Temp;AtmP", "comma-separated column names"),
+            ("--sensors=2Temp", "comma-separated column names"),
+            ("--sensors=Température", "letters A to Z"),
+            ("--sensors=" + "a" * 301, "at most 300 letters"),
             ("--sensors=Temp,temp", "name each sensor once"),
             ("--sensors=Timestamp", "is taken"),
             ("--sensors=_PARTITIONTIME", "rename the sensor"),
             ("--output_table=readings", "expected project:dataset.table"),
             ("--output_table=my-project:readings", "expected project:dataset.table"),
             ("--output_table=my-project/d/t", "expected project:dataset.table"),
+            ("--output_table=my-project:d.t.u", "expected project:dataset.table"),
+            ("--output_table=my-project:" + "d" * 1025 + ".t", "expected project:dataset.table"),
             ("--input_subscription=projects/test-project/topics/t-1", "expected projects/PROJECT/subscriptions/NAME"),
             ("--input_subscription=projects/test-project/subscriptions/sub", "both are given"),
             ("--timestamp_attribute=" + "a" * 257, "at most 256 bytes"),
+            ("--id_attribute='reading_id'", "without blanks or quotes"),
             ("--intervall=15s", "did you mean --interval?"),
             ("--input-topic=x", "did you mean --input_topic?"),
             ("--Sensors=a", "did you mean --sensors?"),
@@ -99,6 +125,10 @@ class TestWrongForms:
         message = str(caught.value)
         assert expected in message
         assert "\n" not in message
+
+    def test_on_dataflow_rows_need_a_table(self):
+        with pytest.raises(options.UsageError, match="--output_table is missing; only a local run may go without"):
+            parse("--runner=DataflowRunner")
 
     def test_neither_topic_nor_subscription(self):
         with pytest.raises(options.UsageError, match=r"exactly one of .* neither is given"):
@@ -123,7 +153,7 @@ class TestBeamFlags:
 
     def test_those_the_launcher_passes_are_accepted(self):
         _, beam_options = options.parse(
-            [TOPIC, "--runner=DataflowRunner", "--project=test-project", "--region=europe-west1", "--job_name=j"]
+            [TOPIC, TABLE, "--runner=DataflowRunner", "--project=test-project", "--region=europe-west1"]
         )
         assert beam_options.get_all_options()["region"] == "europe-west1"
 
@@ -135,4 +165,7 @@ class TestEntryPoints:
             [sys.executable, *start, TOPIC, "--interval=0s"], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (run.returncode, run.stdout) == (2, "")
-        assert run.stderr == "error: --interval=0s: expected between 1s and 8784h\n"
+        assert (
+            run.stderr
+            == "error: --interval=0s: expected a whole number above 0 with s, m or h, such as 15s, 5m or 1h\n"
+        )

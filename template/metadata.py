@@ -1,0 +1,52 @@
+"""Writes metadata.json, the form of the template, from the parameters in pipeline/options.py.
+
+Its fields: https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.options import PARAMETERS, Parameter
+
+METADATA = Path(__file__).parents[1] / "metadata.json"
+
+
+def template_metadata() -> dict[str, Any]:
+    """Return what metadata.json must hold."""
+    return {
+        "name": "Sensor Stream",
+        "description": "Reads sensor readings from Pub/Sub and writes one row of means per interval to BigQuery. In "
+        "at-least-once mode a reading may count twice in its mean, and a row may be written twice.",
+        "streaming": True,
+        "supportsAtLeastOnce": True,
+        "supportsExactlyOnce": True,
+        "defaultStreamingMode": "EXACTLY_ONCE",
+        "parameters": [_field(parameter) for parameter in PARAMETERS],
+    }
+
+
+def _field(parameter: Parameter) -> dict[str, Any]:
+    # Left blank, an optional parameter arrives as empty text.
+    blank = "" if parameter.required else "?"
+    field: dict[str, Any] = {
+        "name": parameter.name,
+        "label": parameter.label,
+        "helpText": parameter.help,
+        "paramType": parameter.type,
+        "isOptional": not parameter.required,
+        "regexes": [f"^({parameter.form.pattern}){blank}$"],
+    }
+    if parameter.default:
+        field["defaultValue"] = parameter.default
+    if parameter.form.choices:
+        field["enumOptions"] = [{"value": value, "label": label} for value, label in parameter.form.choices.items()]
+    if parameter.shown_when:
+        parent, value = parameter.shown_when
+        return {**field, "parentName": parent, "parentTriggerValues": [value]}
+    # The form ignores the group of a parameter that has a parent.
+    return {**field, "groupName": parameter.group}
+
+
+if __name__ == "__main__":
+    METADATA.write_text(json.dumps(template_metadata(), indent=2) + "\n")

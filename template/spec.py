@@ -1,0 +1,22 @@
+"""Puts back into a template spec what gcloud drops from metadata.json: the keys that say how it streams.
+
+    gcloud dataflow flex-template build ... --print-only --format='value(.)' | python3 template/spec.py > spec.json
+
+Without them the console takes the template for a batch one. Needs nothing but Python, since gcloud's image has no more.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+METADATA = Path(__file__).parents[1] / "metadata.json"
+
+
+def complete(spec: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec with every key of the metadata; where both have one, the spec's value stays."""
+    return {**spec, "metadata": {**metadata, **spec["metadata"]}}
+
+
+if __name__ == "__main__":
+    json.dump(complete(json.load(sys.stdin), json.loads(METADATA.read_text())), sys.stdout, indent=2)

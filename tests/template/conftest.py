@@ -1,0 +1,138 @@
+"""The template as cloudbuild.yaml makes it, launched by the real gcloud on a fake of Google's services."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.emulators import create_dataset
+from tests.template.fake_google import ROOT, FakeGoogle, Launch, serving
+
+SPEC = "gs://sensor-stream-test-sensor-stream/templates/t1.json"
+DIGEST = "europe-west1-docker.pkg.dev/sensor-stream-test/sensor-stream/pipeline@sha256:" + "1" * 64
+TOPIC = "projects/sensor-stream-test/topics/readings"
+SUBSCRIPTION = "projects/sensor-stream-test/subscriptions/readings"
+
+Gcloud = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[str, str]:
+    """An environment in which gcloud knows nothing of this machine's user, and asks nobody."""
+    return {
+        **os.environ,
+        "CLOUDSDK_CONFIG": str(tmp_path_factory.mktemp("gcloud")),
+        "CLOUDSDK_CORE_PROJECT": project,
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
+        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
+        "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+@pytest.fixture(scope="session")
+def google(
+    gcloud_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory, bigquery_emulator: str, project: str
+) -> Iterator[FakeGoogle]:
+    """Google's services, with the template's spec in storage and a dataset `sensors` in BigQuery; gcloud calls them."""
+    create_dataset(bigquery_emulator.removeprefix("http://"), project, "sensors")
+    google = FakeGoogle(tmp_path_factory.mktemp("storage"), bigquery_emulator)
+    google.path(SPEC).parent.mkdir(parents=True)
+    with serving(google) as address:
+        for service in ("DATAFLOW", "CLOUDBUILD"):
+            gcloud_env[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}"] = address
+        yield google
+
+
+@pytest.fixture(scope="session")
+def gcloud(gcloud_env: dict[str, str], google: FakeGoogle) -> Gcloud:
+    """Returns gcloud(*arguments), which runs the real one."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = ["gcloud", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=gcloud_env, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cloudbuild() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def run_step(
+    cloudbuild: dict[str, Any], gcloud_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess]:
+    """Returns run(step, workspace, **env), which runs a step's script as Cloud Build does: in a copy of the source."""
+
+    def run(step: str, workspace: Path, **env: str) -> subprocess.CompletedProcess:
+        script = tmp_path_factory.mktemp("step") / "script"
+        script.write_text(next(found["script"] for found in cloudbuild["steps"] if found["id"] == step))
+        return subprocess.run(
+            ["bash", script], cwd=workspace, env={**gcloud_env, **env}, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def spec(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the template's spec, made by the shipped steps."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    shutil.copy(ROOT / "metadata.json", workspace)
+    shutil.copytree(ROOT / "template", workspace / "template")
+    docker = workspace / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\necho "$@" >> docker-calls\n[ "$1" != inspect ] || echo {DIGEST}\n')
+    docker.chmod(0o755)
+
+    path = f"{docker.parent}:{os.environ['PATH']}"
+    pushed = run_step("push", workspace, PATH=path, IMAGES=DIGEST.rpartition("/")[0], TAG="t1")
+    assert pushed.returncode == 0, pushed.stderr
+    assert "push " + DIGEST.replace("@sha256:" + "1" * 64, ":t1\n") in (workspace / "docker-calls").read_text()
+    made = run_step("spec", workspace, SPEC=SPEC)
+    assert made.returncode == 0, made.stderr
+    shutil.copy(workspace / "spec.json", google.path(SPEC))
+    return SPEC
+
+
+@pytest.fixture(scope="session")
+def launch(gcloud: Gcloud, google: FakeGoogle, spec: str) -> Callable[..., Launch | str]:
+    """Returns launch(parameters) -> the launch, or what gcloud says when the service refuses it."""
+
+    def run(parameters: str) -> Launch | str:
+        before = len(google.launches)
+        ran = gcloud(
+            *("dataflow", "flex-template", "run", "sensors", "--region=europe-west1"),
+            f"--template-file-gcs-location={spec}",
+            "--service-account-email=sensor-stream-worker@sensor-stream-test.iam.gserviceaccount.com",
+            f"--parameters={parameters}",
+        )
+        return google.launches[-1] if len(google.launches) > before else ran.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fixed(launch) -> Launch:
+    """A job with fixed windows, launched with every default."""
+    return launch(
+        f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.fixed,"
+        "timestamp_attribute=timestamp,id_attribute=reading_id"
+    )
+
+
+@pytest.fixture(scope="session")
+def session(launch) -> Launch:
+    """A job with session windows, and with what else changes the graph."""
+    return launch(
+        f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.session,window=session,on_late=revise,"
+        "group_by_device=true,keep_attributes=true"
+    )

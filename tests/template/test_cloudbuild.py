@@ -1,0 +1,120 @@
+"""cloudbuild.yaml, as gcloud submits it; and its steps, run as Cloud Build does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import SPEC, TOPIC
+from tests.template.fake_google import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def submitted(gcloud, google) -> dict:
+    """What gcloud sends for a build by hand."""
+    ran = gcloud("builds", "submit", "--no-source", "--async", "--config=cloudbuild.yaml", "--region=europe-west1")
+    assert ran.returncode == 0, ran.stderr
+    return google.builds[-1]
+
+
+def test_it_is_valid_and_tidy():
+    rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
+    for command in (
+        ["check-jsonschema", "--builtin-schema", "vendor.cloudbuild"],
+        ["yamllint", "--strict", "-d", rules],
+    ):
+        checked = subprocess.run(
+            [BIN / command[0], *command[1:], "cloudbuild.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_gcloud_submits_every_field(submitted, cloudbuild):
+    assert [step["id"] for step in submitted["steps"]] == [step["id"] for step in cloudbuild["steps"]]
+    assert submitted["substitutions"] == cloudbuild["substitutions"]
+    assert submitted["timeout"] == "3600s"
+    # An account of one's own demands this logging, and nested substitutions the other.
+    assert submitted["options"] == {"logging": "CLOUD_LOGGING_ONLY", "dynamicSubstitutions": True}
+    assert submitted["serviceAccount"].startswith("projects/${PROJECT_ID}/serviceAccounts/sensor-stream-build@")
+
+
+def test_the_tag_is_one_that_builds_by_hand_have_too(submitted):
+    assert submitted["substitutions"]["_TAG"] == "${BUILD_ID}"
+
+
+def test_every_substitution_is_declared_and_used():
+    text = re.sub(r"#.*", "", (ROOT / "cloudbuild.yaml").read_text())
+    declared = set(re.findall(r"^  (_\w+):", text, re.MULTILINE))
+    built_in = {"PROJECT_ID", "BUILD_ID", "COMMIT_SHA"}
+    assert set(re.findall(r"\$\{(\w+)\}", text)) - built_in == declared
+
+
+def test_images_are_pushed_before_the_spec_names_one(cloudbuild):
+    steps = [step["id"] for step in cloudbuild["steps"]]
+    assert steps == ["test", "build-pipeline", "build-publisher", "push", "spec", "upload", "smoke"]
+    assert not any("waitFor" in step for step in cloudbuild["steps"])
+    assert "images" not in cloudbuild
+
+
+def test_the_image_is_told_its_own_name(cloudbuild):
+    args = next(step["args"] for step in cloudbuild["steps"] if step["id"] == "build-pipeline")
+    [name] = [arg.removeprefix("--tag=") for arg in args if arg.startswith("--tag=")]
+    assert {f"--build-arg=IMAGE={name}", "--build-arg=VERSION=${_TAG}", "--build-arg=REVISION=${COMMIT_SHA}"} < set(
+        args
+    )
+
+
+def test_a_spec_is_never_replaced(cloudbuild):
+    [upload] = [step["args"] for step in cloudbuild["steps"] if step["id"] == "upload"]
+    assert "--if-generation-match=0" in upload
+
+
+def test_scripts_are_told_all_they_read(cloudbuild):
+    for step in cloudbuild["steps"]:
+        script = step.get("script", "")
+        told = {pair.partition("=")[0] for pair in step.get("env", [])}
+        assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == told, step["id"]
+
+
+class TestSmokeLaunch:
+    @pytest.fixture
+    def smoke(self, run_step, spec, google, tmp_path):
+        def run(parameters: str) -> tuple[subprocess.CompletedProcess, list]:
+            before = len(google.launches)
+            ran = run_step(
+                "smoke",
+                tmp_path,
+                PATH=os.environ["PATH"],
+                PARAMETERS=parameters,
+                SPEC=SPEC,
+                STAGING="gs://b/staging",
+                REGION="europe-west1",
+                WORKER="w@p.iam.gserviceaccount.com",
+            )
+            return ran, google.launches[before:]
+
+        return run
+
+    def test_is_left_out_by_default(self, smoke, cloudbuild):
+        ran, launches = smoke(cloudbuild["substitutions"]["_SMOKE_PARAMETERS"])
+        assert (ran.returncode, launches) == (0, [])
+
+    def test_waits_for_the_job_to_run_and_cancels_it(self, smoke):
+        ran, [launch] = smoke(f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.smoke")
+        assert ran.returncode == 0, ran.stderr
+        assert "JOB_STATE_RUNNING" in ran.stdout
+        assert launch.state == "JOB_STATE_CANCELLED"
+
+    def test_fails_the_build_when_the_job_fails(self, smoke):
+        ran, _ = smoke("output_table=sensor-stream-test:sensors.smoke")
+        assert (ran.returncode, "JOB_STATE_FAILED" in ran.stdout) == (1, True)
+
+    def test_fails_the_build_when_the_launch_is_refused(self, smoke):
+        ran, launches = smoke("output_table=readings")
+        assert (ran.returncode, launches) == (1, [])
+        assert "does not match" in ran.stderr
