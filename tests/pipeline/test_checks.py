@@ -1,0 +1,143 @@
+"""Checks before launch, on the emulators; what these cannot refuse is refused by our own Pub/Sub server, or a stub."""
+
+import uuid
+
+import grpc
+import pytest
+from google.cloud import bigquery, pubsub_v1
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsResponse
+
+from local.pubsub_server import PubsubServer
+from pipeline import checks, options, tables
+from pipeline.checks import CheckError
+
+
+def job(*flags: str) -> options.Job:
+    return options.parse(flags)[0]
+
+
+class Place:
+    """A topic with a subscription."""
+
+    def __init__(self, project: str):
+        name = f"t{uuid.uuid4().hex}"
+        self.topic, self.subscription = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"
+        self.publisher, self.subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
+        self.publisher.create_topic(name=self.topic)
+        self.subscriber.create_subscription(name=self.subscription, topic=self.topic)
+
+    def check(self, *flags: str) -> None:
+        checks.check_pubsub(job(f"--input_subscription={self.subscription}", *flags))
+
+    def refusal(self, *flags: str) -> str:
+        with pytest.raises(CheckError) as caught:
+            self.check(*flags)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+
+@pytest.fixture
+def place(pubsub_emulator, project, monkeypatch) -> Place:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
+    return Place(project)
+
+
+class TestPubSub:
+    def test_what_is_there_passes(self, place):
+        place.check("--timestamp_attribute=timestamp", f"--dead_letter_topic={place.topic}")
+        checks.check_pubsub(job(f"--input_topic={place.topic}"))
+
+    def test_a_missing_subscription_names_the_command_that_creates_it(self, place, project):
+        place.subscription = f"projects/{project}/subscriptions/nothing"
+        assert place.refusal() == (
+            f"projects/{project}/subscriptions/nothing does not exist; create it with: "
+            f"gcloud pubsub subscriptions create nothing --project={project} --topic=TOPIC"
+        )
+
+    @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic"])
+    def test_a_missing_topic_names_the_command_that_creates_it(self, place, project, flag):
+        missing = f"{flag}=projects/{project}/topics/nothing"
+        source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}",)
+        with pytest.raises(CheckError, match=f"gcloud pubsub topics create nothing --project={project}"):
+            checks.check_pubsub(job(missing, *source))
+
+    def test_a_subscription_of_a_deleted_topic(self, place):
+        place.publisher.delete_topic(topic=place.topic)
+        assert "topic that was deleted" in place.refusal()
+
+    def test_a_push_subscription(self, place, project):
+        place.subscription += "-push"
+        push = pubsub_v1.types.PushConfig(push_endpoint="http://127.0.0.1:1/")
+        place.subscriber.create_subscription(
+            request={"name": place.subscription, "topic": place.topic, "push_config": push}
+        )
+        assert '--push-endpoint=""' in place.refusal()
+
+
+class TestPermissions:
+    @pytest.mark.parametrize(
+        ("denied", "role"),
+        [
+            ("pubsub.subscriptions.consume", "roles/pubsub.subscriber"),
+            ("pubsub.topics.attachSubscription", "roles/pubsub.editor"),
+            ("pubsub.topics.publish", "roles/pubsub.publisher"),
+        ],
+    )
+    def test_a_missing_one_names_the_role_that_grants_it(self, place, monkeypatch, denied, role):
+        def test_iam_permissions(self, request, **kwargs):
+            return TestIamPermissionsResponse(permissions=[p for p in request.permissions if p != denied])
+
+        for client in (pubsub_v1.PublisherClient, pubsub_v1.SubscriberClient):
+            monkeypatch.setattr(client, "test_iam_permissions", test_iam_permissions)
+        refusal = place.refusal("--timestamp_attribute=timestamp", f"--dead_letter_topic={place.topic}")
+        assert f"lacks {denied}" in refusal
+        assert f"--role={role}" in refusal
+        assert "--check_before_launch=false" in refusal
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            (grpc.StatusCode.PERMISSION_DENIED, "--role=roles/pubsub.viewer"),
+            (grpc.StatusCode.UNAVAILABLE, "cannot look up"),
+        ],
+    )
+    def test_no_permission_or_no_way_to_look(self, project, monkeypatch, code, message):
+        with PubsubServer() as server:
+            monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.host)
+            place = Place(project)
+            server.refuse("GetSubscription", code, times=1)
+            assert message in place.refusal()
+
+
+class TestLocations:
+    @pytest.fixture
+    def dataset(self, bigquery_emulator, project, monkeypatch) -> str:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
+        name = f"d{uuid.uuid4().hex}"
+        dataset = bigquery.Dataset(f"{project}.{name}")
+        dataset.location = "EU"
+        tables.client(project).create_dataset(dataset)
+        return f"{project}:{name}"
+
+    def check(self, dataset: str, region: str | None) -> None:
+        checks.check_locations(job("--input_topic=projects/p-12345/topics/t-1", f"--output_table={dataset}.t"), region)
+
+    @pytest.mark.parametrize("region", [None, "europe-west1", "europe-north1"])
+    def test_a_dataset_where_the_job_runs_passes(self, dataset, region):
+        self.check(dataset, region)
+
+    @pytest.mark.parametrize("region", ["us-central1", "europe-west2", "europe-west6"])
+    def test_a_dataset_elsewhere_names_the_ways_out(self, dataset, region):
+        with pytest.raises(CheckError, match=f"is in EU, but the job would run in {region}"):
+            self.check(dataset, region)
+
+    @pytest.mark.parametrize(
+        ("location", "region", "covered"),
+        [("US", "us-east4", True), ("US", "europe-west1", False), ("europe-west1", "europe-west1", True)],
+    )
+    def test_other_locations(self, location, region, covered):
+        assert checks._covers(location, region) == covered
+
+    def test_a_missing_dataset_names_the_command_that_creates_it_there(self, dataset, project):
+        with pytest.raises(CheckError, match=f"bq --location=us-east4 mk --dataset {project}:nowhere"):
+            self.check(f"{project}:nowhere", "us-east4")
