@@ -4,10 +4,10 @@ import logging
 import sys
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
 from google.auth.exceptions import GoogleAuthError
 
-from pipeline import graph, options, sinks, tables
+from pipeline import checks, graph, options, sinks, tables
 from pipeline.source import ReadMessages
 
 
@@ -19,16 +19,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         job, beam_options = options.parse(sys.argv[1:] if argv is None else argv)
-        _prepare_tables(job)
-    except (options.UsageError, tables.TableError) as error:
+        on_dataflow = beam_options.view_as(StandardOptions).runner == "DataflowRunner"
+        if job.check_before_launch:
+            _prepare_launch(job, beam_options.view_as(GoogleCloudOptions).region if on_dataflow else None)
+    except (options.UsageError, checks.CheckError, tables.TableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    # The template launcher must return once the job is submitted; a local runner lives in this process.
-    on_dataflow = beam_options.view_as(StandardOptions).runner == "DataflowRunner"
     pipeline = beam.Pipeline(options=beam_options)
     graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job))
     result = pipeline.run()
+    # The template launcher must return once the job is submitted; a local runner lives in this process.
     if not on_dataflow:
         result.wait_until_finish()
     return 0
@@ -50,24 +51,32 @@ def _row_sink(job: options.Job) -> beam.PTransform:
 
 
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
-    to_table = sinks.BigQueryDeadLetters(job.dead_letter_table) if job.dead_letter_table else sinks.PrintDeadLetters()
-    return sinks.AlsoToPubSub(job.dead_letter_topic, to_table) if job.dead_letter_topic else to_table
+    table = job.dead_letter_table
+    return sinks.DeadLetters(
+        sinks.BigQueryDeadLetters(table) if table else sinks.PrintDeadLetters(), job.dead_letter_topic
+    )
+
+
+def _prepare_launch(job: options.Job, region: str | None) -> None:
+    try:
+        checks.check_pubsub(job)
+        checks.check_locations(job, region)
+        _prepare_tables(job)
+    except GoogleAuthError as error:
+        raise checks.CheckError(
+            f"no Google credentials ({error}); run: gcloud auth application-default login"
+        ) from None
 
 
 def _prepare_tables(job: options.Job) -> None:
-    row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
-    cluster_by = tables.DEVICE if job.group_by_device else None
-    try:
-        if job.output_table:
-            tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
-            if job.revise:
-                tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
-        if job.dead_letter_table:
-            tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
-    except GoogleAuthError as error:
-        raise tables.TableError(
-            f"no Google credentials; run: gcloud auth application-default login ({error})"
-        ) from None
+    if job.output_table:
+        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
+        cluster_by = tables.DEVICE if job.group_by_device else None
+        tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
+        if job.revise:
+            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
+    if job.dead_letter_table:
+        tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ class Parameter:
     shown_when: tuple[str, str] | None = None
 
 
-# An id, in an old organisation with its domain before it: example.com:my-project.
-_PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]"
+# An id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that Beam's
+# ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
+_PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
 
 
 def _pubsub_path(kind: str) -> Form:
@@ -303,6 +304,16 @@ PARAMETERS = (
         form=_BOOLEAN,
         default="false",
     ),
+    Parameter(
+        name="check_before_launch",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="Check before launch",
+        help="Check topics, subscription, permissions and tables before the job starts, and create missing tables. "
+        "With false nothing is looked up or created; both tables must be there.",
+        form=_BOOLEAN,
+        default="true",
+    ),
 )
 
 
@@ -327,6 +338,7 @@ class Job:
     on_late: str
     max_future_skew: int
     keep_attributes: bool
+    check_before_launch: bool
 
     @property
     def intervals(self) -> FixedIntervals | SessionIntervals:

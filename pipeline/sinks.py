@@ -56,22 +56,23 @@ class BigQueryDeadLetters(beam.PTransform):
         )
 
 
-class AlsoToPubSub(beam.PTransform):
-    """Publishes dead letters to a topic, and hands them to another sink.
+class DeadLetters(beam.PTransform):
+    """Hands dead letters to a sink and, if a topic is named, publishes them as well.
 
-    The payload is the data; the other columns are attributes, cut to the 1024 bytes that Pub/Sub allows.
+    On the topic the payload is the data; the other columns are attributes, cut to the 1024 bytes that Pub/Sub allows.
     """
 
-    def __init__(self, topic: str, other: beam.PTransform):
+    def __init__(self, sink: beam.PTransform, topic: str | None):
         super().__init__()
+        self._sink = sink
         self._topic = topic
-        self._other = other
 
     def expand(self, letters: beam.PCollection) -> beam.PCollection:
         """Apply both."""
-        messages = letters | "ToMessages" >> beam.Map(_to_message).with_output_types(PubsubMessage)
-        _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
-        return letters | "ToTable" >> self._other
+        if self._topic:
+            messages = letters | "ToMessages" >> beam.Map(_to_message).with_output_types(PubsubMessage)
+            _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
+        return letters | "Store" >> self._sink
 
 
 class PrintRows(beam.PTransform):

@@ -16,10 +16,10 @@ def template_metadata() -> dict[str, Any]:
     """Return what metadata.json must hold."""
     return {
         "name": "Sensor Stream",
-        "description": "Reads sensor readings from Pub/Sub and writes one row of means per interval to BigQuery. In "
-        "at-least-once mode a reading may count twice in its mean, and a row may be written twice.",
+        "description": "Reads sensor readings from Pub/Sub and writes one row of means per interval to BigQuery.",
         "streaming": True,
-        "supportsAtLeastOnce": True,
+        # In that mode a reading may count twice in its mean, and a row may be written twice.
+        "supportsAtLeastOnce": False,
         "supportsExactlyOnce": True,
         "defaultStreamingMode": "EXACTLY_ONCE",
         "parameters": [_field(parameter) for parameter in PARAMETERS],

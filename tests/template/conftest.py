@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from google.cloud import bigquery
 
-from local.emulators import create_dataset
+from local.emulators import bigquery_client, create_subscription, create_topic
 from tests.template.fake_google import ROOT, FakeGoogle, Launch, serving
 
 SPEC = "gs://sensor-stream-test-sensor-stream/templates/t1.json"
@@ -38,11 +39,20 @@ def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[s
 
 @pytest.fixture(scope="session")
 def google(
-    gcloud_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory, bigquery_emulator: str, project: str
+    gcloud_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    pubsub_emulator: str,
+    bigquery_emulator: str,
+    project: str,
 ) -> Iterator[FakeGoogle]:
-    """Google's services, with the template's spec in storage and a dataset `sensors` in BigQuery; gcloud calls them."""
-    create_dataset(bigquery_emulator.removeprefix("http://"), project, "sensors")
-    google = FakeGoogle(tmp_path_factory.mktemp("storage"), bigquery_emulator)
+    """Google's services, with the template's spec in storage, a topic, a subscription, and a dataset in the EU."""
+    create_topic(pubsub_emulator, project, "readings")
+    create_subscription(pubsub_emulator, project, "readings", "readings")
+    dataset = bigquery.Dataset(f"{project}.sensors")
+    dataset.location = "EU"
+    bigquery_client(bigquery_emulator.removeprefix("http://"), project).create_dataset(dataset, exists_ok=True)
+    emulators = {"PUBSUB_EMULATOR_HOST": pubsub_emulator, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
+    google = FakeGoogle(tmp_path_factory.mktemp("storage"), emulators)
     google.path(SPEC).parent.mkdir(parents=True)
     with serving(google) as address:
         for service in ("DATAFLOW", "CLOUDBUILD"):
@@ -105,12 +115,12 @@ def spec(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def launch(gcloud: Gcloud, google: FakeGoogle, spec: str) -> Callable[..., Launch | str]:
-    """Returns launch(parameters) -> the launch, or what gcloud says when the service refuses it."""
+    """Returns launch(parameters, region) -> the launch, or what gcloud says when the service refuses it."""
 
-    def run(parameters: str) -> Launch | str:
+    def run(parameters: str, region: str = "europe-west1") -> Launch | str:
         before = len(google.launches)
         ran = gcloud(
-            *("dataflow", "flex-template", "run", "sensors", "--region=europe-west1"),
+            *("dataflow", "flex-template", "run", "sensors", f"--region={region}"),
             f"--template-file-gcs-location={spec}",
             "--service-account-email=sensor-stream-worker@sensor-stream-test.iam.gserviceaccount.com",
             f"--parameters={parameters}",

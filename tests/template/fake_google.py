@@ -81,10 +81,13 @@ class Launch:
 
 @dataclass
 class FakeGoogle:
-    """Google's services. `storage`/BUCKET/OBJECT stands for gs://BUCKET/OBJECT; `bigquery` is the emulator."""
+    """Google's services.
+
+    `storage`/BUCKET/OBJECT stands for gs://BUCKET/OBJECT; `emulators` is the environment that points to the emulators.
+    """
 
     storage: Path
-    bigquery: str
+    emulators: dict[str, str]
     launches: list[Launch] = field(default_factory=list)
     builds: list[dict[str, Any]] = field(default_factory=list)
 
@@ -141,7 +144,7 @@ class FakeGoogle:
         run = subprocess.run(
             [sys.executable, entry_point.name, *flags, *offline],
             cwd=directory,
-            env={**os.environ, "SENSOR_STREAM_IMAGE": IMAGE, "BIGQUERY_EMULATOR_HOST": self.bigquery},
+            env={**os.environ, "SENSOR_STREAM_IMAGE": IMAGE, **self.emulators},
             capture_output=True,
             text=True,
             check=False,

@@ -141,6 +141,34 @@ class TestMistakesThatOnlyThePipelineSees:
         assert (launched.exit_code, launched.stderr) == (2, expected)
 
 
+class TestMistakesThatTheChecksFind:
+    @pytest.mark.parametrize(
+        ("parameters", "region", "expected"),
+        [
+            (f"{INPUT}x,{TABLE}", "europe-west1", "gcloud pubsub topics create readingsx --project=sensor-stream-test"),
+            (
+                f"{INPUT},{TABLE}",
+                "us-central1",
+                "sensor-stream-test:sensors is in EU, but the job would run in us-central1",
+            ),
+            (
+                f"{INPUT},output_table=sensor-stream-test:sensor.readings",
+                "europe-west1",
+                "bq --location=europe-west1 mk",
+            ),
+        ],
+    )
+    def test_the_launcher_ends_with_one_line_that_names_the_fix(self, launch, parameters, region, expected):
+        launched = launch(parameters, region)
+        assert launched.exit_code == 2
+        assert expected in launched.stderr
+        assert launched.stderr.count("\n") == 1
+
+    def test_they_can_be_switched_off(self, launch):
+        launched = launch(f"{INPUT}x,output_table=sensor-stream-test:sensor.readings,check_before_launch=false")
+        assert launched.exit_code == 0, launched.stderr
+
+
 class TestGoodForms:
     def test_commas_with_another_delimiter_a_table_with_dots_and_blanks(self, launch):
         launched = launch(f"^~^{INPUT}~output_table=sensor-stream-test.sensors.dots~sensors=Temp,AtmP~interval=")

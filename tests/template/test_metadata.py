@@ -37,6 +37,7 @@ GOOD = {
     "allowed_lateness": ["0m", "1h", "24h"],
     "on_late": ["dead_letter", "revise"],
     "keep_attributes": ["true", "false"],
+    "check_before_launch": ["true", "false"],
 }
 
 DURATIONS = ["'15s'", '"15s"', "15", "15 s", "15S", "1.5m", "-5s", "015s", "1h30m", "15sec", "s", " 15s", "15s "]
@@ -75,6 +76,7 @@ BAD = {
     "allowed_lateness": DURATIONS,
     "on_late": ["drop", "dead-letter", "dead_letters"],
     "keep_attributes": BOOLEANS,
+    "check_before_launch": BOOLEANS,
 }
 
 
@@ -96,7 +98,7 @@ class TestTheFile:
 
     def test_says_how_the_template_streams(self):
         made = template_metadata()
-        assert (made["streaming"], made["supportsExactlyOnce"], made["supportsAtLeastOnce"]) == (True, True, True)
+        assert (made["streaming"], made["supportsExactlyOnce"], made["supportsAtLeastOnce"]) == (True, True, False)
         assert made["defaultStreamingMode"] == "EXACTLY_ONCE"
 
 
