@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: help demo soak test lint metadata lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
 	@$(BIN)/python -m local demo
@@ -16,6 +16,10 @@ soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then acc
 
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
 	@$(BIN)/python -m pytest
+
+.PHONY: image-test
+image-test: $(READY)  ## build both images from their Dockerfiles and try every role of theirs (needs root and buildah)
+	@$(BIN)/python -m tests.images
 
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .

@@ -12,10 +12,10 @@ from pipeline.source import ReadMessages
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check the parameters and tables, then start the job; wait for it only when it runs on this machine.
+    """Check the parameters and what they name, then start the job; wait for it only when it runs on this machine.
 
     Returns:
-      The exit code: 0, or 2 with one line on stderr when a parameter or table is wrong.
+      The exit code: 0, or 2 with one line on stderr when a parameter, or something it names, is wrong.
     """
     try:
         job, beam_options = options.parse(sys.argv[1:] if argv is None else argv)

@@ -59,8 +59,11 @@ class BigQueryDeadLetters(beam.PTransform):
 class DeadLetters(beam.PTransform):
     """Hands dead letters to a sink and, if a topic is named, publishes them as well.
 
-    On the topic the payload is the data; the other columns are attributes, cut to the 1024 bytes that Pub/Sub allows.
+    On the topic the payload is the data; the other columns are attributes, followed by the message's own, within what
+    Pub/Sub allows. A payload of more than MAX_PUBLISHED bytes leaves no room for them, and goes to the sink alone.
     """
+
+    MAX_PUBLISHED = 9_000_000
 
     def __init__(self, sink: beam.PTransform, topic: str | None):
         super().__init__()
@@ -70,7 +73,7 @@ class DeadLetters(beam.PTransform):
     def expand(self, letters: beam.PCollection) -> beam.PCollection:
         """Apply both."""
         if self._topic:
-            messages = letters | "ToMessages" >> beam.Map(_to_message).with_output_types(PubsubMessage)
+            messages = letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
         return letters | "Store" >> self._sink
 
@@ -200,11 +203,21 @@ def _insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
 
 
-def _to_message(letter: dict[str, Any]) -> PubsubMessage:
-    columns = {key: value for key, value in letter.items() if key != "payload" and isinstance(value, str)}
-    columns.update((entry["key"], entry["value"]) for entry in letter["attributes"] if entry["key"] not in columns)
-    attributes = {key: value.encode()[:1024].decode(errors="ignore") for key, value in columns.items()}
-    return PubsubMessage(base64.b64decode(letter["payload"]), attributes)
+def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
+    """Return the letter as a Pub/Sub message, or nothing if its payload is too large for one."""
+    payload = base64.b64decode(letter["payload"])
+    if len(payload) > DeadLetters.MAX_PUBLISHED:
+        return []
+    attributes = {key: value for key, value in letter.items() if key != "payload" and isinstance(value, str)}
+    for own in letter["attributes"]:
+        # Keys that begin so are Pub/Sub's: https://cloud.google.com/pubsub/quotas#resource_limits
+        if len(attributes) < 100 and own["key"] not in attributes and not own["key"].lower().startswith("goog"):
+            attributes[own["key"]] = own["value"]
+    return [
+        PubsubMessage(
+            payload, {key: value.encode()[:1024].decode(errors="ignore") for key, value in attributes.items()}
+        )
+    ]
 
 
 def _log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:

@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from pipeline.dead_letters import PIPELINE_VERSION
 from pipeline.options import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,10 @@ def test_every_make_target_it_names_exists():
 def test_every_module_of_the_pipeline_is_in_the_map():
     for module in (ROOT / "pipeline").glob("[a-z]*.py"):
         assert f" {module.name} " in README, module.name
+
+
+def test_dead_letters_carry_the_version_of_the_package():
+    assert f'version="{PIPELINE_VERSION}"' in (ROOT / "setup.py").read_text()
 
 
 def test_every_metric_is_in_the_table():

@@ -11,6 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import sinks
+from pipeline.dead_letters import dead_letter
 from pipeline.tables import TableId
 from tests.pipeline.conftest import Stream, message, run_through
 from tests.pipeline.fake_bigquery import fake_bigquery
@@ -125,6 +126,20 @@ class TestBigQueryDeadLetters:
         message_of_10_mb = bytes(range(256)) * 39_062
         run_to_bigquery(Stream().add(message_of_10_mb))
         check_parts(bigquery_fake.rows("readings_dead_letters"), "NotJson", message_of_10_mb)
+
+
+class TestDeadLetterMessages:
+    def test_keep_within_the_limits_of_pubsub(self):
+        own = {f"a{n:03}": "v" for n in range(98)} | {"stage": "mine", "googclient": "x", "long": "é" * 1000}
+        letter = dead_letter("decode", "NotJson", "m" * 2000, b"bad", attributes=own)
+        (message,) = sinks.to_messages(letter)
+        message._to_proto_str(for_publish=True)  # Beam's own check of sizes and counts
+        assert (message.data, message.attributes["stage"], len(message.attributes)) == (b"bad", "decode", 100)
+        assert len(message.attributes["message"]) == 1024
+        assert "googclient" not in message.attributes
+
+    def test_are_not_made_of_what_is_too_large_for_one(self):
+        assert sinks.to_messages(dead_letter("decode", "NotJson", "m", b"x" * 9_000_001)) == []
 
 
 def check_parts(letters: list[dict], error: str, payload: bytes) -> None:

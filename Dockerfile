@@ -1,0 +1,39 @@
+# The template's one image. Dataflow starts it twice: with the template launcher, to make the job, and with Beam's boot
+# on every worker. Both find the same packages, and neither installs any.
+ARG LAUNCHER_TAG=flex_templates_base_image_release_20260720_RC00
+FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:${LAUNCHER_TAG} AS launcher
+
+FROM apache/beam_python3.11_sdk:2.77.0
+
+COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/
+
+COPY requirements.txt /src/
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /src/requirements.txt
+
+# The image's own full name, which Dataflow does not tell the launcher.
+ARG IMAGE
+WORKDIR /template
+COPY setup.py pyproject.toml /src/
+COPY pipeline /src/pipeline
+RUN : "${IMAGE:?name the image it will be: docker build --build-arg IMAGE=NAME -t NAME .}" \
+    && pip install --no-cache-dir --no-deps --no-build-isolation /src \
+    && pip check \
+    && cp /src/pipeline/main.py . \
+    && rm -r /src
+
+# Neither FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE nor FLEX_TEMPLATE_PYTHON_SETUP_FILE: they make Beam download and stage
+# packages at every launch, for workers to install again.
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py \
+    RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
+    SENSOR_STREAM_IMAGE=${IMAGE}
+
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="sensor-stream" \
+    org.opencontainers.image.description="Live sensor readings in Pub/Sub to one tidy row per interval in BigQuery" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+
+# The user stays root, as in the base: what Dataflow mounts for workers to write to belongs to root.
+ENTRYPOINT ["/opt/apache/beam/boot"]
