@@ -7,7 +7,7 @@ Access. They look, and create nothing.
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from google.api_core.exceptions import GoogleAPIError, MethodNotImplemented, NotFound, PermissionDenied
+from google.api_core.exceptions import Forbidden, GoogleAPIError, MethodNotImplemented, NotFound, PermissionDenied
 from google.cloud import bigquery, pubsub_v1
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from requests.exceptions import RequestException
@@ -83,6 +83,11 @@ def check_locations(job: Job, region: str | None) -> None:
             flag = f"--location={region} " if region else ""
             raise CheckError(
                 f"dataset {dataset} does not exist; create it with: bq {flag}mk --dataset {dataset}"
+            ) from None
+        except Forbidden as error:
+            advice = tables.grant(table_id)
+            raise CheckError(
+                f"no permission to look up dataset {dataset} ({error.message}); {advice}, {_SKIP}"
             ) from None
         except (GoogleAPIError, RequestException) as error:
             raise CheckError(f"cannot look up dataset {dataset} ({_one_line(error)}); mend that, {_SKIP}") from None

@@ -3,8 +3,9 @@
 import os
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
-from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
+from google.api_core.exceptions import Conflict, Forbidden, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from requests.exceptions import RequestException
@@ -118,6 +119,12 @@ def prepare(
         except NotFound:
             bq.get_dataset(bigquery.DatasetReference(table_id.project, table_id.dataset), retry=retry)
             existing = bq.create_table(wanted, exists_ok=True, retry=retry)
+        if not _may_insert(bq, reference, retry):
+            raise TableError(f"the job may not insert into table {table_id}; {grant(table_id)}")
+    except Forbidden as error:
+        raise TableError(
+            f"no permission to look up or create table {table_id} ({error.message}); {grant(table_id)}"
+        ) from None
     except NotFound:
         raise TableError(
             f"dataset {table_id.project}:{table_id.dataset} does not exist; create it with: "
@@ -126,6 +133,22 @@ def prepare(
     except (GoogleAPIError, RequestException) as error:
         raise TableError(f"cannot look up or create table {table_id}: {error}") from None
     _check(table_id, columns, partition_by, existing)
+
+
+def grant(table_id: TableId) -> str:
+    """Return the advice that lets the job use the tables of a dataset."""
+    return (
+        "grant it with: bq query --use_legacy_sql=false "
+        f'"GRANT \\`roles/bigquery.dataEditor\\` ON SCHEMA \\`{table_id.project}.{table_id.dataset}\\` '
+        "TO 'serviceAccount:THE_JOBS_SERVICE_ACCOUNT'\""
+    )
+
+
+def _may_insert(bq: bigquery.Client, table: bigquery.TableReference, retry: Any) -> bool:
+    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        return True  # it knows no permissions
+    needed = "bigquery.tables.updateData"
+    return needed in bq.test_iam_permissions(table, [needed], retry=retry).get("permissions", [])
 
 
 def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: bool) -> None:

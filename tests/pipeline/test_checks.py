@@ -4,6 +4,8 @@ import uuid
 
 import grpc
 import pytest
+from google.api_core.exceptions import Forbidden, NotFound
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, pubsub_v1
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsResponse
 
@@ -141,3 +143,47 @@ class TestLocations:
     def test_a_missing_dataset_names_the_command_that_creates_it_there(self, dataset, project):
         with pytest.raises(CheckError, match=f"bq --location=us-east4 mk --dataset {project}:nowhere"):
             self.check(f"{project}:nowhere", "us-east4")
+
+
+class TestBigQueryPermissions:
+    GRANT = r"GRANT \`roles/bigquery.dataEditor\` ON SCHEMA \`p-12345.d\` TO"
+    COLUMNS = tables.row_columns(("Temp",), by_device=False, revise=False)
+
+    @pytest.mark.parametrize("call", ["get_table", "create_table"])
+    def test_none_to_look_or_create_names_the_grant(self, monkeypatch, call):
+        def denied(*args, **kwargs):
+            raise Forbidden("Access Denied: bigquery.tables.get")
+
+        monkeypatch.setattr(tables, "client", lambda project: bigquery.Client(project, AnonymousCredentials()))
+        for name, answer in [("get_table", missing), ("get_dataset", None), (call, denied)]:
+            monkeypatch.setattr(bigquery.Client, name, answer or (lambda *args, **kwargs: None))
+        with pytest.raises(tables.TableError) as caught:
+            tables.prepare(tables.TableId("p-12345", "d", "t"), self.COLUMNS, "Timestamp", None)
+        assert self.GRANT in str(caught.value)
+        assert "Access Denied" in str(caught.value)
+
+    @pytest.mark.parametrize("granted", [[], ["bigquery.tables.updateData"]])
+    def test_that_to_insert_is_asked_for(self, monkeypatch, granted):
+        monkeypatch.setattr(tables, "client", lambda project: bigquery.Client(project, AnonymousCredentials()))
+        table = bigquery.Table("p-12345.d.t", self.COLUMNS)
+        monkeypatch.setattr(bigquery.Client, "get_table", lambda *args, **kwargs: table)
+        monkeypatch.setattr(bigquery.Client, "test_iam_permissions", lambda *args, **kwargs: {"permissions": granted})
+        if granted:
+            tables.prepare(tables.TableId("p-12345", "d", "t"), self.COLUMNS, "Timestamp", None)
+        else:
+            with pytest.raises(tables.TableError, match=r"may not insert into table p-12345:d\.t; grant it with"):
+                tables.prepare(tables.TableId("p-12345", "d", "t"), self.COLUMNS, "Timestamp", None)
+
+    def test_none_to_look_up_the_dataset_names_the_grant(self, monkeypatch):
+        def denied(*args, **kwargs):
+            raise Forbidden("Access Denied: bigquery.datasets.get")
+
+        monkeypatch.setattr(tables, "client", lambda project: bigquery.Client(project, AnonymousCredentials()))
+        monkeypatch.setattr(bigquery.Client, "get_dataset", denied)
+        with pytest.raises(CheckError) as caught:
+            checks.check_locations(job("--input_topic=projects/p-12345/topics/t-1", "--output_table=p-12345:d.t"), None)
+        assert self.GRANT in str(caught.value)
+
+
+def missing(*args, **kwargs):
+    raise NotFound("Not found: Table p-12345:d.t")
