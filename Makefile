@@ -21,6 +21,10 @@ test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulator
 image-test: $(READY)  ## build both images from their Dockerfiles and try every role of theirs (needs root and buildah)
 	@$(BIN)/python -m tests.images
 
+.PHONY: bench
+bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 6 minutes (BENCH_QUICK=1: 20 s)
+	@$(BIN)/python -m benchmarks
+
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
