@@ -22,7 +22,7 @@ image-test: $(READY)  ## build both images from their Dockerfiles and try every 
 	@$(BIN)/python -m tests.images
 
 .PHONY: bench
-bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 6 minutes (BENCH_QUICK=1: 20 s)
+bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 4 minutes (BENCH_QUICK=1: half a one)
 	@$(BIN)/python -m benchmarks
 
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)

@@ -1,0 +1,49 @@
+"""Run with `make bench`. BENCH_QUICK=1 takes half a minute: enough to see that it works, not to believe the numbers."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.load import Load
+from benchmarks.measure import measure
+from benchmarks.report import as_json, chart, goals, table
+
+_LOADS = (
+    Load(bundle=10),
+    Load(bundle=100),
+    Load(),
+    Load(bundle=10_000),
+    Load(packed=10),
+    Load(packed=100),
+    Load(devices=10),
+    Load(devices=1000),
+    Load(size=1000),
+)
+_OUT = Path("build/bench")
+
+
+def main() -> None:
+    """Measure every load, print, and write build/bench/bench.json and bench.png."""
+    quick = os.environ.get("BENCH_QUICK") == "1"
+    rounds, seconds = (1, 0.1) if quick else (7, 0.4)
+    logging.disable(logging.WARNING)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    console = Console(width=None if os.isatty(1) else 200)
+    measured = []
+    for load in _LOADS:
+        console.print(f"[dim]{load}", highlight=False)
+        measured.append(measure(load, rounds, seconds))
+    console.print(table(measured))
+    for goal in goals(measured):
+        console.print(str(goal), highlight=False)
+    _OUT.mkdir(parents=True, exist_ok=True)
+    (_OUT / "bench.json").write_text(json.dumps(as_json(measured, rounds, seconds), indent=1) + "\n")
+    chart(measured, _OUT / "bench.png")
+    console.print(f"Written: {_OUT}/bench.json, {_OUT}/bench.png", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
