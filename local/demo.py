@@ -4,8 +4,6 @@ The check hears the same topic through a subscription of its own, recomputes eve
 (local.reconcile). DEMO_SECONDS, 60 by default, is how long readings are published.
 """
 
-import math
-import os
 import re
 import statistics
 import sys
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +23,7 @@ from local import chart, emulators
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Account, Row, read, reconcile
+from local.run_length import run_length
 from local.screen import Progress, screen
 
 PROJECT = "sensor-stream-demo"
@@ -70,7 +69,7 @@ def main(argv: list[str]) -> int:
     """Run the demo; returns 0 if every row is right, 1 if not. LocalStackError if something cannot run."""
     if argv:
         raise LocalStackError("the demo takes no flags; DEMO_SECONDS=30 python -m local demo runs a shorter one")
-    seconds = _seconds(os.environ.get("DEMO_SECONDS") or "60")
+    seconds = run_length("DEMO_SECONDS", default=60, least=1)
     FOLDER.mkdir(exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
     progress = Progress(SENSORS, seconds)
@@ -96,16 +95,6 @@ def main(argv: list[str]) -> int:
         return 1
     console.print(f"Checked: all {len(progress.rows)} rows are there once and right.", style="green")
     return 0
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 1 <= seconds <= 86400:
-        raise LocalStackError(f"DEMO_SECONDS={text} must be a number of seconds from 1 to 86400")
-    return seconds
 
 
 @contextmanager
@@ -139,20 +128,12 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
     client = emulators.bigquery_client(stage.bigquery.host, PROJECT)
     with running("The pipeline", command, FOLDER / "pipeline.log", stage.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
-        wait_for(child, lambda: _exists(client, _dead_letters(stage)), PIPELINE_START)
+        wait_for(child, lambda: emulators.table_exists(client, _dead_letters(stage)), PIPELINE_START)
         yield child
 
 
 def _dead_letters(stage: Stage) -> str:
     return f"{stage.table}_dead_letters"
-
-
-def _exists(client: bigquery.Client, table: str) -> bool:
-    try:
-        client.get_table(table)
-    except NotFound:
-        return False
-    return True
 
 
 @contextmanager

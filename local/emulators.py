@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb_extensions
 import grpc  # type: ignore[import-untyped]
-from google.api_core.exceptions import AlreadyExists
+from google.api_core.exceptions import AlreadyExists, NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, PullRequest, PullResponse, SubscriberClient
@@ -220,6 +220,15 @@ def create_dataset(host: str, project: str, dataset: str) -> str:
     name = f"{project}.{dataset}"
     bigquery_client(host, project).create_dataset(name, exists_ok=True)
     return name
+
+
+def table_exists(client: bigquery.Client, table: str) -> bool:
+    """Whether BigQuery has the table P.D.T."""
+    try:
+        client.get_table(table)
+    except NotFound:
+        return False
+    return True
 
 
 def _answers(host: str, path: str) -> bool:

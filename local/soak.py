@@ -5,7 +5,6 @@ stays away for OUTAGE seconds, and comes back with the tables it had. In the end
 balance (local.balance).
 """
 
-import math
 import os
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +24,7 @@ from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Row
+from local.run_length import run_length
 
 PROJECT = "sensor-stream-soak"
 TABLE = f"{PROJECT}.soak.readings"
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
     """Run the soak; returns 0 if all balances, 1 if not. LocalStackError if something cannot run."""
     if argv:
         raise LocalStackError("the soak takes no flags; SOAK_SECONDS=60 python -m local soak runs a shorter one")
-    seconds = _seconds(os.environ.get("SOAK_SECONDS") or "300")
+    seconds = run_length("SOAK_SECONDS", default=300, least=10)
     FOLDER.mkdir(parents=True, exist_ok=True)
     manifest = FOLDER / "manifest.jsonl"
     manifest.unlink(missing_ok=True)
@@ -85,16 +84,6 @@ def main(argv: list[str]) -> int:
         return 1
     console.print("Everything balances.", style="green")
     return 0
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 10 <= seconds <= 86400:
-        raise LocalStackError(f"SOAK_SECONDS={text} must be a number of seconds from 10 to 86400")
-    return seconds
 
 
 @contextmanager
@@ -132,16 +121,8 @@ def _pipeline(world: World) -> Iterator[Child]:
     command += [f"--interval={INTERVAL.seconds}s", "--grace_period=5s"]
     with running("The pipeline", command, FOLDER / "pipeline.log", world.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
-        wait_for(child, lambda: _exists(world.client, DEAD_LETTERS), PIPELINE_START)
+        wait_for(child, lambda: emulators.table_exists(world.client, DEAD_LETTERS), PIPELINE_START)
         yield child
-
-
-def _exists(client: bigquery.Client, table: str) -> bool:
-    try:
-        client.get_table(table)
-    except NotFound:
-        return False
-    return True
 
 
 @contextmanager

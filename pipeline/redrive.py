@@ -116,7 +116,7 @@ def to_topic(topic: str, id_attribute: str | None) -> Target:
 
 def to_table(bq: bigquery.Client, table_id: tables.TableId) -> Target:
     """Return the target of rows; raises NotFound and whatever else BigQuery answers."""
-    table = bq.get_table(_reference(table_id), retry=_IMPATIENT)
+    table = bq.get_table(table_id.reference, retry=_IMPATIENT)
 
     def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
         rows, ids = [json.loads(letter.payload) for letter in letters], [letter.id for letter in letters]
@@ -208,7 +208,7 @@ class Ledger:
     def _with_selected(self) -> str:
         """Begin a query with `selected`: a row per letter, also where a retried insert had stored the letter twice."""
         try:
-            self._bq.get_table(_reference(self._records), retry=_IMPATIENT)
+            self._bq.get_table(self._records.reference, retry=_IMPATIENT)
             records = self._records.sql
         except NotFound:
             records = _NO_RECORDS
@@ -395,10 +395,6 @@ def _time(text: str) -> datetime:
 
 def _ids(letters: Iterable[Letter]) -> bigquery.ArrayQueryParameter:
     return bigquery.ArrayQueryParameter("ids", "STRING", [letter.id for letter in letters])
-
-
-def _reference(table_id: tables.TableId) -> bigquery.TableReference:
-    return bigquery.DatasetReference(table_id.project, table_id.dataset).table(table_id.table)
 
 
 def _one_line(error: BaseException) -> str:

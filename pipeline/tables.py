@@ -76,6 +76,11 @@ class TableId:
         """The name as SQL writes it, quoted."""
         return f"`{self.project}.{self.dataset}.{self.table}`"
 
+    @property
+    def reference(self) -> bigquery.TableReference:
+        """The name as BigQuery's client takes it."""
+        return bigquery.DatasetReference(self.project, self.dataset).table(self.table)
+
 
 def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tuple[bigquery.SchemaField, ...]:
     """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and what grouping and revising add."""
@@ -107,7 +112,7 @@ def prepare(
     Raises:
       TableError: its dataset is missing, its columns do not fit, or BigQuery refuses or cannot be reached.
     """
-    reference = _reference(table_id)
+    reference = table_id.reference
     wanted = bigquery.Table(reference, schema=columns)
     wanted.time_partitioning = bigquery.TimePartitioning(field=partition_by)
     wanted.clustering_fields = [cluster_by] if cluster_by else None
@@ -164,7 +169,7 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
         f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table_id.sql}) "
         f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in sensors)}) IS NOT NULL"
     )
-    view = bigquery.Table(_reference(view_id))
+    view = bigquery.Table(view_id.reference)
     view.view_query = query
     bq = client(table_id.project)
     retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
@@ -175,10 +180,6 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
             bq.update_table(view, ["view_query"], retry=retry)
     except (GoogleAPIError, RequestException) as error:
         raise TableError(f"cannot create view {view_id}: {error}") from None
-
-
-def _reference(table_id: TableId) -> bigquery.TableReference:
-    return bigquery.DatasetReference(table_id.project, table_id.dataset).table(table_id.table)
 
 
 def _check(
