@@ -1,10 +1,10 @@
 """The one envelope for whatever cannot become part of a row, from every stage."""
 
 import base64
+import secrets
 import time
-import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +16,8 @@ METRICS = "sensor_stream"
 
 # Tag of the dead letters among the outputs of a step.
 DEAD_LETTERS = "dead_letters"
+
+_EPOCH = datetime(1970, 1, 1)
 
 
 def dead_letter(
@@ -41,7 +43,7 @@ def dead_letter(
       message_id: Pub/Sub's id; only kept with `keep_attributes`.
     """
     return {
-        "dead_letter_id": uuid.uuid4().hex,
+        "dead_letter_id": secrets.token_hex(16),
         "part": 1,
         "parts": 1,
         "event_time": event_time,
@@ -67,8 +69,7 @@ def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:
 
 def rfc3339(micros: int) -> str:
     """Return microseconds since the epoch as BigQuery reads a TIMESTAMP, e.g. 2026-11-22T13:00:00.000000Z."""
-    seconds, fraction = divmod(micros, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}Z"
+    return f"{(_EPOCH + timedelta(microseconds=micros)).isoformat(timespec='microseconds')}Z"
 
 
 def to_dead_letters(letter: dict[str, Any]) -> beam.pvalue.TaggedOutput:

@@ -13,7 +13,7 @@ emitted once, `grace` after its end, without timers of our own:
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import apache_beam as beam
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark
@@ -21,9 +21,13 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalW
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
-from pipeline.sums import SECOND, CombineSums, Interval, Sums
+from pipeline.readings import Reading
+from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums, add_values
 
 AGED, EXPIRED = "aged", "expired"
+
+# By device.
+SumsOf = dict[str, Sums]
 
 # Seconds by which the clock of a worker may be behind the watermark.
 _CLOCK_SLACK = 60
@@ -45,9 +49,12 @@ class FixedIntervals:
     allowed_lateness: int
     revise: bool
 
-    def new_buckets(self) -> "FixedBuckets":
+    # Of what a bundle's buckets hold in the end.
+    folded_type: ClassVar[Any] = tuple[int, Any]
+
+    def new_buckets(self, by_device: bool) -> "FixedBuckets":
         """Return empty buckets for one bundle."""
-        return FixedBuckets(self.interval * SECOND)
+        return FixedBuckets(self.interval * SECOND, by_device)
 
     def emit(self, clock: Callable[[], float] = time.time) -> beam.PTransform:
         """Return the transform from drained buckets to `Interval`s; `clock` gives seconds since the epoch."""
@@ -57,26 +64,36 @@ class FixedIntervals:
 class FixedBuckets:
     """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
 
-    def __init__(self, interval: int):
+    def __init__(self, interval: int, by_device: bool):
         self._interval = interval
-        self._sums: dict[tuple[int, str], Sums] = {}
+        self._by_device = by_device
+        self._count = 0
+        self._sums: dict[int, SumsOf] = {}
 
-    def __len__(self) -> int:
-        return len(self._sums)
+    def add(self, readings: Iterator[Reading]) -> bool:
+        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        start = end = 0
+        sums_of: SumsOf = {}
+        for event_time, device, values in readings:
+            if not start <= event_time < end:
+                start = event_time - event_time % self._interval
+                end = start + self._interval
+                sums_of = self._sums.setdefault(start, {})
+            key = device if self._by_device else ""
+            sums = sums_of.get(key)
+            if sums is None:
+                sums = sums_of[key] = {}
+                self._count += 1
+            add_values(sums, values)
+            if self._count == MAX_BUCKETS:
+                return True
+        return False
 
-    def sums_at(self, event_time: int, device: str) -> Sums:
-        """Return the sums, to be added to, of the interval that `event_time` falls in."""
-        key = (event_time // self._interval, device)
-        sums = self._sums.get(key)
-        if sums is None:
-            sums = self._sums[key] = {}
-        return sums
-
-    def drain(self) -> Iterator[tuple[int, tuple[str, tuple[int, Sums]]]]:
-        """Yield (a time no reading precedes, (device, (the interval's start, Sums)))."""
-        for (index, device), sums in self._sums.items():
-            start = index * self._interval
-            yield start, (device, (start, sums))
+    def drain(self) -> Iterator[tuple[int, tuple[int, SumsOf]]]:
+        """Yield (a time no reading precedes, (the interval's start, Sums by device)), and begin anew."""
+        drained, self._sums, self._count = self._sums, {}, 0
+        for start, sums_of in drained.items():
+            yield start, (start, sums_of)
 
 
 class EmitFixedIntervals(beam.PTransform):
@@ -153,7 +170,7 @@ class _InWindows(beam.ParDo):
 
 
 def _par_do(fn: beam.DoFn) -> beam.ParDo:
-    return beam.ParDo(fn).with_output_types(tuple[str, Any])
+    return beam.ParDo(fn).with_output_types(tuple[int, Any])
 
 
 class _SplitByAge(beam.DoFn):
@@ -164,34 +181,52 @@ class _SplitByAge(beam.DoFn):
     def start_bundle(self) -> None:
         self._aged_before = (self._clock() - self._lifetime) * SECOND
 
-    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[Any]:
-        start = element[1][0]
+    def process(self, element: tuple[int, SumsOf]) -> tuple[Any]:
+        start, _ = element
         return (element if start >= self._aged_before else beam.pvalue.TaggedOutput(AGED, element),)
 
 
 class _AssignWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
-        self._grace = intervals.grace * SECOND
-        self._length = intervals.interval * SECOND
+        self._windows = _Windows(intervals.grace, intervals.interval)
 
-    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[WindowedValue]:
-        device, (start, sums) = element
-        return (_windowed((device, sums), start + self._grace, self._length),)
+    def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
+        start, sums_of = element
+        timestamp, windows = self._windows[start]
+        return [WindowedValue(one, timestamp, windows) for one in sums_of.items()]
 
 
 class _AssignExpiryWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
-        self._grace = intervals.grace * SECOND
-        self._length = (intervals.interval + intervals.allowed_lateness) * SECOND
+        self._windows = _Windows(intervals.grace, intervals.interval + intervals.allowed_lateness)
 
-    def process(self, element: tuple[str, tuple[int, Sums]]) -> tuple[WindowedValue]:
-        return (_windowed(element, element[1][0] + self._grace, self._length),)
+    def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
+        start, sums_of = element
+        timestamp, windows = self._windows[start]
+        return [WindowedValue((device, (start, sums)), timestamp, windows) for device, sums in sums_of.items()]
 
 
-def _windowed(value: Any, start: int, length: int) -> WindowedValue:
-    window = IntervalWindow(Timestamp(micros=start), Timestamp(micros=start + length))
-    # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.
-    return WindowedValue(value, window.max_timestamp(), (window,))
+class _Windows(dict[int, tuple[Timestamp, tuple[IntervalWindow]]]):
+    """By an interval's start in microseconds: the timestamp for its sums, and the window.
+
+    Made once per interval, because making them takes longer than adding up a reading; few are kept.
+    """
+
+    FULL = 1_000
+
+    def __init__(self, grace: int, length: int):
+        super().__init__()
+        self._grace = grace * SECOND
+        self._length = length * SECOND
+
+    def __missing__(self, start: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+        begin = start + self._grace
+        window = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + self._length))
+        if len(self) >= self.FULL:
+            self.clear()
+        # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.
+        self[start] = window.max_timestamp(), (window,)
+        return self[start]
 
 
 class _Judge(beam.DoFn):
@@ -208,7 +243,7 @@ class _Judge(beam.DoFn):
                     EXPIRED, Interval(start, start + self._length, device, sums, late="Expired")
                 )
             else:
-                yield device, (start, sums)
+                yield start, {device: sums}
 
 
 class _Emit(beam.DoFn):

@@ -1,6 +1,7 @@
 """From messages to sums per window and device, inside each bundle."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -9,11 +10,11 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, to_dead_letters
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter
 from pipeline.fixed_windows import FixedIntervals
-from pipeline.readings import Decoder, Reading, Refusal
+from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
-from pipeline.sums import add_values
+from pipeline.sums import SECOND
 
 
 class FoldReadings(beam.PTransform):
@@ -38,17 +39,19 @@ class FoldReadings(beam.PTransform):
         by_device: bool,
     ):
         super().__init__()
+        self._folded_type = intervals.folded_type
         self._fold = _Fold(sensors, max_future_skew, intervals, by_device)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
-        fold = beam.ParDo(self._fold).with_output_types(tuple[str, Any], **{DEAD_LETTERS: Any})
+        fold = beam.ParDo(self._fold).with_output_types(self._folded_type, **{DEAD_LETTERS: Any})
         return messages | "Fold" >> fold.with_outputs(DEAD_LETTERS, main="sums")
 
 
 class _Fold(beam.DoFn):
-    # Bounds the memory of a bundle that touches very many windows or devices.
-    MAX_BUCKETS = 20_000
+    # Messages that are folded in one go, as starting takes about as long as folding one. Few enough that as many of
+    # 10 MB, the largest there are, fit in memory.
+    AT_ONCE = 32
 
     def __init__(
         self,
@@ -67,54 +70,53 @@ class _Fold(beam.DoFn):
 
     def setup(self) -> None:
         # Here because msgspec's decoders do not pickle.
-        self._decode = Decoder(self._sensors, self._max_future_skew).decode
+        self._decoder = Decoder(self._sensors)
 
     def start_bundle(self) -> None:
-        self._buckets = self._intervals.new_buckets()
+        self._waiting: list[Any] = []
         self._messages = 0
-        self._readings = 0
-        self._ignored_keys = 0
+        self._buckets = self._intervals.new_buckets(self._by_device)
 
     def process(self, element: Any) -> Iterable[Any]:
         # Not a generator: most calls have nothing to emit, and an iterator for each would cost more than the fold.
-        self._messages += 1
-        refused: list[Refusal] = []
-        for outcome in self._decode(element if type(element) is bytes else element.data):
-            if isinstance(outcome, Reading):
-                add_values(
-                    self._buckets.sums_at(outcome.event_time, outcome.device if self._by_device else ""), outcome.values
-                )
-                self._readings += 1
-                self._ignored_keys += outcome.ignored_keys
-            else:
-                refused.append(outcome)
-        if refused:
-            return [self._refuse(refusal, element) for refusal in refused]
-        if len(self._buckets) >= self.MAX_BUCKETS:
-            return self.finish_bundle()
-        return ()
+        self._waiting.append(element)
+        return self._fold() if len(self._waiting) == self.AT_ONCE else ()
 
-    def finish_bundle(self) -> list[WindowedValue]:
-        folded = [
-            # The timestamp holds the watermark back until these sums are where they belong.
-            GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
-            for earliest, sums in self._buckets.drain()
-        ]
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from self._fold()
+        yield from self._drain()
         self._messages_total.inc(self._messages)
-        self._readings_total.inc(self._readings)
-        self._ignored_total.inc(self._ignored_keys)
-        self.start_bundle()
-        return folded
+        self._readings_total.inc(self._decoder.readings)
+        self._ignored_total.inc(self._decoder.ignored_keys)
+        self._decoder.readings = self._decoder.ignored_keys = 0
 
-    def _refuse(self, refusal: Refusal, element: Any) -> beam.pvalue.TaggedOutput:
-        error = type(refusal.reason).__name__
-        Metrics.counter(METRICS, f"refused_{error}").inc()
-        letter = dead_letter(
-            refusal.reason.stage,
-            error,
-            str(refusal.reason),
-            refusal.payload,
-            attributes=getattr(element, "attributes", None),
-            message_id=getattr(element, "message_id", None),
-        )
-        return to_dead_letters(letter)
+    def _fold(self) -> Iterator[Any]:
+        messages, self._waiting = self._waiting, []
+        self._messages += len(messages)
+        now = time.time()
+        refusals: list[Refusal] = []
+        payloads = [message if type(message) is bytes else message.data for message in messages]
+        readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
+        while self._buckets.add(readings):
+            yield from self._drain()
+        for refusal in refusals:
+            letter = _refused(refusal, messages[refusal.message])
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, GlobalWindows.windowed_value(letter, Timestamp(int(now))))
+
+    def _drain(self) -> Iterator[WindowedValue]:
+        for earliest, sums in self._buckets.drain():
+            # The timestamp holds the watermark back until these sums are where they belong.
+            yield GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
+
+
+def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
+    error = type(refusal.reason).__name__
+    Metrics.counter(METRICS, f"refused_{error}").inc()
+    return dead_letter(
+        refusal.reason.stage,
+        error,
+        str(refusal.reason),
+        refusal.payload,
+        attributes=getattr(message, "attributes", None),
+        message_id=getattr(message, "message_id", None),
+    )

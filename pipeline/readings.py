@@ -9,10 +9,9 @@ Other keys are counted and otherwise ignored. Of a duplicate key the last value 
 """
 
 import re
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,9 +23,12 @@ MAX_DEVICE = 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_YEAR_2000_S = 946_684_800
+_EARLIEST = 946_684_800_000_000  # the year 2000, in microseconds
+_MIDNIGHT = "2000-01-02T00:00:00"
 # Seconds reach this bound in the year 9999; milliseconds passed it in 1978. So size tells the two apart.
 _SECONDS_BELOW = 253_402_300_800
+
+_RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 # RFC 3339 with its offset (https://www.rfc-editor.org/rfc/rfc3339#section-5.6), or with a space and taken as UTC.
 # `fromisoformat` alone would also accept week dates, bare dates and stamps without any offset.
@@ -35,20 +37,9 @@ _STAMP = re.compile(
 ).fullmatch
 
 
-class Reading(NamedTuple):
-    """One reading.
-
-    Attributes:
-      event_time: microseconds since the epoch.
-      device: its name, or "" when the reading names none.
-      values: sensor name to finite value; never empty.
-      ignored_keys: how many keys were neither Timestamp, Device nor a configured sensor.
-    """
-
-    event_time: int
-    device: str
-    values: dict[str, float]
-    ignored_keys: int
+# (event time in microseconds since the epoch, device or "", sensor name to finite value: never empty). A plain tuple,
+# because making a named one takes as long as parsing the JSON.
+Reading = tuple[int, str, dict[str, float]]
 
 
 class Refusal(NamedTuple):
@@ -57,10 +48,12 @@ class Refusal(NamedTuple):
     Attributes:
       reason: the exception that says why; its class is the error's name, its `stage` where it arose.
       payload: the message's bytes; for an item of an array, that item's own JSON.
+      message: the message's place among those that were decoded together.
     """
 
     reason: "Refused"
     payload: bytes
+    message: int
 
 
 class Refused(ValueError):
@@ -129,9 +122,26 @@ def parse_timestamp(stamp: object) -> int:
         raise BadTimestamp("Timestamp is missing")
     else:
         raise BadTimestamp(f"Timestamp is {_json_type(stamp)}, not text or a number")
-    if micros < _YEAR_2000_S * 1_000_000:
-        raise BadTimestamp("Timestamp is before the year 2000; numbers must be epoch seconds or milliseconds")
+    if micros < _EARLIEST:
+        raise _too_early_or_late(micros)
     return micros
+
+
+class _Memo(dict[str, int]):
+    """Remembers what `parse` made of a text; emptied when full, so that it stays small however long a worker lives."""
+
+    FULL = 5_000
+
+    def __init__(self, parse: Callable[[str], int]):
+        super().__init__()
+        self._parse = parse
+
+    def __missing__(self, text: str) -> int:
+        micros = self._parse(text)
+        if len(self) >= self.FULL:
+            self.clear()
+        self[text] = micros
+        return micros
 
 
 class Decoder:
@@ -139,72 +149,125 @@ class Decoder:
 
     Args:
       sensors: the names to look for.
-      max_future_skew: seconds a Timestamp may be ahead of `clock`.
-      clock: returns the present in seconds since the epoch.
+
+    Attributes:
+      readings: how many there were so far.
+      ignored_keys: how many of their keys were neither Timestamp, Device nor a configured sensor.
     """
 
-    def __init__(self, sensors: Collection[str], max_future_skew: int, clock: Callable[[], float] = time.time):
+    def __init__(self, sensors: Collection[str]):
+        self.readings = self.ignored_keys = 0
         self._sensors = frozenset(sensors)
-        self._max_future_skew = max_future_skew * 1_000_000
-        self._clock = clock
         self._parse_json = msgspec.json.Decoder().decode
+        # Timestamps are all different, but share their seconds, and their milliseconds with the offset.
+        self._seconds = _Memo(lambda text: parse_timestamp(text + "Z"))
+        self._fractions = _Memo(lambda text: parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z"))
 
-    def decode(self, payload: bytes) -> list[Reading | Refusal]:
-        """Return one outcome per reading in `payload`, in order; at least one, whatever the bytes are."""
-        latest = self._clock() * 1_000_000 + self._max_future_skew
-        try:
-            document = self._parse(payload)
-            if type(document) is not list:
-                return [self._reading(document, latest)]
-            if not document:
-                raise NotAReading("an empty array holds no reading")
-            return [self._reading(item, latest) for item in document]
-        except Refused as reason:
-            return self._decode_items(payload, latest) or [Refusal(reason, payload)]
+    def decode(self, payloads: Iterable[bytes], latest: float, refusals: list[Refusal]) -> Iterator[Reading]:
+        """Yield the readings, in order, and add what is refused to `refusals`; no payload gives neither.
 
-    def _decode_items(self, payload: bytes, latest: float) -> list[Reading | Refusal]:
-        """Decode an array one item at a time, so that its good readings count; nothing if it is no array."""
-        try:
-            items = msgspec.json.decode(payload, type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return []
-        outcomes: list[Reading | Refusal] = []
-        for index, item in enumerate(items):
+        No Timestamp may be after `latest`, microseconds since the epoch. All checks are in this one loop because a
+        call for each reading would double what they cost.
+        """
+        parse, seconds, fractions, sensors = self._parse_json, self._seconds, self._fractions, self._sensors
+        count = 0
+        for number, payload in enumerate(payloads):
             try:
-                outcomes.append(self._reading(self._parse(item), latest))
-            except Refused as reason:
-                outcomes.append(Refusal(type(reason)(f"item {index}: {reason}"), bytes(item)))
-        return outcomes
+                document = parse(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                document = _unparsed(payload, error)
+            packed = type(document) is list
+            for index, item in enumerate(document if packed and document else (document,)):
+                try:
+                    fields = item if type(item) is dict else self._object(item)
+                    stamp = fields.pop(TIMESTAMP, None)
+                    try:
+                        event_time = seconds[stamp[:19]] + fractions[stamp[19:]]
+                    except (TypeError, BadTimestamp):
+                        event_time = parse_timestamp(stamp)
+                    if not _EARLIEST <= event_time <= latest:
+                        raise _too_early_or_late(event_time)
+                    device = fields.pop(DEVICE, "")
+                    if type(device) is not str or len(device) > MAX_DEVICE:
+                        raise _bad_device(device)
+                    for name, value in fields.items():
+                        if type(value) is not float or name not in sensors:
+                            fields = self._values(fields)
+                            break
+                    if not fields:
+                        raise NoKnownSensor("no configured sensor in this reading")
+                except Refused as reason:
+                    refusals.append(_refusal(reason, payload, number, index if packed else None))
+                else:
+                    count += 1
+                    yield event_time, device, fields
+        self.readings += count
 
-    def _parse(self, text: bytes | msgspec.Raw) -> object:
-        try:
-            return self._parse_json(text)
-        except msgspec.ValidationError:
-            raise BadValue("a number is too large for a 64-bit float") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise NotJson(str(error)) from None
+    def _object(self, item: Any) -> dict[str, Any]:
+        """Return an item that is no dict yet as one, or raise why it cannot be."""
+        if isinstance(item, Refused):
+            raise item
+        if isinstance(item, msgspec.Raw):
+            try:
+                item = self._parse_json(item)
+            except msgspec.ValidationError as error:
+                raise _why_unparsed(error) from None
+        if item == []:
+            raise NotAReading("an empty array holds no reading")
+        if not isinstance(item, dict):
+            raise NotAReading(f"expected a JSON object, got {_json_type(item)}")
+        return item
 
-    def _reading(self, fields: object, latest: float) -> Reading:
-        if type(fields) is not dict:
-            raise NotAReading(f"expected a JSON object, got {_json_type(fields)}")
-        event_time = parse_timestamp(fields.get(TIMESTAMP))
-        if event_time > latest:
-            raise FutureTimestamp("Timestamp is further in the future than max_future_skew allows")
-        device = fields.get(DEVICE, "")
-        if type(device) is not str:
-            raise BadDevice(f"Device is {_json_type(device)}, not a string")
-        if len(device) > MAX_DEVICE:
-            raise BadDevice(f"Device is longer than {MAX_DEVICE} characters")
-        values = {}
-        for name, value in fields.items():
-            if name in self._sensors:
-                values[name] = value if type(value) is float else _number(name, value)
-        if not values:
-            raise NoKnownSensor("no configured sensor in this reading")
-        return Reading(event_time, device, values, len(fields) - len(values) - 1 - (DEVICE in fields))
+    def _values(self, fields: dict[str, Any]) -> dict[str, float]:
+        """Return the values of configured sensors, as floats."""
+        values = {name: _number(name, value) for name, value in fields.items() if name in self._sensors}
+        if values:
+            self.ignored_keys += len(fields) - len(values)
+        return values
+
+
+def _unparsed(payload: bytes, error: Exception) -> Any:
+    """Return the items of an array as JSON, since a number too large for a float spoils just its own; or the reason."""
+    items = _raw_items(payload) if isinstance(error, msgspec.ValidationError) else []
+    return items or _why_unparsed(error)
+
+
+def _why_unparsed(error: Exception) -> Refused:
+    if isinstance(error, msgspec.ValidationError):
+        return BadValue("a number is too large for a 64-bit float")
+    return NotJson(str(error))
+
+
+def _raw_items(payload: bytes) -> list[msgspec.Raw]:
+    """Return the items of an array unparsed; nothing if it is no array."""
+    try:
+        return _RAW_ITEMS.decode(payload)
+    except msgspec.DecodeError:
+        return []
+
+
+def _refusal(reason: Refused, payload: bytes, message: int, index: int | None) -> Refusal:
+    items = [] if index is None else _raw_items(payload)
+    if index is None or not items:
+        return Refusal(reason, payload, message)
+    return Refusal(type(reason)(f"item {index}: {reason}"), bytes(items[index]), message)
+
+
+def _too_early_or_late(event_time: int) -> BadTimestamp:
+    if event_time < _EARLIEST:
+        return BadTimestamp("Timestamp is before the year 2000; numbers must be epoch seconds or milliseconds")
+    return FutureTimestamp("Timestamp is further in the future than max_future_skew allows")
+
+
+def _bad_device(device: object) -> BadDevice:
+    if type(device) is not str:
+        return BadDevice(f"Device is {_json_type(device)}, not a string")
+    return BadDevice(f"Device is longer than {MAX_DEVICE} characters")
 
 
 def _number(name: str, value: object) -> float:
+    if type(value) is float:
+        return value
     if type(value) is not int:
         raise BadValue(f"{name} is {_json_type(value)}, not a number")
     try:

@@ -15,7 +15,7 @@ What is kept for a device is its open sessions and the end of its last row: less
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import apache_beam as beam
 from apache_beam.coders import FastPrimitivesCoder
@@ -23,7 +23,8 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
-from pipeline.sums import SECOND, Interval, Sums, add_sums
+from pipeline.readings import Reading
+from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums, add_sums, add_values
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,12 @@ class SessionIntervals:
     allowed_lateness: int
     revise: bool
 
-    def new_buckets(self) -> "SessionBuckets":
+    # Of what a bundle's buckets hold in the end.
+    folded_type: ClassVar[Any] = tuple[str, Any]
+
+    def new_buckets(self, by_device: bool) -> "SessionBuckets":
         """Return empty buckets for one bundle."""
-        return SessionBuckets(self.gap * SECOND)
+        return SessionBuckets(self.gap * SECOND, by_device)
 
     def emit(self) -> beam.PTransform:
         """Return the transform from drained buckets to `Interval`s."""
@@ -51,30 +55,37 @@ class SessionIntervals:
 class SessionBuckets:
     """Sums of one bundle per device and run of readings less than a gap apart. Times are microseconds."""
 
-    def __init__(self, gap: int):
+    def __init__(self, gap: int, by_device: bool):
         self._gap = gap
+        self._by_device = by_device
         self._count = 0
         self._runs: dict[str, list[_Run]] = {}
 
-    def __len__(self) -> int:
-        return self._count
-
-    def sums_at(self, event_time: int, device: str) -> Sums:
-        """Return the sums, to be added to, of the run that `event_time` begins, extends or joins."""
-        runs = self._runs.setdefault(device, [])
-        before = len(runs)
-        run = _join(runs, _Run(event_time, event_time, {}), self._gap)
-        self._count += len(runs) - before
-        return run.sums
+    def add(self, readings: Iterator[Reading]) -> bool:
+        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        for event_time, device, values in readings:
+            runs = self._runs.setdefault(device if self._by_device else "", [])
+            if len(runs) == 1 and runs[0].first <= event_time < runs[0].last + self._gap:
+                (run,) = runs
+                run.last = max(run.last, event_time)
+            else:
+                before = len(runs)
+                run = _join(runs, _Run(event_time, event_time, {}), self._gap)
+                self._count += len(runs) - before
+            add_values(run.sums, values)
+            if self._count == MAX_BUCKETS:
+                return True
+        return False
 
     def drain(self) -> Iterator[tuple[int, tuple[str, tuple[int, int, Sums]]]]:
-        """Yield (a time no reading precedes, (device, (first reading, last reading, Sums)))."""
-        for device, runs in self._runs.items():
+        """Yield (a time no reading precedes, (device, (first reading, last reading, Sums))), and begin anew."""
+        drained, self._runs, self._count = self._runs, {}, 0
+        for device, runs in drained.items():
             for run in runs:
                 yield run.first, (device, (run.first, run.last, run.sums))
 
 
-@dataclass
+@dataclass(slots=True)
 class _Run:
     """Readings without a gap between them.
 

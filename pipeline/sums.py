@@ -7,6 +7,9 @@ import apache_beam as beam
 
 SECOND = 1_000_000  # microseconds
 
+# Sums that a bundle may hold before it emits them: bounds its memory when it touches very many windows or devices.
+MAX_BUCKETS = 20_000
+
 # Sensor name to [sum, count], only for sensors that were present. Names, not positions: the state of a running job
 # then survives an update that reorders `sensors`.
 Sums = dict[str, list]

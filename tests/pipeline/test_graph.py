@@ -3,13 +3,18 @@
 import json
 import math
 import random
+from itertools import pairwise
 
+import apache_beam as beam
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pipeline.conftest import NOON, Stream, message
+from pipeline import options
+from pipeline.dead_letters import rfc3339
+from tests.pipeline.conftest import NOON, Stream, captured, message
 
 
 def at(clock: str) -> str:
@@ -165,6 +170,17 @@ class TestUnusableMessages:
             ("18", [{"key": "device", "value": "d"}, {"key": "site", "value": "north"}])
         ]
 
+    def test_each_of_many_keeps_its_own_attributes_and_id(self, run_graph):
+        messages = [
+            PubsubMessage(b"bad" if number in (0, 40, 99) else message(1, Temp=1.0), {"n": str(number)}, f"id-{number}")
+            for number in range(100)
+        ]
+        rows, letters = run_graph(Stream().add(*messages), "--keep_attributes=true")
+        assert rows == [row("13:00:00.000000", Temp=1.0)]
+        assert [(letter["attributes"], letter["message_id"]) for letter in letters] == [
+            ([{"key": "n", "value": str(number)}], f"id-{number}") for number in (0, 40, 99)
+        ]
+
 
 class TestSensors:
     def test_configured_names_decide_the_columns_and_their_order(self, run_graph):
@@ -201,10 +217,93 @@ def by_clock(rows: list[dict]) -> dict:
     return {(r["Timestamp"], r["Device"]): r["Temp"] for r in rows}
 
 
+class MeanPerSensor(beam.CombineFn):
+    """As simple as can be: an accumulator is all the readings."""
+
+    def create_accumulator(self):
+        return []
+
+    def add_input(self, accumulator, fields):
+        return [*accumulator, fields]
+
+    def merge_accumulators(self, accumulators):
+        return [fields for accumulator in accumulators for fields in accumulator]
+
+    def extract_output(self, accumulator):
+        columns = {name: [fields[name] for fields in accumulator if name in fields] for name in SENSORS}
+        return {name: math.fsum(column) / len(column) if column else None for name, column in columns.items()}
+
+
+def plain_graph(stream: Stream, capture: beam.PTransform) -> None:
+    """Each reading stamped, windowed and combined by itself, as Beam's guide teaches."""
+    with beam.Pipeline(options=options.parse(["--input_topic=projects/test-project/topics/readings"])[1]) as pipeline:
+        _ = (
+            pipeline
+            | stream.end()
+            | beam.FlatMap(json.loads)
+            | beam.Map(lambda fields: TimestampedValue((fields["Device"], fields), fields["Timestamp"]))
+            | beam.WindowInto(FixedWindows(15))
+            | beam.CombinePerKey(MeanPerSensor())
+            | beam.MapTuple(lambda device, row, window=beam.DoFn.WindowParam: (window.start.micros, device, row))
+            | capture
+        )
+
+
+def stream_of(bundles: list[list[bytes]]) -> Stream:
+    stream = Stream()
+    for bundle in bundles:
+        stream.add(*bundle)
+    return stream
+
+
+SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+packed_messages = st.lists(
+    st.lists(
+        st.builds(
+            lambda ms, device, values: {"Timestamp": NOON + ms / 1000, "Device": device, **values},
+            st.integers(0, 60_000),
+            st.sampled_from("abc"),
+            st.dictionaries(st.sampled_from(SENSORS), st.floats(-1e6, 1e6) | st.integers(-9, 9), min_size=1),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
 class TestAgainstAReference:
     SETTINGS = settings(
         max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
+
+    @SETTINGS
+    @given(documents=packed_messages, cuts=st.sets(st.integers(1, 11)))
+    def test_packed_messages_against_a_plain_combine_per_key(self, run_graph, documents, cuts):
+        edges = [0, *sorted(cut for cut in cuts if cut < len(documents)), len(documents)]
+        bundles = [[json.dumps(document).encode() for document in documents[a:b]] for a, b in pairwise(edges)]
+        rows, letters = run_graph(stream_of(bundles), "--group_by_device=true")
+        with captured() as (captured_rows, to_rows):
+            plain_graph(stream_of(bundles), to_rows)
+            plain = captured_rows.copy()
+        assert {(r["Timestamp"], r["Device"]): [r[name] for name in SENSORS] for r in rows} == {
+            (rfc3339(start), device): [
+                mean if mean is None else pytest.approx(mean, rel=1e-9, abs=1e-6) for mean in means_of.values()
+            ]
+            for start, device, means_of in plain
+        }
+        assert len(rows) == len(plain)
+        assert letters == []
+
+    @pytest.mark.parametrize("flags", [(), ("--window=session", "--session_gap=10s")], ids=["fixed", "session"])
+    def test_a_fold_that_is_full_goes_on_empty(self, run_graph, monkeypatch, flags):
+        monkeypatch.setattr("pipeline.fixed_windows.MAX_BUCKETS", 3)
+        monkeypatch.setattr("pipeline.session_windows.MAX_BUCKETS", 3)
+        # Two readings of each of five devices, so that the fold is full, and emptied, several times in the bundle.
+        items = [{"Timestamp": NOON + n / 10, "Device": f"d{n % 5}", "Temp": float(n)} for n in range(10)]
+        rows, _ = run_graph(Stream().add(json.dumps(items).encode()), "--group_by_device=true", *flags)
+        assert [(r["Device"], r["Temp"]) for r in rows] == [(f"d{n}", n + 2.5) for n in range(5)]
 
     @SETTINGS
     @given(items=readings, seed=st.integers(0, 2**32))

@@ -15,9 +15,9 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
 
-from pipeline.fixed_windows import FixedIntervals
+from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
-from pipeline.sums import SECOND, add_values
+from pipeline.sums import SECOND
 from tests.template.conftest import SUBSCRIPTION
 
 HERE = Path(__file__).parent
@@ -125,19 +125,26 @@ class Kept:
         self.value = when
 
 
+def folded(intervals: FixedIntervals | SessionIntervals) -> Any:
+    buckets = intervals.new_buckets(by_device=True)
+    buckets.add(iter([(100 * SECOND, "device-1", {"Temp": 21.5})]))
+    [(_, held)] = buckets.drain()
+    return held
+
+
 def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
-    folded = {}
-    for name, intervals in [
-        ("fixed windows", FixedIntervals(15, 5, 3600, False)),
-        ("sessions", SessionIntervals(60, 5, 3600, False)),
-    ]:
-        buckets = intervals.new_buckets()
-        add_values(buckets.sums_at(100 * SECOND, "device-1"), {"Temp": 21.5})
-        [(_, folded[name])] = buckets.drain()
+    fixed, sessions = FixedIntervals(15, 5, 3600, False), SessionIntervals(60, 5, 3600, False)
+    [in_window] = _AssignWindow(fixed).process(folded(fixed))
+    [until_expiry] = _AssignExpiryWindow(fixed).process(folded(fixed))
     state = Kept()
-    emit: DoFn = SessionIntervals(60, 5, 3600, False).emit().fn
-    emit.process(folded["sessions"], state, Kept())
-    now = {name: repr(shape) for name, shape in {**folded, "state of sessions": state.value}.items()}
+    emit: DoFn = sessions.emit().fn
+    emit.process(folded(sessions), state, Kept())
+    now = {
+        "fixed windows": repr(in_window.value),
+        "fixed windows until expiry": repr(until_expiry.value),
+        "sessions": repr(folded(sessions)),
+        "state of sessions": repr(state.value),
+    }
     assert now == golden("held", now), (
         "\nThe coders are the same for any shape, so the service would update a running job and its workers fail on "
         f"what open windows and sessions hold.\nIf it is on purpose, running jobs must be drained; run\n  {ACCEPT}\n"
