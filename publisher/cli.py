@@ -31,6 +31,7 @@ from publisher.service import ServiceError
 
 RESOURCE_NAME = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
 PROJECT = r"[a-z0-9][a-z0-9.:-]*[a-z0-9]"
+PACK_LIMIT = 1000  # keeps a message below a megabyte
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -65,7 +66,7 @@ def _publish(options: argparse.Namespace) -> int:
     seed = secrets.randbits(32) if options.seed is None else options.seed
 
     disturb = Faults(options.faults, options.late_by, seed)
-    run = Publishing(options.topic, disturb, options.manifest)
+    run = Publishing(options.topic, disturb, options.manifest, pack=options.pack)
     _on_signals(run.stop)
     planned = readings(
         options.sensors, devices=options.devices, rate=options.rate, start_ms=start_ms, total=total, seed=seed
@@ -126,6 +127,13 @@ def _parser() -> Parser:
         "--duration", type=_duration, help="stop after this much event time: seconds, or as in 90s, 5m, 1h"
     )
     publish.add_argument("--messages", type=_count, metavar="N", help="stop after this many readings")
+    publish.add_argument(
+        "--pack",
+        type=_pack,
+        default=1,
+        metavar="N",
+        help="up to N readings in one message, as a JSON array, as far as they leave in the same 20 ms (default: 1)",
+    )
     publish.add_argument("--seed", type=int, metavar="N", help="make the values reproducible")
     publish.add_argument(
         "--start",
@@ -148,7 +156,7 @@ def _parser() -> Parser:
         "--manifest",
         type=_manifest,
         metavar="FILE",
-        help="append a line of JSON for each message that Pub/Sub has accepted; see publisher/manifest.py",
+        help="append a line of JSON for each reading that Pub/Sub has accepted; see publisher/manifest.py",
     )
 
     listen = commands.add_parser("listen", help="print and acknowledge messages", allow_abbrev=False)
@@ -201,6 +209,12 @@ def _count(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,15}", text) and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _pack(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,4}", text) and 0 < int(text) <= PACK_LIMIT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of readings from 1 to {PACK_LIMIT}")
 
 
 def _rate(text: str) -> float:

@@ -7,8 +7,9 @@
     skew          stamped a year ahead, or in 1970 because seconds were taken for milliseconds
     burst         every 10 s so many readings are held back until the last of them, then sent at once
 
-The first five are probabilities per reading, and a reading has one of them at most. A reading of a burst that has none
-of its own is marked "burst".
+The first five are probabilities per reading, and a reading has one of them at most; it goes out in a message of its
+own, so that readings packed together are good and of one moment. A reading of a burst that has none of its own is
+marked "burst".
 """
 
 import heapq
@@ -16,7 +17,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -112,6 +113,10 @@ class Faults:
 
         What is held back comes between readings, once event time has got there, and the rest after the last reading.
         """
+        if not self.rates:
+            for reading in readings:
+                yield encode(reading, run_id)
+            return
         chance = random.Random(self.seed)
         held: list[tuple[int, int, Message]] = []
         for number, (reading, fault) in enumerate(self._in_bursts(iter(readings))):
@@ -146,23 +151,23 @@ class Faults:
         return None
 
     def _spoil(self, reading: Reading, fault: str | None, run_id: str, chance: random.Random) -> list[Message]:
-        message = replace(encode(reading, run_id), fault=fault)
+        message = encode(reading, run_id)
+        if fault in (None, "burst"):
+            return [message._replace(fault=fault)]
+        alone = message._replace(fault=fault, alone=True)
         if fault == "late":
-            return [_hold(message, self.late_by * 1000 * chance.uniform(*LATE_SPREAD))]
+            return [_hold(alone, self.late_by * 1000 * chance.uniform(*LATE_SPREAD))]
         if fault == "out_of_order":
-            return [_hold(message, chance.uniform(*SHORT_HOLD_MS))]
+            return [_hold(alone, chance.uniform(*SHORT_HOLD_MS))]
         if fault == "duplicate":
-            return [replace(message, fault=None), _hold(message, chance.uniform(*SHORT_HOLD_MS))]
+            return [alone._replace(fault=None), _hold(alone, chance.uniform(*SHORT_HOLD_MS))]
         if fault == "skew":
             stamp_ms = chance.choice((reading.time_ms + YEAR_MS, reading.time_ms // 1000))
-            skewed = encode(replace(reading, time_ms=stamp_ms), run_id)
-            return [replace(skewed, due_ms=message.due_ms, fault=fault)]
-        if fault == "malformed":
-            way = chance.choice(list(MALFORMED))
-            data = MALFORMED[way](json.loads(message.data))
-            return [replace(message, data=data, reading=None, fault=f"malformed: {way}")]
-        return [message]
+            skewed = encode(reading._replace(time_ms=stamp_ms), run_id)
+            return [alone._replace(data=skewed.data, attributes=skewed.attributes, reading=skewed.reading)]
+        way = chance.choice(list(MALFORMED))
+        return [alone._replace(data=MALFORMED[way](json.loads(message.data)), reading=None, fault=f"malformed: {way}")]
 
 
 def _hold(message: Message, milliseconds: float) -> Message:
-    return replace(message, due_ms=message.due_ms + round(milliseconds))
+    return message._replace(due_ms=message.due_ms + round(milliseconds))

@@ -4,47 +4,26 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 from google.api_core import exceptions
-from google.api_core.retry import Retry
-from google.api_core.timeout import ConstantTimeout
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import pubsub_v1
+from google.pubsub_v1 import PublisherClient
 
 from publisher.faults import Faults
 from publisher.manifest import Manifest
-from publisher.messages import Message
+from publisher.messages import Message, pack
+from publisher.sending import ATTEMPT_SECONDS, HOPELESS, Sender, Settled, WrongAnswer, may_pass
 from publisher.sensors import Reading
-from publisher.service import ServiceError, check_reachable, explain, is_expired_login
+from publisher.service import ServiceError, check_reachable, explain
 
 TICK_SECONDS = 0.02
-ATTEMPT_SECONDS = 30
 RETRY_SECONDS = 60
-
-BATCHES = pubsub_v1.types.BatchSettings(max_messages=1000, max_bytes=1_000_000, max_latency=0.05)
-FLOW_CONTROL = pubsub_v1.types.PublishFlowControl(
-    message_limit=10_000,
-    byte_limit=10_000_000,
-    limit_exceeded_behavior=pubsub_v1.types.LimitExceededBehavior.BLOCK,
-)
-
-# What the client itself tries again by default.
-PASSING = (
-    exceptions.Aborted,
-    exceptions.Cancelled,
-    exceptions.DeadlineExceeded,
-    exceptions.InternalServerError,
-    exceptions.ResourceExhausted,
-    exceptions.ServiceUnavailable,
-    exceptions.Unknown,
-)
 
 
 class Publishing:
     """One run of the publisher.
 
-    `accepted` messages were handed to the client, of which `published` were confirmed by the service and `failed` were
+    `accepted` readings were taken for sending, of which `published` were confirmed by the service and `failed` were
     not; `last_error` says why, in one line. Safe to read from other threads while the run is on.
     """
 
@@ -54,15 +33,18 @@ class Publishing:
         faults: Faults | None = None,
         manifest: Manifest | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        pack: int = 1,
     ):
         """Prepare a run.
 
         topic: projects/P/topics/T. faults: what goes wrong on purpose, by default nothing. manifest: where to record
-        what was published. retry_seconds: how long the client tries again after errors that may pass.
+        what was published. retry_seconds: how long a request is tried again after errors that may pass. pack: so many
+        readings share a message, or as many as there are when a tick ends.
         """
         self.topic = topic
         self._faults = faults or Faults()
         self._manifest = manifest
+        self._pack = pack
         self.accepted = 0
         self.published = 0
         self.failed = 0
@@ -70,7 +52,9 @@ class Publishing:
         self._refused = False
         self._retry_seconds = retry_seconds
         self._stop = threading.Event()
-        self._answered = threading.Condition()
+        self._counting = threading.Lock()
+        self._gathered: list[Message] = []
+        self._now_ms = 0
         self._started = time.monotonic()
         self._seconds: float | None = None
 
@@ -93,76 +77,98 @@ class Publishing:
     def run(self, readings: Iterable[Reading]) -> None:
         """Publish each reading when its timestamp is reached (at once if it is past) and wait for all outcomes.
 
-        An error that trying again cannot mend (topic deleted, permission taken away, no room for the manifest) ends the
-        run early.
+        What has been taken leaves when a request is full, and before any wait for the clock. An error that trying again
+        cannot mend (topic deleted, permission taken away, no room for the manifest) ends the run early; a message that
+        the service refuses for its own sake, on a topic that accepts others, does not.
 
         Raises:
             ServiceError: nothing could be published, and why.
         """
         self._started = time.monotonic()
-        options = pubsub_v1.types.PublisherOptions(
-            flow_control=FLOW_CONTROL,
-            retry=Retry(predicate=_may_pass, initial=0.1, maximum=5.0, multiplier=2.0, timeout=self._retry_seconds),
-            timeout=ConstantTimeout(ATTEMPT_SECONDS),
-        )
         try:
-            client = pubsub_v1.PublisherClient(batch_settings=BATCHES, publisher_options=options)
+            client = PublisherClient()
         except GoogleAuthError as error:
             raise ServiceError(explain(error, self.topic)) from error
-        with client:
-            check_reachable(client.transport.grpc_channel, client.target)
-            self._send(client, readings)
-            client.stop()
-            self._await_outcomes()
-        self._seconds = self.seconds
+        with client, Sender(client, self.topic, self._note, self._retry_seconds) as sender:
+            check_reachable(client.transport.grpc_channel, client.transport.host)
+            self._send(sender, readings)
+            limit = self._retry_seconds + 2 * ATTEMPT_SECONDS
+            answered = sender.finish(limit)
+            # Closing the connection takes a fifth of a second more.
+            self._seconds = self.seconds
+        if not answered:
+            with self._counting:
+                self.failed = self.accepted - self.published
+                self.last_error = f"{self.topic}: no answer within {limit:.0f} s"
         if self._refused and not self.published:
             raise ServiceError(self.last_error)
 
-    def _send(self, client: pubsub_v1.PublisherClient, readings: Iterable[Reading]) -> None:
-        for message in self._faults.messages(self._as_time_passes(readings), run_id=secrets.token_hex(6)):
+    def _send(self, sender: Sender, readings: Iterable[Reading]) -> None:
+        for message in self._faults.messages(self._as_time_passes(sender, readings), run_id=secrets.token_hex(6)):
             # Only what was held back is not due yet. It has happened, so a stop does not drop it but sends it now.
-            self._wait_until(message.due_ms)
+            if message.due_ms > self._now_ms:
+                self._wait_until(message.due_ms, sender)
             self.accepted += 1
-            future = client.publish(self.topic, message.data, **message.attributes)
-            future.add_done_callback(partial(self._note, message, time.time()))
+            if message.alone or self._pack == 1:
+                sender.send(message)
+            else:
+                self._gathered.append(message)
+                if len(self._gathered) == self._pack:
+                    self._send_packed(sender)
+        self._send_packed(sender)
 
-    def _as_time_passes(self, readings: Iterable[Reading]) -> Iterator[Reading]:
+    def _send_packed(self, sender: Sender) -> None:
+        if self._gathered:
+            sender.send(pack(self._gathered))
+            self._gathered = []
+
+    def _as_time_passes(self, sender: Sender, readings: Iterable[Reading]) -> Iterator[Reading]:
         for reading in readings:
-            if not self._wait_until(reading.time_ms):
+            if not self._wait_until(reading.time_ms, sender):
                 return
             yield reading
 
-    def _wait_until(self, time_ms: int) -> bool:
-        """Wait for that time; False, and at once, if the run was told to stop."""
-        ahead = time_ms / 1000 - time.time()
-        # At high rates a tick's readings go out together, rather than waking up for each.
-        return not (self._stop.wait(max(ahead, TICK_SECONDS)) if ahead > 0 else self._stop.is_set())
+    def _wait_until(self, time_ms: int, sender: Sender) -> bool:
+        """Let everything go and wait for that time, if it is ahead; False, and at once, if the run was told to stop."""
+        if time_ms > self._now_ms and not self._stop.is_set():
+            ahead = time_ms / 1000 - time.time()
+            if ahead > 0:
+                self._send_packed(sender)
+                sender.flush()
+                # At high rates a tick's readings go out together, rather than waking up for each.
+                self._stop.wait(max(ahead, TICK_SECONDS))
+            self._now_ms = int(time.time() * 1000)
+        return not self._stop.is_set()
 
-    def _note(self, message: Message, sent: float, future: pubsub_v1.publisher.futures.Future) -> None:
-        error = future.exception()
+    def _note(self, settled: Settled) -> None:
+        """Record and count what became of the messages of one request."""
+        error = settled.error
+        readings = sum([message.readings for message in settled.messages])
+        published = readings if error is None else 0
         if error is None and self._manifest:
-            try:
-                self._manifest.record(message, future.result(), sent)
-            except OSError as unwritten:
-                error = OSError(f"a message was accepted, but not written to the manifest: {unwritten.strerror}")
-        with self._answered:
-            if error is None:
-                self.published += 1
-            else:
-                self.failed += 1
+            published, error = self._record(self._manifest, settled)
+        with self._counting:
+            self.published += published
+            self.failed += readings - published
+            if error is not None:
                 self.last_error = explain(error, self.topic)
-                if not _may_pass(error) and not isinstance(error, exceptions.RetryError):
+                if self._is_for_good(error):
                     self._refused = True
                     self._stop.set()
-            self._answered.notify_all()
 
-    def _await_outcomes(self) -> None:
-        with self._answered:
-            limit = self._retry_seconds + 2 * ATTEMPT_SECONDS
-            if not self._answered.wait_for(lambda: self.published + self.failed == self.accepted, timeout=limit):
-                self.failed = self.accepted - self.published
-                self.last_error = f"{self.topic}: no answer within {limit:.0f} s"
+    def _record(self, manifest: Manifest, settled: Settled) -> tuple[int, Exception | None]:
+        """How many readings the manifest has taken, and what keeps it from taking the others."""
+        recorded = 0
+        try:
+            for message, message_id in zip(settled.messages, settled.ids, strict=True):
+                manifest.record(message, message_id, settled.sent)
+                recorded += message.readings
+        except OSError as error:
+            return recorded, OSError(f"a message was accepted, but not written to the manifest: {error.strerror}")
+        return recorded, None
 
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, PASSING) and not is_expired_login(error)
+    def _is_for_good(self, error: Exception) -> bool:
+        """Whether other messages would fail in the same way."""
+        if isinstance(error, exceptions.InvalidArgument):
+            return not self.published and self.failed >= HOPELESS
+        return not may_pass(error) and not isinstance(error, exceptions.RetryError | WrongAnswer)

@@ -6,14 +6,19 @@ A value is a pure function of seed, device, sensor and event time, so a run can 
 import hashlib
 import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+SQRT_3 = math.sqrt(3)
+FOUR_NUMBERS = struct.Struct(">4I")
 
 # A sensor's name becomes a column, so it must be a legal one; these columns are taken.
 SENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -44,7 +49,7 @@ class Curve:
 
     def value(self, seed: int, device: str, sensor: str, time_ms: int) -> float:
         """Level at `time_ms` (milliseconds since 1970 UTC), to two decimals."""
-        offset, phase, _, _ = _uniforms(f"{seed}/{device}/{sensor}")
+        offset, phase = _character(seed, device, sensor)
         days = time_ms / DAY_MS
         level = (
             self.base
@@ -53,7 +58,7 @@ class Curve:
             + self.drift * math.sin(math.tau * (days / self.drift_days + phase))
             - self.leak_per_day * (days % 7)
             # The sum of four uniforms is close to a normal distribution; its variance is 4/12.
-            + self.noise * (sum(_uniforms(f"{seed}/{device}/{sensor}/{time_ms}")) - 2) * math.sqrt(3)
+            + self.noise * (sum(_draw(f"{seed}/{device}/{sensor}/{time_ms}")) / 2**32 - 2) * SQRT_3
         )
         return round(min(max(level, self.low), self.high), 2)
 
@@ -72,8 +77,7 @@ CURVES = {
 GENERIC = Curve(50, 5, daily=10, peak_hour=12, drift=5, noise=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One sensor of one device, read at `time_ms` (event time, milliseconds since 1970 UTC)."""
 
     number: int
@@ -85,7 +89,7 @@ class Reading:
     @property
     def timestamp(self) -> str:
         """Event time as RFC 3339 in UTC with milliseconds: `2026-11-22T13:00:01.250Z`."""
-        return (EPOCH + timedelta(milliseconds=self.time_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+        return rfc3339(self.time_ms)
 
 
 def readings(
@@ -103,7 +107,25 @@ def readings(
         yield Reading(number, device, sensor, time_ms, CURVES.get(sensor, GENERIC).value(seed, device, sensor, time_ms))
 
 
-def _uniforms(key: str) -> list[float]:
-    """Four numbers in [0, 1) that depend on `key` alone, on every machine alike."""
-    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    return [int.from_bytes(digest[i : i + 4]) / 2**32 for i in range(0, 16, 4)]
+def rfc3339(time_ms: int) -> str:
+    """Milliseconds since 1970 UTC as RFC 3339, always of the same length: `2026-11-22T13:00:01.250Z`."""
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+# Neighbours share their second; those held back have others, but not many at a time.
+@lru_cache(maxsize=100)
+def _second(seconds: int) -> str:
+    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
+
+
+@lru_cache(maxsize=100_000)
+def _character(seed: int, device: str, sensor: str) -> tuple[float, float]:
+    """Two numbers in [0, 1) that stay with one sensor of one device."""
+    offset, phase, _, _ = _draw(f"{seed}/{device}/{sensor}")
+    return offset / 2**32, phase / 2**32
+
+
+def _draw(key: str) -> tuple[int, int, int, int]:
+    """Four whole numbers from 0 to 2**32 - 1 that depend on `key` alone, on every machine alike."""
+    return FOUR_NUMBERS.unpack(hashlib.blake2b(key.encode(), digest_size=FOUR_NUMBERS.size).digest())

@@ -11,14 +11,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.pubsub_v1 import types
 
 from local import emulators
+from local.pubsub_server import PubsubServer
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Wait for a condition to be true; the time limit is only for a test that would hang otherwise."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.005)
+
+    return wait
 
 
 @dataclass
@@ -60,7 +75,8 @@ def topic(pubsub_emulator: str, project: str) -> Topic:
 class FakeService:
     """Publisher and Subscriber services that answer as they are told.
 
-    refusals: status codes of the first Publish calls, or of every call if `always`. hold: publishes wait for `release`.
+    refusals: status codes of the first Publish calls, or of every call if `always`. hold: publishes wait for `release`;
+    hold_first: only the first one does. withheld_ids: how many message ids each answer lacks.
     outbox: messages of the one StreamingPull; it then stays open, or ends with `stream_status` if that is set.
     """
 
@@ -68,6 +84,8 @@ class FakeService:
     refusals: list[grpc.StatusCode] = field(default_factory=list)
     always: grpc.StatusCode | None = None
     hold: bool = False
+    hold_first: bool = False
+    withheld_ids: int = 0
     outbox: list[types.PubsubMessage] = field(default_factory=list)
     stream_status: grpc.StatusCode | None = None
     called: threading.Event = field(default_factory=threading.Event)
@@ -79,12 +97,13 @@ class FakeService:
     def publish(self, request: types.PublishRequest, context: grpc.ServicerContext) -> types.PublishResponse:
         self.calls += 1
         self.called.set()
-        if self.hold:
+        if self.hold or (self.hold_first and self.calls == 1):
             self.release.wait(30)
         if code := self.always or (self.refusals.pop(0) if self.refusals else None):
             context.abort(code, "as the test told")
         self.published += request.messages
-        return types.PublishResponse(message_ids=[str(number) for number, _ in enumerate(request.messages)])
+        count = len(request.messages) - self.withheld_ids
+        return types.PublishResponse(message_ids=[str(number) for number in range(count)])
 
     def streaming_pull(self, requests: Iterator, context: grpc.ServicerContext) -> Iterator:
         if self.stream_status:
@@ -166,3 +185,29 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@dataclass
+class OwnServer:
+    """Our own server, in this process, with a topic and a subscription; `stall` and `refuse` are the server's."""
+
+    server: PubsubServer
+    topic: str
+    subscription: str
+
+    def __post_init__(self) -> None:
+        self.stall, self.refuse = self.server.stall, self.server.refuse
+
+    def pull(self) -> list[Any]:
+        """Every message published so far, without acknowledging any."""
+        with emulators.subscriber_client(self.server.host) as client:
+            return [received.message for received in emulators.pull(client, self.subscription, 1_000_000)]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnServer]:
+    with PubsubServer() as server:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.host)
+        topic = emulators.create_topic(server.host, "test-project", "readings")
+        subscription = emulators.create_subscription(server.host, "test-project", "readings", "readings-sub")
+        yield OwnServer(server, topic, subscription)

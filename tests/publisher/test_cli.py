@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pty
@@ -58,6 +59,8 @@ class TestBadInput:
             (f"publish --topic {TOPIC} --messages 0", "'0' is not a whole number above 0"),
             (f"publish --topic {TOPIC} --messages 1.5", "'1.5' is not a whole number above 0"),
             (f"publish --topic {TOPIC} --devices 0", "'0' is not a whole number above 0"),
+            (f"publish --topic {TOPIC} --pack 0", "--pack: '0' is not a whole number of readings from 1 to 1000"),
+            (f"publish --topic {TOPIC} --pack 1001", "--pack: '1001' is not a whole number of readings"),
             (f"publish --topic {TOPIC} --seed x", "--seed: invalid int value: 'x'"),
             (f"publish --topic {TOPIC} --sensors Temp,2nd", "'2nd' is not a sensor name; use letters, digits and _"),
             (f"publish --topic {TOPIC} --sensors Temp,", "'' is not a sensor name"),
@@ -165,6 +168,27 @@ class TestBackfill:
         assert timedelta(seconds=32.5) < datetime.now(UTC) - begin < timedelta(seconds=45)
 
 
+class TestPacking:
+    def test_is_counted_in_readings_and_recorded_reading_by_reading(self, start, topic, tmp_path):
+        process = start(
+            *("publish", "--topic", topic.path, "--start", "2026-03-01T10:00:00Z", "--rate", "20", "--messages", "45"),
+            *("--devices", "2", "--pack", "20", "--manifest", "manifest"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        out, _ = process.communicate(timeout=20)
+        assert (process.returncode, summary_of(out)) == (0, (45, 0))
+        messages = topic.pull(3)
+        assert sorted(message.attributes["timestamp"] for message in messages) == [
+            "2026-03-01T10:00:00.000Z",
+            "2026-03-01T10:00:01.000Z",
+            "2026-03-01T10:00:02.000Z",
+        ]
+        readings = [json.dumps(reading) for message in messages for reading in json.loads(message.data)]
+        recorded = [json.loads(line)["data"] for line in (tmp_path / "manifest").read_text().splitlines()]
+        assert sorted(readings) == sorted(recorded)
+        assert len(set(readings)) == 45
+
+
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_loses_nothing_that_was_accepted(self, number, start, topic):
@@ -257,16 +281,15 @@ class TestProgress:
         assert re.search(r"Publishing .*\d+ published .*\d+\.\d/s \d:\d\d:\d\d", text)
         assert summary_of(text) == (75, 0)
 
-    def test_elsewhere_is_a_plain_line_now_and_then(self, monkeypatch, capsys):
+    def test_elsewhere_is_a_plain_line_now_and_then(self, monkeypatch, until):
         monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.05)
+        shown = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", shown)
         run = Publishing(TOPIC)
         run.published = 20
-        shown = ""
         with progress(run, 60):
-            end = time.monotonic() + 10
-            while shown.count("\n") < 2 and time.monotonic() < end:
-                shown += capsys.readouterr().out
-        assert shown.splitlines()[:2] == [
+            until(lambda: shown.getvalue().count("\n") >= 2)
+        assert shown.getvalue().splitlines()[:2] == [
             "20 of 60 readings published, 400.0/s, 0 s",
             "20 of 60 readings published, 0.0/s, 0 s",
         ]

@@ -105,6 +105,14 @@ class TestFaults:
         assert len({message.data for message in sent[:200]}) > 50
         assert all(message.reading is None for message in sent)
 
+    @pytest.mark.parametrize("name", PER_READING)
+    def test_of_a_reading_keep_it_out_of_packed_messages(self, name):
+        sent = messages(f"{name}=0.2,burst=50")
+        disturbed = {message.attributes["reading_id"] for message in sent if message.fault not in (None, "burst")}
+        assert len(disturbed) > 100
+        # A duplicate's first copy too, or removing the copy would take its neighbours with it.
+        assert {message.attributes["reading_id"] for message in sent if message.alone} == disturbed
+
     def test_a_burst_is_held_back_until_its_last_reading(self):
         sent = []
 

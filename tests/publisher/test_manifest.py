@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 
 from publisher.manifest import Manifest
-from publisher.messages import Message, encode
+from publisher.messages import Message, encode, pack
 from publisher.sensors import Reading
 
 FAULTS = "late=0.1,duplicate=0.1,malformed=0.1,out_of_order=0.1,skew=0.1,burst=20"
@@ -49,6 +49,18 @@ class TestManifest:
         Manifest(tmp_path / "manifest").record(message, "m1", sent=0)
         (line,) = lines(tmp_path / "manifest")
         assert (data_of(line), line["data"], line["value"]) == (b"\xff\x00", None, None)
+
+    def test_of_a_packed_message_has_a_line_for_each_reading(self, tmp_path):
+        parts = [encode(Reading(n, "device-2", "Temp", 1_795_352_401_250 + n, 20.0 + n), "abc") for n in (7, 8)]
+        message = pack([parts[0], parts[1]._replace(fault="burst")])
+        Manifest(tmp_path / "manifest").record(message, "m1", sent=1_795_352_401.5)
+        found = lines(tmp_path / "manifest")
+        assert [(line["reading_id"], line["value"], line["fault"]) for line in found] == [
+            ("abc-7", 27.0, None),
+            ("abc-8", 28.0, "burst"),
+        ]
+        assert [data_of(line) for line in found] == [part.data for part in parts]
+        assert [(line["message_id"], line["attributes"]) for line in found] == [("m1", message.attributes)] * 2
 
     def test_is_appended_to(self, tmp_path):
         message = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")

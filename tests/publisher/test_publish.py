@@ -1,11 +1,14 @@
 import json
 import threading
 import time
+from collections import defaultdict
+from contextlib import contextmanager
 
 import grpc
 import pytest
 
-from publisher.messages import encode
+from publisher.faults import Faults
+from publisher.manifest import Manifest
 from publisher.publish import Publishing
 from publisher.sensors import Reading, readings
 from publisher.service import ServiceError
@@ -18,21 +21,33 @@ def backlog(total, rate=1000.0):
     return readings(["Temp"], devices=1, rate=rate, start_ms=PAST_MS, total=total, seed=1)
 
 
+def live(rate=200.0):
+    now_ms = time.time_ns() // 1_000_000
+    return readings(["Temp"], devices=1, rate=rate, start_ms=now_ms, total=None, seed=1)
+
+
+@contextmanager
+def running(run, plan):
+    """The run in a thread of its own, which must be over at the end of the block."""
+    thread = threading.Thread(target=run.run, args=(plan,), daemon=True)
+    thread.start()
+    yield
+    thread.join(30)
+    assert not thread.is_alive()
+
+
 @pytest.fixture
 def service(service, monkeypatch):
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", service.host)
     return service
 
 
-class TestEncode:
-    def test_message_as_the_contract_has_it(self):
-        message = encode(Reading(7, "device-2", "Temp", 1_795_352_401_250, 21.4), "abc")
-        assert message.data == b'{"Timestamp": "2026-11-22T13:00:01.250Z", "Device": "device-2", "Temp": 21.4}'
-        assert message.attributes == {
-            "timestamp": "2026-11-22T13:00:01.250Z",
-            "reading_id": "abc-7",
-            "device": "device-2",
-        }
+class WithAnEmptyMessage(Faults):
+    """The second message has nothing in it."""
+
+    def messages(self, readings, run_id):
+        for number, message in enumerate(super().messages(readings, run_id)):
+            yield message._replace(data=b"", attributes={}) if number == 1 else message
 
 
 class TestPublishingToAServiceThatWorks:
@@ -42,9 +57,9 @@ class TestPublishingToAServiceThatWorks:
         assert (run.accepted, run.published, run.failed) == (2500, 2500, 0)
         assert len({message.attributes["reading_id"] for message in service.published}) == 2500
 
-    def test_packs_a_backlog_into_few_requests(self, service):
+    def test_sends_a_backlog_in_few_requests(self, service):
         Publishing(TOPIC).run(backlog(5000))
-        assert service.calls <= 50
+        assert service.calls == 5
 
     def test_two_runs_share_no_reading_id(self, service):
         for _ in range(2):
@@ -89,19 +104,13 @@ class TestPublishingToAServiceThatFails:
         run.run(backlog(10))
         assert (run.published, run.failed, len(service.published)) == (10, 0, 10)
 
-    def test_an_error_for_good_after_success_ends_the_run_and_is_counted(self, service):
+    def test_an_error_for_good_after_success_ends_the_run_and_is_counted(self, service, until):
         run = Publishing(TOPIC)
-
-        def endless():
-            yield from backlog(3)
-            while not run.published:
-                time.sleep(0.01)
+        with running(run, live()):
+            until(lambda: run.published)
             service.always = grpc.StatusCode.PERMISSION_DENIED
-            yield from readings(["Temp"], devices=1, rate=1000, start_ms=PAST_MS, total=None, seed=1)
-
-        run.run(endless())
-        assert run.published == 3
-        assert run.failed == run.accepted - 3 > 0
+        assert run.published == len(service.published) > 0
+        assert run.failed == run.accepted - run.published > 0
         assert f"{run.failed} failed. Last error: no permission to use {TOPIC}" in run.summary
 
     def test_an_error_for_good_at_once_says_what_to_do(self, service):
@@ -109,36 +118,155 @@ class TestPublishingToAServiceThatFails:
         with pytest.raises(ServiceError, match=r"gcloud pubsub topics add-iam-policy-binding some-topic "):
             Publishing(TOPIC).run(backlog(None))
 
-    def test_an_outage_longer_than_the_retries_is_counted_and_the_run_goes_on(self, service):
+    def test_an_outage_longer_than_the_retries_is_counted_and_the_run_goes_on(self, service, until):
         service.always = grpc.StatusCode.UNAVAILABLE
         run = Publishing(TOPIC, retry_seconds=0.5)
-
-        def outage():
-            yield from backlog(3)
-            while run.failed < 3:
-                time.sleep(0.01)
+        with running(run, live()):
+            until(lambda: run.failed)
             service.always = None
-            yield from backlog(4)
-
-        run.run(outage())
-        assert (run.accepted, run.published, run.failed) == (7, 4, 3)
+            until(lambda: run.published)
+            run.stop()
+        assert run.published == len(service.published)
+        assert run.accepted == run.published + run.failed
         assert "Timeout of 0.5s exceeded" in run.summary
 
-    def test_a_slow_service_bounds_what_is_accepted(self, service):
-        service.hold = True
+    def test_one_refused_message_neither_ends_the_run_nor_takes_others_with_it(self, server):
+        # The service refuses a message without data and attributes, and with it the whole request.
+        run = Publishing(server.topic)
+        run._faults = WithAnEmptyMessage()
+        run.run(backlog(3000))
+        assert (run.accepted, run.published, run.failed) == (3000, 2999, 1)
+        assert f"1 failed. Last error: {server.topic}: Some messages are empty" in run.summary
+        assert len(server.pull()) == 2999
+
+    def test_a_topic_that_refuses_every_message_ends_the_run(self, service):
+        service.always = grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(ServiceError, match=f"{TOPIC}: as the test told"):
+            Publishing(TOPIC).run(backlog(None))
+        # At most ten requests are under way at a time; each is divided a few times, not down to every message.
+        assert service.calls < 1000
+
+    def test_an_answer_without_all_ids_counts_as_failed(self, service):
+        service.withheld_ids = 1
         run = Publishing(TOPIC)
-        runner = threading.Thread(target=run.run, args=(backlog(30_000),))
-        runner.start()
-        # The 10,001st reading is waiting for room; two equal looks 0.2 s apart show that nothing moves.
-        seen = -1
-        while seen != run.accepted or not run.accepted:
-            seen = run.accepted
-            time.sleep(0.2)
-        assert seen == 10_001
-        run.stop()
-        service.release.set()
-        runner.join(30)
-        assert run.accepted == run.published == len(service.published)
+        run.run(backlog(10))
+        assert (run.published, run.failed) == (0, 10)
+        assert "the service has told 9 message ids for 10 messages" in run.summary
+
+    def test_answers_out_of_order_count_all_the_same(self, service, until):
+        service.hold_first = True
+        run = Publishing(TOPIC)
+        with running(run, backlog(3000)):
+            until(lambda: run.published == 2000)
+            assert (run.accepted, run.failed) == (3000, 0)
+            service.release.set()
+        assert (run.published, run.failed) == (3000, 0)
+
+    def test_a_stalled_service_bounds_what_is_accepted(self, server, until):
+        released = server.stall()
+        run = Publishing(server.topic)
+        taken = []
+
+        def watched():
+            for reading in backlog(30_000):
+                taken.append(run.accepted - run.published)
+                yield reading
+
+        with running(run, watched()):
+            until(lambda: run.accepted == 11_000)
+            run.stop()
+            released.set()
+        # 10,000 under way, and a request of 1,000 that waits for room.
+        assert max(taken) == 10_999
+        assert run.accepted == run.published == 11_000
+        assert len(server.pull()) == 11_000
+
+    def test_stopped_while_the_service_stalls_it_sends_what_it_holds_back_too(self, server, until):
+        released = server.stall()
+        run = Publishing(server.topic, Faults({"late": 0.5}, late_by=3600, seed=1))
+        taken = []
+
+        def watched():
+            for reading in live():
+                yield reading
+                taken.append(reading)
+
+        with running(run, watched()):
+            until(lambda: len(taken) > 20)
+            assert run.accepted < 20
+            run.stop()
+            until(lambda: run.accepted == len(taken))
+            assert (run.published, run.failed) == (0, 0)
+            released.set()
+        assert run.accepted == run.published == len(server.pull()) == len(taken)
+
+    def test_a_full_manifest_counts_what_it_has_taken(self, server, tmp_path):
+        class Full(Manifest):
+            room = 4
+
+            def record(self, message, message_id, sent):
+                if not self.room:
+                    raise OSError(28, "No space left on device")
+                self.room -= 1
+
+        run = Publishing(server.topic, manifest=Full(tmp_path / "manifest"))
+        run.run(backlog(10))
+        assert (run.published, run.failed) == (4, 6)
+        assert "not written to the manifest: No space left on device" in run.summary
+
+
+class TestPacking:
+    def test_counts_readings_and_sends_few_messages(self, service):
+        run = Publishing(TOPIC, pack=10)
+        run.run(backlog(25))
+        assert (run.accepted, run.published, run.failed) == (25, 25, 0)
+        packed = [json.loads(message.data) for message in service.published]
+        assert [len(one) for one in packed] == [10, 10, 5]
+        expected = [reading.timestamp for reading in backlog(25)]
+        assert [reading["Timestamp"] for one in packed for reading in one] == expected
+        assert [message.attributes["timestamp"] for message in service.published] == expected[::10]
+
+    def test_a_failed_request_fails_all_readings_of_its_messages(self, service):
+        service.always = grpc.StatusCode.PERMISSION_DENIED
+        run = Publishing(TOPIC, pack=10)
+        with pytest.raises(ServiceError):
+            run.run(backlog(25))
+        assert (run.accepted, run.failed) == (25, 25)
+
+    def test_waits_for_no_reading_that_is_not_due(self, service, until):
+        run = Publishing(TOPIC, pack=1000)
+        with running(run, live(rate=20)):
+            # Far fewer than a thousand have happened by then.
+            until(lambda: run.published)
+            run.stop()
+        assert run.published < 1000
+
+    def test_only_good_readings_share_a_message_and_the_manifest_has_each(self, server, tmp_path):
+        faults = Faults(dict.fromkeys(("late", "duplicate", "malformed", "out_of_order", "skew"), 0.05), 60, seed=3)
+        run = Publishing(server.topic, faults, Manifest(tmp_path / "manifest"), pack=10)
+        run.run(backlog(1000))
+        lines_of = defaultdict(list)
+        for line in map(json.loads, (tmp_path / "manifest").read_text().splitlines()):
+            lines_of[line["message_id"]].append(line)
+        messages = server.pull()
+        assert run.published == sum(map(len, lines_of.values())) > 1000
+        assert {message.message_id for message in messages} == set(lines_of)
+        assert len(messages) < 500
+        for message in messages:
+            lines = lines_of[message.message_id]
+            assert all(line["attributes"] == dict(message.attributes) for line in lines)
+            assert message.attributes["reading_id"] == lines[0]["reading_id"]
+            if len(lines) == 1:
+                assert lines[0]["data"] in (None, message.data.decode(errors="replace"))
+            else:
+                assert json.loads(message.data) == [json.loads(line["data"]) for line in lines]
+                assert {line["fault"] for line in lines} == {None}
+        # A duplicate is the same message again, not a copy of a reading that others came with.
+        ids = [lines[0]["reading_id"] for lines in lines_of.values() if len(lines) == 1]
+        copies = [lines[0]["reading_id"] for lines in lines_of.values() if lines[0]["fault"] == "duplicate"]
+        assert len(copies) > 20
+        assert all(ids.count(copy) == 2 for copy in copies)
+        assert len({line["reading_id"] for lines in lines_of.values() for line in lines}) == 1000
 
 
 class TestPublishingToTheEmulator:

@@ -2,7 +2,7 @@ import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError
 
-from publisher.publish import _may_pass
+from publisher.sending import may_pass
 from publisher.service import explain
 
 TOPIC = "projects/my-project/topics/readings"
@@ -55,7 +55,7 @@ class TestExpiredLogin:
     )
 
     def test_is_not_tried_again(self):
-        assert not _may_pass(self.ERROR)
+        assert not may_pass(self.ERROR)
 
     def test_is_explained_as_such(self):
         assert explain(self.ERROR, TOPIC).endswith("gcloud auth application-default login")

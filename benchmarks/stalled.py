@@ -1,0 +1,67 @@
+"""A publisher that wants more than its service takes, watched from within: `python -m benchmarks.stalled WAY TOPIC`.
+
+WAY is `client`, Google's client for single messages as it comes, or how many readings the shipped publisher packs into
+a message. It goes on until it is ended, and prints one JSON object for every quarter of a second: seconds since the
+first, messages or readings published and outstanding, and memory in megabytes.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from google.cloud import pubsub_v1
+
+from publisher.messages import encode
+from publisher.publish import Publishing
+from publisher.sensors import CURVES, readings
+
+EVERY = 0.25  # seconds
+PAST_MS = 1_700_000_000_000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class _Client:
+    """What a program does that calls publish() for every message."""
+
+    def __init__(self, topic: str):
+        self._topic = topic
+        self.accepted = 0
+        self.published = 0
+
+    def run(self, plan):
+        client = pubsub_v1.PublisherClient()
+        for reading in plan:
+            message = encode(reading, "bench")
+            self.accepted += 1
+            client.publish(self._topic, message.data, **message.attributes).add_done_callback(self._count)
+
+    def _count(self, _):
+        self.published += 1
+
+
+def memory() -> float:
+    """Return the megabytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 1e6
+
+
+def main(way: str, topic: str) -> None:
+    """Publish without end, and print."""
+    run = _Client(topic) if way == "client" else Publishing(topic, pack=int(way))
+    plan = readings(list(CURVES), devices=1, rate=1000, start_ms=PAST_MS, total=None, seed=1)
+    threading.Thread(target=run.run, args=(plan,), daemon=True).start()
+    while not run.published:
+        time.sleep(0.01)
+    start = time.monotonic()
+    while True:
+        seconds = time.monotonic() - start
+        published, accepted = run.published, run.accepted
+        line = {"seconds": round(seconds, 2), "published": published, "outstanding": accepted - published}
+        print(json.dumps(line | {"megabytes": round(memory(), 1)}), flush=True)
+        time.sleep(EVERY)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
