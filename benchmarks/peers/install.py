@@ -1,0 +1,45 @@
+"""Each peer's packages, in a virtual environment of its own under build/peers."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+ROOT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+_VENVS = ROOT / "build/peers"
+
+
+class NotInstalled(RuntimeError):
+    """A peer that this Python or machine has no package for; the text says what pip said."""
+
+
+def install(name: str, console: Console) -> Path:
+    """Return the Python of a peer's environment, made from `<name>.txt` unless that was done before.
+
+    Raises:
+      NotInstalled: it cannot be made.
+    """
+    requirements = _HERE / f"{name}.txt"
+    venv = _VENVS / name
+    python, ready = venv / "bin/python", venv / ".ready"
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    if not ready.exists() or ready.read_text() != wanted:
+        console.print(f"Installing {name} into {venv.relative_to(ROOT)} (once)", highlight=False)
+        shutil.rmtree(venv, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(venv))
+        flags = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--require-hashes")
+        _run(str(python), "-m", "pip", "install", *flags, "-r", str(requirements))
+        ready.write_text(wanted)
+    return python
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if "ERROR" in line] or [error.stderr.strip()]
+        raise NotInstalled(f"Python {sys.version.split()[0]}: {said[-1]}") from None

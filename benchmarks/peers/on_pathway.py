@@ -1,0 +1,177 @@
+"""Pathway: a Rust engine for tables that change, described in Python, which it calls where it has no expression.
+
+    idiomatic  a row per message; a UDF, flatten, columns, windowby(tumbling) with exactly_once_behavior, reduce
+    tuned      a row per batch, folded in one UDF to a row per interval; a stateful reducer adds those up per window
+
+What its Python connector is given within 1.5 s is one minibatch, here often all of it.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pathway as pw  # type: ignore[import-not-found]
+
+from benchmarks.load import INTERVAL, SENSORS, Load
+from benchmarks.peers.checks import EPOCH, Refusal, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Job, Outcome, Rows
+from benchmarks.peers.fold import SECOND, add, fold, means
+
+_MICROSECOND = timedelta(microseconds=1)
+
+# Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
+_Reading = tuple[int, str, float, float, float, float, float, float, float, float]
+_DeadLetter = tuple[bytes, str]
+
+
+class _Message(pw.Schema):
+    data: bytes
+
+
+class _Batch(pw.Schema):
+    data: tuple[bytes, ...]
+
+
+class _Source(pw.io.python.ConnectorSubject):
+    def __init__(self, rows: Sequence[Any]):
+        super().__init__()
+        self._rows = rows
+
+    def run(self) -> None:
+        for row in self._rows:
+            self.next(data=row)
+
+
+class _Sinks:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, str, dict[str, float]]] = []
+        self.dead_letters: list[tuple[bytes, str]] = []
+
+    def take_refused(self, outcomes: pw.Table) -> None:
+        """Subscribe to the second part of the column `read`: payloads and reasons."""
+        refused = outcomes.select(letter=pw.this.read[1]).flatten(pw.this.letter)
+        pw.io.subscribe(refused, on_change=lambda key, row, time, is_addition: self.dead_letters.append(row["letter"]))
+
+
+def _job(
+    load: Load,
+    rows: Sequence[Any],
+    schema: type[pw.Schema],
+    build: Callable[[pw.Table, bool, _Sinks], None],
+) -> Job:
+    def run() -> _Sinks:
+        pw.internals.parse_graph.G.clear()
+        sinks = _Sinks()
+        build(pw.io.python.read(_Source(rows), schema=schema), load.by_device, sinks)
+        pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
+        return sinks
+
+    return Job(run, _finish)
+
+
+def _finish(sinks: _Sinks) -> Outcome:
+    rows: Rows = {(start // SECOND, device): row for start, device, row in sinks.rows}
+    if len(rows) != len(sinks.rows):
+        raise AssertionError("an interval has two rows")
+    return Outcome(rows, len(sinks.dead_letters), [payload for payload, _ in sinks.dead_letters])
+
+
+def _windows(table: pw.Table, **instance: Any) -> Any:
+    """Cut the column `at`, microseconds since the epoch, into intervals that are emitted once."""
+    return table.windowby(
+        table.at,
+        window=pw.temporal.tumbling(INTERVAL * SECOND, origin=0),
+        behavior=pw.temporal.exactly_once_behavior(LATENESS * SECOND),
+        **instance,
+    )
+
+
+# --- idiomatic ---
+
+_CELLS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
+
+
+def _idiomatic(messages: pw.Table, by_device: bool, sinks: _Sinks) -> None:
+    @pw.udf(deterministic=True)
+    def read_message(data: bytes) -> tuple[list[_Reading], list[_DeadLetter]]:
+        readings: list[Any] = []
+        refused: list[_DeadLetter] = []
+        for outcome in read(data):
+            if isinstance(outcome, Refusal):
+                refused.append((outcome.payload, outcome.reason))
+            else:
+                at, device = (outcome.at - EPOCH) // _MICROSECOND, outcome.device if by_device else ""
+                readings.append((at, device, *(cell for name in SENSORS for cell in _cell(outcome.values.get(name)))))
+        return readings, refused
+
+    outcomes = messages.select(read=read_message(pw.this.data))
+    sinks.take_refused(outcomes)
+    readings = outcomes.select(reading=pw.this.read[0]).flatten(pw.this.reading)
+    readings = readings.select(**{name: pw.this.reading[index] for index, name in enumerate(["at", "device", *_CELLS])})
+    rows = _windows(readings, instance=readings.device).reduce(
+        start=pw.this._pw_window_start,
+        device=pw.this._pw_instance,
+        **{name: pw.reducers.sum(pw.this[name]) for name in _CELLS},
+    )
+
+    def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
+        sinks.rows.append((row["start"], row["device"], means([row[name] for name in _CELLS])))
+
+    pw.io.subscribe(rows, on_change=take)
+
+
+def _cell(value: float | None) -> tuple[float, float]:
+    return (0.0, 0.0) if value is None else (value, 1.0)
+
+
+# --- tuned ---
+
+
+def _tuned(messages: pw.Table, by_device: bool, sinks: _Sinks) -> None:
+    @pw.udf(deterministic=True)
+    def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[_DeadLetter]]:
+        partials, refused = fold(batch, by_device)
+        intervals: dict[int, tuple[int, dict[str, list[float]]]] = {}
+        for partial in partials:
+            devices = intervals[partial.start][1] if partial.start in intervals else {}
+            devices[partial.device] = partial.cells
+            intervals[partial.start] = partial.latest, devices
+        sums = [(latest, pw.wrap_py_object(devices)) for latest, devices in intervals.values()]
+        return sums, [(refusal.payload, refusal.reason) for refusal in refused]
+
+    outcomes = messages.select(read=fold_batch(pw.this.data))
+    sinks.take_refused(outcomes)
+    sums = outcomes.select(sums=pw.this.read[0]).flatten(pw.this.sums)
+    sums = sums.select(at=pw.this.sums[0], devices=pw.this.sums[1])
+    rows = _windows(sums).reduce(start=pw.this._pw_window_start, devices=_add_up(pw.this.devices))
+
+    def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
+        sinks.rows.extend((row["start"], device, means(cells)) for device, cells in row["devices"].value.items())
+
+    pw.io.subscribe(rows, on_change=take)
+
+
+@pw.reducers.stateful_many
+def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int]]) -> pw.PyObjectWrapper:
+    total = {device: list(cells) for device, cells in state.value.items()} if state else {}
+    for (devices,), _ in changes:
+        for device, cells in devices.value.items():
+            if device in total:
+                add(total[device], cells)
+            else:
+                total[device] = list(cells)
+    return pw.wrap_py_object(total)
+
+
+def _idiomatic_job(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
+    return _job(load, [data for _, data in sent], _Message, _idiomatic)
+
+
+def _tuned_job(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
+    payloads = [data for _, data in sent]
+    batches = [tuple(payloads[at : at + BATCH]) for at in range(0, len(payloads), BATCH)]
+    return _job(load, batches, _Batch, _tuned)
+
+
+DISTRIBUTION = "pathway"
+FORMS: dict[str, Form] = {"pathway idiomatic": _idiomatic_job, "pathway tuned": _tuned_job}

@@ -1,0 +1,217 @@
+"""Quix Streams: a Python library on Kafka and RocksDB.
+
+    idiomatic  apply(expand), a branch for what is refused, group_by, tumbling_window with a Mean per sensor, final
+    tuned      each message folded by itself, no branches, its sums reduced in one window
+
+Real here: its run loop, deserialization, dataframe, windows, RocksDB state and checkpoints. Not real: Kafka. The
+consumer and producer are the few methods below, and there are no changelog topics, which would need a broker.
+
+Messages reach user code one at a time. Whoever kept some back to fold them together would lose them in a rebalance,
+because their offsets are committed; so there is no form that folds batches.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import TopicPartition  # type: ignore[import-not-found]
+from quixstreams import Application  # type: ignore[import-not-found]
+from quixstreams.dataframe.windows.aggregations import Mean  # type: ignore[import-not-found]
+from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-not-found]
+
+from benchmarks.load import INTERVAL, SENSORS, Load
+from benchmarks.peers.checks import Reading, Refusal, read
+from benchmarks.peers.engine import LATENESS, Form, Job, Outcome, Rows
+from benchmarks.peers.fold import Partial, add, fold, means
+
+_TOPIC = "readings"
+
+
+class _Sinks:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, str, dict[str, float]]] = []
+        self.dead_letters: list[Refusal] = []
+
+    def late(self, *what: Any) -> bool:
+        raise AssertionError(f"late: {what}")
+
+
+def _job(load: Load, sent: Sequence[tuple[float, bytes]], build: Callable[[Any, Load, _Sinks], None]) -> Job:
+    logging.getLogger("quixstreams").setLevel(logging.ERROR)
+    # A window closes when a later reading comes; there is no end of a stream.
+    after = sent[-1][0] + 60
+    last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
+    messages = [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
+
+    def run() -> _Sinks:
+        sinks = _Sinks()
+        with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
+            app = _Application(messages, state)
+            build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
+            app.run()
+        return sinks
+
+    return Job(run, _finish)
+
+
+def _finish(sinks: _Sinks) -> Outcome:
+    rows: Rows = {(start, device): row for start, device, row in sinks.rows}
+    if len(rows) != len(sinks.rows):
+        raise AssertionError("an interval has two rows")
+    return Outcome(rows, len(sinks.dead_letters), [letter.payload for letter in sinks.dead_letters])
+
+
+# --- idiomatic ---
+
+
+def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
+    outcomes = messages.apply(read, expand=True)
+    outcomes.filter(lambda outcome: isinstance(outcome, Refusal)).update(sinks.dead_letters.append)
+    readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
+    readings = readings.set_timestamp(lambda reading, *_: int(reading.at.timestamp() * 1000))
+    keyed = readings.group_by(lambda reading: reading.device if load.by_device else "", name="device")
+    windows = keyed.apply(lambda reading: reading.values).tumbling_window(
+        INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late
+    )
+    rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
+
+    def collect(window: dict[str, Any], device: str, *_: Any) -> None:
+        row = {name: window[name] for name in SENSORS if window[name] is not None}
+        sinks.rows.append((window["start"] // 1000, device, row))
+
+    rows.update(collect, metadata=True)
+
+
+# --- tuned ---
+
+
+def _tuned(messages: Any, load: Load, sinks: _Sinks) -> None:
+    def fold_message(payload: bytes) -> list[Partial]:
+        partials, refused = fold((payload,), load.by_device)
+        sinks.dead_letters.extend(refused)
+        return partials
+
+    partials = messages.apply(fold_message, expand=True)
+    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(_device, name="device")
+    windows = keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late)
+    rows = windows.reduce(lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells)
+
+    def collect(window: dict[str, Any], device: str, *_: Any) -> None:
+        sinks.rows.append((window["start"] // 1000, device, means(window["value"])))
+
+    rows.final(closing_strategy="partition").update(collect, metadata=True)
+
+
+def _device(partial: Partial) -> str:
+    return partial.device
+
+
+# --- instead of Kafka ---
+
+
+class _Message:
+    """As confluent_kafka.Message."""
+
+    def __init__(self, offset: int, at: float, data: bytes):
+        self._offset, self._timestamp, self._data = offset, (1, int(at * 1000)), data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def value(self) -> bytes:
+        return self._data
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return self._timestamp
+
+    def topic(self) -> str:
+        return _TOPIC
+
+    def partition(self) -> int:
+        return 0
+
+    def key(self) -> None:
+        return None
+
+    headers = leader_epoch = key
+
+
+class _Client:
+    """As Quix's consumer or producer; what is not defined here does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return _nothing
+
+    def __enter__(self) -> "_Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def flush(self, timeout: float | None = None) -> int:
+        return 0
+
+
+class _Consumer(_Client):
+    def __init__(self, messages: Sequence[_Message]):
+        self._left = iter(messages)
+        self.stop: Callable[[], None]
+
+    def subscribe(self, topics: list[Any], on_assign: Callable[[Any, list[Any]], None], **_: Any) -> None:
+        (self._topic,) = topics
+        on_assign(self, [TopicPartition(_TOPIC, 0)])
+
+    def committed(self, partitions: list[Any], timeout: float) -> list[Any]:
+        return [TopicPartition(_TOPIC, 0, -1001) for _ in partitions]
+
+    def get_watermark_offsets(self, partition: Any, timeout: float) -> tuple[int, int]:
+        return 0, 0
+
+    def poll_row(self, **_: Any) -> Any:
+        message = next(self._left, None)
+        if message is None:
+            self.stop()
+            return None
+        return self._topic.row_deserialize(message)
+
+
+class _Admin:
+    def inspect_topics(self, topic_names: list[str], timeout: float | None = None) -> dict[str, TopicConfig]:
+        config = {"retention.ms": "604800000", "retention.bytes": "-1"}
+        return {name: TopicConfig(1, 1, config) for name in topic_names}
+
+
+class _Application(Application):
+    def __init__(self, messages: Sequence[_Message], state_dir: str):
+        self._memory = _Consumer(messages)
+        self._memory.stop = self.stop
+        super().__init__(
+            broker_address="none:9092",
+            consumer_group="bench",
+            state_dir=state_dir,
+            use_changelog_topics=False,
+            topic_manager=TopicManager(_Admin(), "bench", auto_create_topics=False),
+            broker_availability_timeout=0,
+            loglevel=None,
+        )
+
+    def _get_internal_consumer(self, *_: Any, **__: Any) -> Any:
+        return self._memory
+
+    def _get_internal_producer(self, *_: Any, **__: Any) -> Any:
+        return _Client()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+DISTRIBUTION = "quixstreams"
+FORMS: dict[str, Form] = {
+    "quix idiomatic": lambda load, sent: _job(load, sent, _idiomatic),
+    "quix tuned": lambda load, sent: _job(load, sent, _tuned),
+}
