@@ -1,5 +1,6 @@
 """From messages to sums per window and device, inside each bundle."""
 
+import gc
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -71,10 +72,13 @@ class _Fold(beam.DoFn):
     def setup(self) -> None:
         # Here because msgspec's decoders do not pickle.
         self._decoder = Decoder(self._sensors)
+        # Beam keeps 200,000 objects alive. Walking them again and again for garbage takes a third of the time when
+        # there are many devices.
+        gc.freeze()
 
     def start_bundle(self) -> None:
         self._waiting: list[Any] = []
-        self._messages = 0
+        self._messages = self._decoder.readings = self._decoder.ignored_keys = 0
         self._buckets = self._intervals.new_buckets(self._by_device)
 
     def process(self, element: Any) -> Iterable[Any]:
@@ -88,7 +92,6 @@ class _Fold(beam.DoFn):
         self._messages_total.inc(self._messages)
         self._readings_total.inc(self._decoder.readings)
         self._ignored_total.inc(self._decoder.ignored_keys)
-        self._decoder.readings = self._decoder.ignored_keys = 0
 
     def _fold(self) -> Iterator[Any]:
         messages, self._waiting = self._waiting, []

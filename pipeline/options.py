@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
+from pipeline.bigquery import TableId
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.session_windows import SessionIntervals
-from pipeline.tables import TableId
 
 # The plain DirectRunner would try to download another runner first; this one streams with what pip installed.
 LOCAL_RUNNER = "BundleBasedDirectRunner"

@@ -20,7 +20,7 @@ from google.auth.exceptions import TransportError
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
-from pipeline import tables
+from pipeline.bigquery import TableId, client
 from pipeline.dead_letters import METRICS, dead_letter, in_parts
 from pipeline.readings import DEVICE, TIMESTAMP
 
@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 class BigQueryRows(beam.PTransform):
     """Appends rows to an existing table; returns a dead letter for each row that BigQuery refuses for good."""
 
-    def __init__(self, table_id: tables.TableId):
+    def __init__(self, table_id: TableId):
         super().__init__()
         self._table_id = table_id
 
@@ -42,7 +42,7 @@ class BigQueryRows(beam.PTransform):
 class BigQueryDeadLetters(beam.PTransform):
     """Appends dead letters to an existing table; those BigQuery refuses for good go to the log, payload included."""
 
-    def __init__(self, table_id: tables.TableId):
+    def __init__(self, table_id: TableId):
         super().__init__()
         self._table_id = table_id
 
@@ -97,7 +97,7 @@ class PrintDeadLetters(beam.PTransform):
 class _Insert(beam.PTransform):
     """Streams dicts into a table; returns (destination, dict, errors) for those that failed for good."""
 
-    def __init__(self, table_id: tables.TableId):
+    def __init__(self, table_id: TableId):
         super().__init__()
         self._table_id = table_id
 
@@ -140,14 +140,15 @@ class InsertClient:
         self, table: str, json_rows: list[dict], row_ids: list[str], **kwargs: Any
     ) -> list[dict[str, Any]]:
         """Insert rows; returns [{"index": position, "errors": [{"reason", "message"}]}] of those refused for good."""
-        client = self._client = self._client or tables.client(self._project)
+        self._client = self._client or client(self._project)
+        insert = self._client.insert_rows_json
         waiting = list(range(len(json_rows)))
         refused: list[dict[str, Any]] = []
 
         def insert_waiting() -> None:
             rows, ids = [json_rows[i] for i in waiting], [row_ids[i] for i in waiting]
             try:
-                failures = client.insert_rows_json(table, rows, row_ids=ids, retry=None, **kwargs)
+                failures = insert(table, rows, row_ids=ids, retry=None, **kwargs)
             except (RequestException, TransportError) as error:
                 raise _Transient(str(error)) from None
             except GoogleAPICallError as error:

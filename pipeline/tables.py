@@ -1,15 +1,14 @@
 """BigQuery tables: their columns, and creating or checking them before launch."""
 
 import os
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from google.api_core.exceptions import Conflict, Forbidden, GoogleAPIError, NotFound
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
+from pipeline.bigquery import TableId, client
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.rows import REVISION, WRITTEN_AT
 
@@ -34,9 +33,6 @@ DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("pipeline_version", "STRING"),
 )
 
-# The project part follows Beam's own check; a domain-scoped project (example.com:project) has a colon of its own.
-_TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
-
 # Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
 _PATIENCE = 30.0
 
@@ -48,40 +44,6 @@ class TableError(Exception):
     """A table cannot be used as it is; the message says how to mend it."""
 
 
-@dataclass(frozen=True)
-class TableId:
-    """A table's full name."""
-
-    project: str
-    dataset: str
-    table: str
-
-    @classmethod
-    def parse(cls, text: str) -> "TableId":
-        """Read `project:dataset.table` or `project.dataset.table`.
-
-        Raises:
-          ValueError: it is neither.
-        """
-        match = _TABLE(text)
-        if not match:
-            raise ValueError("expected project:dataset.table, for example my-project:sensors.readings")
-        return cls(*match.groups())
-
-    def __str__(self) -> str:
-        return f"{self.project}:{self.dataset}.{self.table}"
-
-    @property
-    def sql(self) -> str:
-        """The name as SQL writes it, quoted."""
-        return f"`{self.project}.{self.dataset}.{self.table}`"
-
-    @property
-    def reference(self) -> bigquery.TableReference:
-        """The name as BigQuery's client takes it."""
-        return bigquery.DatasetReference(self.project, self.dataset).table(self.table)
-
-
 def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tuple[bigquery.SchemaField, ...]:
     """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and what grouping and revising add."""
     revision = (bigquery.SchemaField(REVISION, "INTEGER"), bigquery.SchemaField(WRITTEN_AT, "TIMESTAMP"))
@@ -91,14 +53,6 @@ def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tupl
         *([bigquery.SchemaField(DEVICE, "STRING")] if by_device else []),
         *(revision if revise else []),
     )
-
-
-def client(project: str) -> bigquery.Client:
-    """Return a BigQuery client, of the emulator when BIGQUERY_EMULATOR_HOST is set (http://host:port)."""
-    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        # The emulator wants no credentials, and looking for some takes google-auth half a minute.
-        return bigquery.Client(project, credentials=AnonymousCredentials())
-    return bigquery.Client(project)
 
 
 def prepare(

@@ -1,0 +1,53 @@
+"""BigQuery as a worker needs it: a table's name, and the client. What is done before launch is in `tables`."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+# The project part follows Beam's own check; a domain-scoped project (example.com:project) has a colon of its own.
+_TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
+
+
+@dataclass(frozen=True)
+class TableId:
+    """A table's full name."""
+
+    project: str
+    dataset: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str) -> "TableId":
+        """Read `project:dataset.table` or `project.dataset.table`.
+
+        Raises:
+          ValueError: it is neither.
+        """
+        match = _TABLE(text)
+        if not match:
+            raise ValueError("expected project:dataset.table, for example my-project:sensors.readings")
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return f"{self.project}:{self.dataset}.{self.table}"
+
+    @property
+    def sql(self) -> str:
+        """The name as SQL writes it, quoted."""
+        return f"`{self.project}.{self.dataset}.{self.table}`"
+
+    @property
+    def reference(self) -> bigquery.TableReference:
+        """The name as BigQuery's client takes it."""
+        return bigquery.DatasetReference(self.project, self.dataset).table(self.table)
+
+
+def client(project: str) -> bigquery.Client:
+    """Return a BigQuery client, of the emulator when BIGQUERY_EMULATOR_HOST is set (http://host:port)."""
+    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        # The emulator wants no credentials, and looking for some takes google-auth half a minute.
+        return bigquery.Client(project, credentials=AnonymousCredentials())
+    return bigquery.Client(project)

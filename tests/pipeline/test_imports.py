@@ -1,0 +1,79 @@
+"""What a worker imports: a fresh process that gets the graph alone, unpickles each step and runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
+
+from pipeline import graph, options, sinks
+from tests.pipeline.conftest import message
+from tests.pipeline.fake_bigquery import fake_bigquery
+
+# What only the launcher, or an operator, has a use for.
+NOT_ON_WORKERS = {
+    f"pipeline.{name}" for name in ("main", "options", "checks", "graph", "tables", "redrive", "source")
+} | {"local", "publisher", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
+
+IN_PROCESS = EmbeddedPythonEnvironment.default()
+
+WORKER = """
+import json, sys
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.worker import sdk_worker_main
+
+before = set(sys.modules)
+graph = beam_runner_api_pb2.Pipeline.FromString(Path(sys.argv[1]).read_bytes())
+FnApiRunner().run_via_runner_api(graph, PipelineOptions([]))
+print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
+"""
+
+
+@pytest.fixture(scope="module", params=["fixed", "session"])
+def imports(request, tmp_path_factory):
+    """(modules of Beam's own worker, modules that our steps added), after a row and a dead letter were stored."""
+    flags = [f"--window={request.param}", "--input_topic=projects/test-project/topics/readings"]
+    job, beam_options = options.parse([*flags, "--output_table=test-project:sensors.readings"])
+    pipeline = beam.Pipeline(options=beam_options)
+    letters = sinks.DeadLetters(sinks.BigQueryDeadLetters(job.dead_letter_table), None)
+    messages = beam.Create([message(1, Temp=1), b"bad"])
+    graph.build(pipeline, job, messages, sinks.BigQueryRows(job.output_table), letters)
+    graph_file = tmp_path_factory.mktemp("graph") / "pipeline.pb"
+    graph_file.write_bytes(pipeline.to_runner_api(default_environment=IN_PROCESS).SerializeToString())
+    with fake_bigquery() as bigquery:
+        ran = subprocess.run(
+            [sys.executable, "-c", WORKER, graph_file],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "BIGQUERY_EMULATOR_HOST": bigquery.host},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert [row["Temp"] for row in bigquery.rows("readings")] == [1.0]
+        assert [letter["error"] for letter in bigquery.rows("readings_dead_letters")] == ["NotJson"]
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_beams_worker_alone_imports_nothing_of_ours(imports):
+    assert not [name for name in imports[0] if name.split(".")[0] in {"pipeline", "msgspec"}]
+
+
+def test_steps_import_no_more_than_they_run(imports):
+    _, ours = imports
+    assert "pipeline.fold" in ours
+    assert not NOT_ON_WORKERS & set(ours)
+
+
+def test_steps_bring_one_library_that_beam_does_not(imports):
+    before, ours = imports
+    new = {name.split(".")[0] for name in ours} - {name.split(".")[0] for name in before} - sys.stdlib_module_names
+    assert {name for name in new if not name.startswith("_")} == {"pipeline", "msgspec"}
