@@ -1,4 +1,4 @@
-"""Five ways from message bytes to the first shuffle.
+"""Five ways from message bytes to means.
 
     seed     json, fromisoformat, FixedWindows, GroupByKey, mean: how the sample this project grew from does it
     combine  the idiom that Beam's guide teaches: the same steps, then CombinePerKey
@@ -90,6 +90,12 @@ class Contender:
         if self._worker is None:
             return _finish_loop(map(self.run, prepared))
         return _finish(self.name, (self._worker.decode(self._worker.run(bundle)) for bundle in prepared))
+
+    def after(self, prepared: Iterable[Any]) -> list[Callable[[], Any]]:
+        """Return what is to be done after the shuffle with all that comes of these bundles; to be timed too."""
+        if self._worker is None:
+            return []
+        return self._worker.after([left for bundle in prepared for left in self._worker.run(bundle)])
 
 
 def _finish(name: str, bundles: Iterable[Iterable[tuple[str, Any]]]) -> Result:

@@ -2,13 +2,15 @@
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.contenders import NAMES, Contender, Result
 from benchmarks.load import INTERVAL, Load, messages
 
-# Messages made per load, at least, and bundles: small bundles would otherwise all be alike.
-_MESSAGES = 2_000
+# Readings made per load, at least, so that an interval is as full as it would be; and bundles.
+_READINGS = 15_000
 _BUNDLES = 2
 
 
@@ -21,12 +23,14 @@ class Measured:
       readings: how many readings the results are of.
       results: by contender.
       micros: by contender, microseconds of CPU per reading, one per round.
+      after: by contender, how much of that is after the shuffle.
     """
 
     load: Load
     readings: int
     results: dict[str, Result]
     micros: dict[str, list[float]]
+    after: dict[str, list[float]]
 
     def median(self, name: str) -> float:
         """Return the microseconds of CPU per reading of a contender."""
@@ -56,7 +60,8 @@ def measure(load: Load, rounds: int, seconds: float) -> Measured:
     Raises:
       DifferentRows: before anything is timed.
     """
-    count = -(-max(_MESSAGES, _BUNDLES * load.bundle) // load.bundle) * load.bundle
+    bundles_made = max(_BUNDLES, -(-_READINGS // (load.bundle * load.packed)))
+    count = bundles_made * load.bundle
     # Ten minutes ago, so that no reading is in the future, and none so old that it might be late.
     sent = list(messages(load, count, time.time() // INTERVAL * INTERVAL - 600))
     bundles = [sent[start : start + load.bundle] for start in range(0, count, load.bundle)]
@@ -65,21 +70,30 @@ def measure(load: Load, rounds: int, seconds: float) -> Measured:
     results = {contender.name: contender.result(prepared[contender.name]) for contender in contenders}
     _compare(load, results)
 
-    per_bundle = load.bundle * load.packed
+    readings = count * load.packed
+    calls = {
+        contender.name: (
+            [partial(contender.run, bundle) for bundle in prepared[contender.name]],
+            contender.after(prepared[contender.name]),
+        )
+        for contender in contenders
+    }
     micros: dict[str, list[float]] = {name: [] for name in NAMES}
+    after: dict[str, list[float]] = {name: [] for name in NAMES}
     for _ in range(rounds):
-        for contender in contenders:
-            micros[contender.name].append(_turn(contender, prepared[contender.name], seconds) / per_bundle * 1e6)
-    return Measured(load, count * load.packed, results, micros)
+        for name, (to_the_shuffle, from_there) in calls.items():
+            late = sum(_turn([call], seconds / 10) for call in from_there) / readings * 1e6
+            micros[name].append(_turn(to_the_shuffle, seconds) / readings * len(bundles) * 1e6 + late)
+            after[name].append(late)
+    return Measured(load, readings, results, micros, after)
 
 
-def _turn(contender: Contender, prepared: list, seconds: float) -> float:
-    """Return the CPU seconds per bundle."""
-    run = contender.run
+def _turn(calls: Sequence[Callable[[], object]], seconds: float) -> float:
+    """Return the CPU seconds of one call; they take turns until `seconds` are over."""
     done = 0
     start = now = time.process_time()
     while not done or now - start < seconds:
-        run(prepared[done % len(prepared)])
+        calls[done % len(calls)]()
         done += 1
         now = time.process_time()
     return (now - start) / done

@@ -1,6 +1,8 @@
 """Beam's own worker, fed in memory: the boundary at which Dataflow hands bundles over and takes the results."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -11,9 +13,12 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_runner_api_pb2
 from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.worker import bundle_processor, data_plane
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.utils.windowed_value import PaneInfo, PaneInfoTiming, WindowedValue
+
+Data = beam_fn_api_pb2.Elements.Data
 
 _BUNDLE = "bundle"  # the only instruction there ever is
+_IMPULSE = translations.IMPULSE_BUFFER.decode()
 
 
 class Source(beam.PTransform):
@@ -26,7 +31,7 @@ class Source(beam.PTransform):
 
 
 class Sink(beam.PTransform):
-    """Ends a branch; what comes before the first shuffle is all that is run."""
+    """Ends a branch."""
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Apply the sink."""
@@ -34,7 +39,7 @@ class Sink(beam.PTransform):
 
 
 class Worker:
-    """Runs bundles through the first fused stage of a pipeline, up to its first shuffle.
+    """Runs bundles through the first fused stage of a pipeline, up to its first shuffle; and what comes of them, after.
 
     Combiners are not lifted, as Dataflow does not in streaming.
 
@@ -45,41 +50,90 @@ class Worker:
     def __init__(self, build: Callable[[beam.Pipeline], None]):
         pipeline = beam.Pipeline()
         build(pipeline)
-        descriptor = _first_stage(pipeline.to_runner_api())
+        self._stages = _stages(pipeline.to_runner_api())
+        (self._first,) = [stage for stage in self._stages if stage.reads == _IMPULSE]
+
+    def encode(self, elements: Iterable[WindowedValue]) -> Data:
+        """Return a bundle as it comes from the runner."""
+        return self._first.encode(elements)
+
+    def run(self, bundle: Data) -> list[tuple[str, bytes]]:
+        """Process one bundle, with the report of its metrics; return (step, encoded elements) of what leaves."""
+        return self._first.run(bundle)
+
+    def decode(self, left: list[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
+        """Yield (the step that wrote it, element) for all that left the worker."""
+        for name, data in left:
+            for element in self._first.decode(name, data):
+                yield name, element
+
+    def after(self, left: Iterable[tuple[str, bytes]]) -> list[Callable[[], Any]]:
+        """Return what is left to do once bundles have `left` the first stage: grouped as if all windows fired then."""
+        waiting: dict[str, list[Any]] = defaultdict(list)
+        calls: list[Callable[[], Any]] = []
+        self._pass_on(self._first, left, waiting)
+        for stage in self._stages:
+            elements = waiting.pop(stage.reads, None)
+            if elements and stage.hands_on:
+                waiting[stage.hands_on] += elements
+            elif elements:
+                grouped = _group(elements) if stage.reads.startswith("group:") else elements
+                calls.append(partial(stage.run, stage.encode(grouped)))
+                self._pass_on(stage, calls[-1](), waiting)
+        return calls
+
+    @staticmethod
+    def _pass_on(stage: "_Stage", left: Iterable[tuple[str, bytes]], waiting: dict[str, list[Any]]) -> None:
+        for name, data in left:
+            waiting[stage.writes[name]] += stage.decode(name, data)
+
+
+class _Stage:
+    """One fused stage, fed and emptied in memory.
+
+    Attributes:
+      reads: what its elements are called by the runner.
+      writes: by the step that writes them, what its results are called.
+      hands_on: what its elements are called next if it does nothing with them, as where the runner ends a flatten;
+        Dataflow has no such stage.
+    """
+
+    def __init__(self, descriptor: beam_fn_api_pb2.ProcessBundleDescriptor, buffers: dict[str, str]):
+        self.writes = {}
         self._coders: dict[str, Any] = {}
         context = PipelineContext(descriptor)
         for name, transform in descriptor.transforms.items():
-            if transform.spec.urn in (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN):
+            if name in buffers:
                 port = beam_fn_api_pb2.RemoteGrpcPort.FromString(transform.spec.payload)
                 self._coders[name] = context.coders.get_by_id(port.coder_id).get_impl()
                 if transform.spec.urn == bundle_processor.DATA_INPUT_URN:
-                    self._input = name
+                    self._input, self.reads = name, buffers[name]
+                else:
+                    self.writes[name] = buffers[name]
+        nothing_between = len(buffers) == len(descriptor.transforms)
+        self.hands_on = next(iter(self.writes.values()), None) if nothing_between else None
         self._channel = _Channel()
         self._processor = bundle_processor.BundleProcessor(
             frozenset(), descriptor, None, data_plane.InMemoryDataChannelFactory(self._channel)
         )
 
-    def encode(self, elements: Iterable[WindowedValue]) -> beam_fn_api_pb2.Elements.Data:
-        """Return a bundle as it comes from the runner."""
+    def encode(self, elements: Iterable[WindowedValue]) -> Data:
         stream = data_plane.OutputStream()
         for element in elements:
             self._coders[self._input].encode_to_stream(element, stream, True)
-        return beam_fn_api_pb2.Elements.Data(instruction_id=_BUNDLE, transform_id=self._input, data=stream.get())
+        return Data(instruction_id=_BUNDLE, transform_id=self._input, data=stream.get())
 
-    def run(self, bundle: beam_fn_api_pb2.Elements.Data) -> list[tuple[str, bytes]]:
-        """Process one bundle, with the report of its metrics; return (step, encoded elements) of what leaves."""
+    def run(self, bundle: Data) -> list[tuple[str, bytes]]:
         self._channel.fed, self._channel.left = [bundle], []
         self._processor.process_bundle(_BUNDLE)
         self._processor.monitoring_infos()
         self._processor.reset()
         return self._channel.left
 
-    def decode(self, left: list[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
-        """Yield (the step that wrote it, element) for all that left the worker."""
-        for name, data in left:
-            stream = create_InputStream(data)
-            while stream.size() > 0:
-                yield name, self._coders[name].decode_from_stream(stream, True)
+    def decode(self, name: str, data: bytes) -> Iterator[WindowedValue]:
+        stream = create_InputStream(data)
+        while stream.size() > 0:
+            yield self._coders[name].decode_from_stream(stream, True)
 
 
 class _Channel(data_plane.DataChannel):
@@ -107,8 +161,20 @@ def _same(element: Any) -> Any:
     return element
 
 
-def _first_stage(proto: beam_runner_api_pb2.Pipeline) -> beam_fn_api_pb2.ProcessBundleDescriptor:
-    """Fuse as Beam's own runner does, and return the stage that is fed, ready for a worker."""
+def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
+    """Group as the service does, each key and window once."""
+    groups = defaultdict(list)
+    for element in elements:
+        key, value = element.value
+        for window in element.windows:
+            groups[key, window].append(value)
+    pane = PaneInfo(is_first=True, is_last=True, timing=PaneInfoTiming.ON_TIME, index=0, nonspeculative_index=0)
+    for (key, window), values in groups.items():
+        yield WindowedValue((key, values), window.max_timestamp(), (window,), pane)
+
+
+def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
+    """Fuse as Beam's own runner does, and return the stages in order."""
     for transform in proto.components.transforms.values():
         if transform.spec.urn == common_urns.composites.COMBINE_PER_KEY.urn:
             transform.spec.urn = ""  # an ordinary composite then: a grouping, and a combine after it
@@ -126,14 +192,19 @@ def _first_stage(proto: beam_runner_api_pb2.Pipeline) -> beam_fn_api_pb2.Process
         ],
         known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
     )
-    (stage,) = [s for s in stages if any(t.spec.payload == translations.IMPULSE_BUFFER for t in s.transforms)]
+    return [_ready(context, stage) for stage in stages]
+
+
+def _ready(context: Any, stage: Any) -> _Stage:
+    buffers = {}
     for transform in stage.transforms:
         if transform.spec.urn in (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN):
+            buffers[transform.unique_name] = transform.spec.payload.decode()
             (collection,) = [*transform.outputs.values(), *transform.inputs.values()]
             port = beam_fn_api_pb2.RemoteGrpcPort(coder_id=context.data_channel_coders[collection])
             transform.spec.payload = port.SerializeToString()
     components = context.components
-    return beam_fn_api_pb2.ProcessBundleDescriptor(
+    descriptor = beam_fn_api_pb2.ProcessBundleDescriptor(
         id="bench",
         transforms={transform.unique_name: transform for transform in stage.transforms},
         pcollections=dict(components.pcollections),
@@ -141,3 +212,4 @@ def _first_stage(proto: beam_runner_api_pb2.Pipeline) -> beam_fn_api_pb2.Process
         windowing_strategies=dict(components.windowing_strategies),
         environments=dict(components.environments),
     )
+    return _Stage(descriptor, buffers)
