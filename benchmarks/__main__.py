@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import folding
 from benchmarks.load import Load
 from benchmarks.measure import measure
 from benchmarks.report import as_json, chart, goals, table
@@ -36,11 +37,14 @@ def main() -> None:
     for load in _LOADS:
         console.print(f"[dim]{load}", highlight=False)
         measured.append(measure(load, rounds, seconds))
+    alone = folding.measure(rounds=3 if quick else 50)
     console.print(table(measured))
+    console.print(folding.table(alone))
     for goal in goals(measured):
         console.print(str(goal), highlight=False)
     _OUT.mkdir(parents=True, exist_ok=True)
-    (_OUT / "bench.json").write_text(json.dumps(as_json(measured, rounds, seconds), indent=1) + "\n")
+    found = as_json(measured, rounds, seconds) | {"fold_alone_micros_by_packing": alone}
+    (_OUT / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
     chart(measured, _OUT / "bench.png")
     console.print(f"Written: {_OUT}/bench.json, {_OUT}/bench.png", highlight=False)
 

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks import report
+from benchmarks import folding, report
 from benchmarks.contenders import NAMES, Contender, Result
+from benchmarks.folding import fold_in_every_way
 from benchmarks.load import INTERVAL, Load, messages
 from benchmarks.measure import DifferentRows, _compare, measure
 
@@ -63,6 +64,23 @@ def test_shuffled_records(measured):
 
 def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
     assert measure(report.UNPACKED, rounds=1, seconds=0).records_ratio() >= 300
+
+
+@pytest.mark.parametrize("load", [Load(), Load(packed=100)], ids=str)
+def test_every_way_to_fold_makes_the_same_sums(load):
+    assert set(fold_in_every_way(load, rounds=1)) == {"parse", "shipped", "typed", "columns", "loop"}
+
+
+def test_a_way_that_folds_otherwise_is_not_timed(monkeypatch):
+    monkeypatch.setitem(folding.WAYS, "typed", lambda _chunks: ({}, 0))
+    with pytest.raises(DifferentRows, match="typed and loop differ: 0 and"):
+        fold_in_every_way(Load(), rounds=1)
+
+
+def test_what_comes_after_the_shuffle_is_counted_too():
+    one = measure(Load(), rounds=1, seconds=0)
+    assert {name for name, (micros,) in one.after.items() if micros} == {"seed", "combine", "shipped"}
+    assert all(one.after[name][0] < one.micros[name][0] for name in NAMES)
 
 
 def test_different_rows_are_not_timed(measured):
