@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: help demo soak test lint metadata lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
 	@$(BIN)/python -m local demo
@@ -25,6 +25,22 @@ image-test: $(READY)  ## build both images from their Dockerfiles and try every 
 bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 4 minutes (BENCH_QUICK=1: half a one)
 	@$(BIN)/python -m benchmarks
 
+.PHONY: bench-growth bench-local bench-peers bench-publisher bench-startup
+bench-growth: $(READY)  ## CPU, memory and state against readings, devices and sensors, in about 5 minutes
+	@$(BIN)/python -m benchmarks.growth
+
+bench-local: $(READY)  ## publisher to rows on the emulators: readings/s sustained, and how soon rows are there
+	@$(BIN)/python -m benchmarks.end_to_end
+
+bench-peers: $(READY)  ## the same rows from Bytewax, Pathway and Quix Streams (2 GB of packages), in about 7 minutes
+	@$(BIN)/python -m benchmarks.peers
+
+bench-publisher: $(READY)  ## readings/s published beside other ways, and memory when Pub/Sub is slow
+	@$(BIN)/python -m benchmarks.publisher
+
+bench-startup: $(READY)  ## seconds from launch to the job request, and what is imported
+	@$(BIN)/python -m benchmarks.startup
+
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -39,6 +55,7 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
+	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
