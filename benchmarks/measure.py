@@ -10,7 +10,7 @@ from benchmarks.contenders import NAMES, Contender, Result
 from benchmarks.load import INTERVAL, Load, messages
 
 # Readings made per load, at least, so that an interval is as full as it would be; and bundles.
-_READINGS = 15_000
+READINGS = 15_000
 _BUNDLES = 2
 
 
@@ -49,18 +49,19 @@ class DifferentRows(AssertionError):
     """Two contenders do not make the same rows of the same messages."""
 
 
-def measure(load: Load, rounds: int, seconds: float) -> Measured:
+def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:
     """Compare all contenders under one load.
 
     Args:
       load: what to send.
       rounds: how often each has its turn.
       seconds: of CPU time, for each turn; whole bundles, so at least one.
+      readings: to send, at least.
 
     Raises:
       DifferentRows: before anything is timed.
     """
-    bundles_made = max(_BUNDLES, -(-_READINGS // (load.bundle * load.packed)))
+    bundles_made = max(_BUNDLES, -(-readings // (load.bundle * load.packed)))
     count = bundles_made * load.bundle
     # Ten minutes ago, so that no reading is in the future, and none so old that it might be late.
     sent = list(messages(load, count, time.time() // INTERVAL * INTERVAL - 600))
@@ -70,7 +71,7 @@ def measure(load: Load, rounds: int, seconds: float) -> Measured:
     results = {contender.name: contender.result(prepared[contender.name]) for contender in contenders}
     _compare(load, results)
 
-    readings = count * load.packed
+    made = count * load.packed
     calls = {
         contender.name: (
             [partial(contender.run, bundle) for bundle in prepared[contender.name]],
@@ -82,10 +83,10 @@ def measure(load: Load, rounds: int, seconds: float) -> Measured:
     after: dict[str, list[float]] = {name: [] for name in NAMES}
     for _ in range(rounds):
         for name, (to_the_shuffle, from_there) in calls.items():
-            late = sum(_turn([call], seconds / 10) for call in from_there) / readings * 1e6
-            micros[name].append(_turn(to_the_shuffle, seconds) / readings * len(bundles) * 1e6 + late)
+            late = sum(_turn([call], seconds / 10) for call in from_there) / made * 1e6
+            micros[name].append(_turn(to_the_shuffle, seconds) / made * len(bundles) * 1e6 + late)
             after[name].append(late)
-    return Measured(load, readings, results, micros, after)
+    return Measured(load, made, results, micros, after)
 
 
 def _turn(calls: Sequence[Callable[[], object]], seconds: float) -> float:

@@ -20,7 +20,7 @@ LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(b
 
 @pytest.fixture(scope="module", params=LOADS, ids=str)
 def measured(request):
-    return measure(request.param, rounds=1, seconds=0)
+    return measure(request.param, rounds=1, seconds=0, readings=2000)
 
 
 def test_rows_and_refusals_agree(measured):
@@ -63,7 +63,7 @@ def test_shuffled_records(measured):
 
 
 def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
-    assert measure(report.UNPACKED, rounds=1, seconds=0).records_ratio() >= 300
+    assert measure(report.UNPACKED, rounds=1, seconds=0, readings=2000).records_ratio() >= 300
 
 
 @pytest.mark.parametrize("load", [Load(), Load(packed=100)], ids=str)
@@ -78,7 +78,7 @@ def test_a_way_that_folds_otherwise_is_not_timed(monkeypatch):
 
 
 def test_what_comes_after_the_shuffle_is_counted_too():
-    one = measure(Load(), rounds=1, seconds=0)
+    one = measure(Load(), rounds=1, seconds=0, readings=2000)
     assert {name for name, (micros,) in one.after.items() if micros} == {"seed", "combine", "shipped"}
     assert all(one.after[name][0] < one.micros[name][0] for name in NAMES)
 
