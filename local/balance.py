@@ -1,4 +1,4 @@
-"""Account for every message of a publisher's manifest, from the two tables alone.
+"""Account for every reading of a publisher's manifest, from the two tables alone.
 
 Each reading must be in exactly one place: in its interval's row, in a dead letter, or removed because the same
 reading_id was sent before. The rules are those of the README, in plain Python that shares no code with the pipeline.
@@ -25,7 +25,7 @@ YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Sent:
-    """One line of the manifest: a message that Pub/Sub accepted, and when it was handed to the client."""
+    """One line of the manifest: a reading that Pub/Sub accepted, and when its message was handed to the client."""
 
     reading_id: str
     data: bytes
@@ -42,7 +42,7 @@ class DeadLetter:
 
 @dataclass
 class Balance:
-    """Where all messages went: `published` = `averaged` + `late` + `refused` + `duplicates` when all is well.
+    """Where all readings went: `published` = `averaged` + `late` + `refused` + `duplicates` when all is well.
 
     `averaged` counts readings whose row is there once and right. `rows_found` counts all rows of the table, the others
     count intervals. `problems` is one line for each difference.
@@ -103,7 +103,7 @@ def balance(
     """Compare what was published with what is in the tables.
 
     Args:
-      manifest: every message in the order sent; each holds one sensor's reading or is malformed.
+      manifest: every reading in the order sent, each of one sensor or malformed; those of a message are apart.
       rows: all rows of the table.
       dead_letters: all rows of the dead-letter table.
       sensors: the sensor columns.

@@ -15,14 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from google.api_core.exceptions import GoogleAPICallError
-from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
 
 from local import chart, emulators
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
-from local.reconcile import Account, Row, read, reconcile
+from local.reconcile import Account, Row, read, reconcile, unpack
 from local.run_length import run_length
 from local.screen import Progress, screen
 
@@ -155,11 +154,11 @@ def _publish_malformed(stage: Stage) -> None:
 class Watch:
     """Looks at the topic and the tables, and keeps `progress` up to date.
 
-    `published` is the data of every message, by message id; `dead_letters` the payloads.
+    `published` is the data of every reading, by message id and place in it; `dead_letters` the payloads.
     """
 
     def __init__(self, stage: Stage, progress: Progress) -> None:
-        self.published: dict[str, bytes] = {}
+        self.published: dict[tuple[str, int], bytes] = {}
         self.dead_letters: list[bytes] = []
         self.progress = progress
         self._stage = stage
@@ -182,24 +181,24 @@ class Watch:
 
     def _hear(self) -> None:
         while received := emulators.pull(self._subscriber, self._stage.audit, at_most=1000):
-            self.published |= {one.message.message_id: one.message.data for one in received}
+            for one in received:
+                for place, data in enumerate(unpack(one.message.data)):
+                    self.published[one.message.message_id, place] = data
             self._subscriber.acknowledge(subscription=self._stage.audit, ack_ids=[one.ack_id for one in received])
         self.progress.published = len(self.published)
 
     def _read_tables(self) -> None:
         rows = [
             Row(found["Timestamp"], {name: found[name] for name in SENSORS})
-            for found in self._all_rows(self._stage.table)
+            for found in emulators.all_rows(self._bigquery, self._stage.table)
         ]
         now = datetime.now(UTC)
         for row in rows:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
-        self.dead_letters = [found["payload"] for found in self._all_rows(_dead_letters(self._stage))]
+        letters = emulators.all_rows(self._bigquery, _dead_letters(self._stage))
+        self.dead_letters = [found["payload"] for found in letters]
         self.progress.dead_letters = len(self.dead_letters)
-
-    def _all_rows(self, table: str) -> list[bigquery.Row]:
-        return list(self._bigquery.list_rows(self._bigquery.get_table(table)))
 
 
 def _follow(watch: Watch, pipeline: Child, publisher: Child, show: Callable[[], None]) -> Account:

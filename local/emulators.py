@@ -231,6 +231,15 @@ def table_exists(client: bigquery.Client, table: str) -> bool:
     return True
 
 
+def all_rows(client: bigquery.Client, table: str) -> list[bigquery.Row]:
+    """All rows of the table P.D.T.
+
+    By a query, because the emulator answers a list call on another thread than it inserts on, and on the same
+    connection to DuckDB: sooner or later both hang.
+    """
+    return list(client.query_and_wait(f"SELECT * FROM `{table}`"))
+
+
 def _answers(host: str, path: str) -> bool:
     """Whether a GET of `path` is answered with 200. Plain HTTP, so that no proxy setting comes between."""
     connection = http.client.HTTPConnection(host, timeout=2)

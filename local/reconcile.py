@@ -13,7 +13,7 @@ TOLERANCE = 1e-9  # relative
 
 @dataclass(frozen=True)
 class Reading:
-    """A message that can be averaged: its event time and the value of each known sensor in it."""
+    """What can be averaged: its event time and the value of each known sensor in it."""
 
     time: datetime
     device: str | None
@@ -61,8 +61,17 @@ class _Cell:
 Cells = dict[datetime, dict[str, _Cell]]
 
 
+def unpack(data: bytes) -> list[bytes]:
+    """Each reading of a message by itself: the items of an array, written as the publisher writes them, or the data."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return [data]
+    return [json.dumps(item).encode() for item in content] if isinstance(content, list) and content else [data]
+
+
 def read(data: bytes, sensors: Sequence[str]) -> Reading | None:
-    """Read one message as the publisher writes them; None if it belongs to the dead letters."""
+    """Read one reading as the publisher writes them; None if it belongs to the dead letters."""
     try:
         content = json.loads(data)
         time = datetime.fromisoformat(content["Timestamp"])
@@ -87,7 +96,7 @@ def reconcile(
     """Recompute every interval's means and compare.
 
     Args:
-      published: the data of every message, each once.
+      published: the data of every message, each once, unpacked.
       rows: all rows of the table.
       dead_letters: the payloads of all dead letters: a message's own data, or the sums of readings that came late
         ({"Timestamp": start, "readings": {sensor: {"sum": s, "count": n}}}), which are then not in the row.

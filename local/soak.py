@@ -172,16 +172,13 @@ def _settled(world: World, pipeline: Child, manifest: Path) -> Balance:
 
 
 def _balance(client: bigquery.Client, manifest: Path) -> Balance:
-    letters = [DeadLetter(found["stage"], found["payload"]) for found in _all(client, DEAD_LETTERS)]
+    letters = [DeadLetter(found["stage"], found["payload"]) for found in emulators.all_rows(client, DEAD_LETTERS)]
     return balance(read_manifest(manifest), _rows(client), letters, SENSORS, INTERVAL)
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
-    return [Row(found["Timestamp"], {name: found[name] for name in SENSORS}) for found in _all(client, TABLE)]
-
-
-def _all(client: bigquery.Client, table: str) -> list[bigquery.Row]:
-    return list(client.list_rows(client.get_table(table)))
+    found = emulators.all_rows(client, TABLE)
+    return [Row(row["Timestamp"], {name: row[name] for name in SENSORS}) for row in found]
 
 
 def _shown(result: Balance) -> Table:

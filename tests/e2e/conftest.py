@@ -14,6 +14,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from local.emulators import all_rows
 from local.processes import Child, running, wait_for
 from pipeline import tables
 
@@ -47,7 +48,7 @@ class Stack:
         """Return what is in the table, nothing as long as there is no table."""
         if not self.table_exists(table):
             return []
-        return [dict(row) for row in self.bq.list_rows(f"{self.project}.{self.dataset}.{table}")]
+        return [dict(row) for row in all_rows(self.bq, f"{self.project}.{self.dataset}.{table}")]
 
     def table_exists(self, table: str = "readings") -> bool:
         return table in {found.table_id for found in self.bq.list_tables(self.dataset)}

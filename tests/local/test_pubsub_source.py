@@ -14,12 +14,14 @@ import apache_beam as beam
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.direct import transform_evaluator
+from apache_beam.runners.direct import executor, transform_evaluator
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from google.api_core.exceptions import ServiceUnavailable
+from google.pubsub_v1 import PullResponse
 
 from local import emulators, pubsub_source
-from local.pubsub_source import Watermark
+from local.pubsub_source import Reader, Watermark
 
 # What the pipelines of these tests put out: the runner works in this process, on another thread.
 OUTPUT: "queue.Queue[Any]" = queue.Queue()
@@ -30,13 +32,23 @@ class PutOut(beam.DoFn):
         OUTPUT.put((element, window, pane))
 
 
+class PutOutBundle(beam.DoFn):
+    def __init__(self, name):
+        self.name = name
+
+    def process(self, element):
+        pass
+
+    def finish_bundle(self):
+        OUTPUT.put(self.name)
+
+
 @pytest.fixture
 def place(pubsub_emulator: str, project: str, request, monkeypatch) -> Iterator[SimpleNamespace]:
     """A topic and a subscription of this test's own, and a client that publishes."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
-    monkeypatch.setattr(transform_evaluator, "_PubSubReadEvaluator", transform_evaluator._PubSubReadEvaluator)
     monkeypatch.setattr("apache_beam.runners.direct.executor._ExecutorService._ExecutorServiceWorker.TIMEOUT", 0.1)
-    pubsub_source.install()
+    install(monkeypatch)
     while not OUTPUT.empty():
         OUTPUT.get()
     name = f"source-{time.time_ns()}"
@@ -50,6 +62,16 @@ def place(pubsub_emulator: str, project: str, request, monkeypatch) -> Iterator[
             subscription=subscription,
             publish=lambda messages: publisher.publish(topic=topic, messages=messages),
         )
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patch the runner, for one test."""
+    for place, name in (
+        (transform_evaluator, "_PubSubReadEvaluator"),
+        (executor._ExecutorServiceParallelExecutor, "schedule_consumers"),
+    ):
+        monkeypatch.setattr(place, name, getattr(place, name))
+    pubsub_source.install()
 
 
 @contextmanager
@@ -197,25 +219,144 @@ def test_a_topic_is_read_through_a_subscription_that_close_deletes(place) -> Non
     assert not subscriptions()
 
 
-def test_the_stock_reader_has_the_shape_the_patch_relies_on() -> None:
+def test_a_step_that_is_given_nothing_is_not_run(place) -> None:
+    def build(pipeline: beam.Pipeline) -> None:
+        read = pipeline | ReadFromPubSub(subscription=place.subscription)
+        _ = read | beam.Filter(lambda _: False) | "never" >> beam.ParDo(PutOutBundle("never"))
+        _ = read | "always" >> beam.ParDo(PutOutBundle("always"))
+
+    with running(build):
+        for _ in range(3):
+            place.publish([{"data": b"one"}])
+            assert OUTPUT.get(timeout=15) == "always"
+    assert OUTPUT.empty()
+
+
+def test_the_stock_runner_has_the_shape_the_patches_rely_on() -> None:
     stock = pubsub_source.PubSubReadEvaluator.__mro__[1]
     assert stock.__name__ == "_PubSubReadEvaluator"
     assert list(inspect.signature(stock._read_from_pubsub).parameters) == ["self", "timestamp_attribute"]
     finish = inspect.getsource(stock.finish_bundle)
-    assert "self._read_from_pubsub(self.source.timestamp_attribute)" in finish
+    assert "data = self._read_from_pubsub(self.source.timestamp_attribute)\n    if data:" in finish
+    assert "output_pcollection = list(self._outputs)[0]" in finish
+    assert "bundles = []" in finish
     assert "{None: Timestamp.of(time.time())}" in finish
-    assert "for timestamp, message in data" in finish
     assert "NotImplementedError" in inspect.getsource(stock.__init__)
     # The registry looks the class up by its global name for each run.
     registry = inspect.getsource(transform_evaluator.TransformEvaluatorRegistry.__init__)
     assert "_DirectReadFromPubSub: _PubSubReadEvaluator" in registry
+    schedule = pubsub_source._stock_schedule_consumers
+    assert schedule.__qualname__ == "_ExecutorServiceParallelExecutor.schedule_consumers"
+    assert list(inspect.signature(schedule).parameters) == ["self", "committed_bundle"]
 
 
 def test_installing_twice_changes_nothing(monkeypatch) -> None:
-    monkeypatch.setattr(transform_evaluator, "_PubSubReadEvaluator", transform_evaluator._PubSubReadEvaluator)
-    pubsub_source.install()
+    install(monkeypatch)
     pubsub_source.install()
     assert transform_evaluator._PubSubReadEvaluator is pubsub_source.PubSubReadEvaluator
+    assert executor._ExecutorServiceParallelExecutor.schedule_consumers is pubsub_source._schedule_consumers
+    assert pubsub_source._stock_schedule_consumers is not pubsub_source._schedule_consumers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1763816401250",
+        "0",
+        "-5",
+        " 12 ",
+        "1960-01-01T00:00:00Z",
+        "2026-11-22T13:00:01.250Z",
+        "2026-11-22t13:00:01z",
+        "2026-11-22T13:00:01+05:30",
+        "2026-11-22T13:00:01.1234567Z",
+        "2026-11-22T13:00:01",
+    ],
+)
+def test_event_times_are_understood_as_the_stock_reader_does(text) -> None:
+    try:
+        stock = Timestamp(micros=int(text) * 1000)
+    except ValueError:
+        stock = Timestamp.from_rfc3339(text)
+    if stock.precision() > Timestamp.MICROS_PRECISION:
+        stock = stock.to_precision(Timestamp.MICROS_PRECISION, allow_lossy_conversion=True)
+    assert pubsub_source._parse(text) == stock.micros
+
+
+class Subscription:
+    """Stands for a subscription and the client that pulls it: messages are in `queue`, then leased, then gone."""
+
+    def __init__(self, *ack_ids: str) -> None:
+        self.queue = list(ack_ids)
+        self.acknowledged: list[str] = []
+        self.given_back: list[str] = []
+        self.refusals: list[Exception] = []
+
+    def pull(self, request, **_) -> PullResponse:
+        taken, self.queue = self.queue[: request.max_messages], self.queue[request.max_messages :]
+        messages = [{"ack_id": ack_id, "message": {"data": ack_id.encode()}} for ack_id in taken]
+        return PullResponse(received_messages=messages)
+
+    def acknowledge(self, *, subscription, ack_ids) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.acknowledged += ack_ids
+
+    def modify_ack_deadline(self, *, subscription, ack_ids, ack_deadline_seconds) -> None:
+        assert ack_deadline_seconds == 0
+        self.given_back += ack_ids
+        self.queue = [*ack_ids, *self.queue]
+
+
+@pytest.fixture
+def single(monkeypatch) -> None:
+    monkeypatch.setattr(pubsub_source, "BUNDLE_MESSAGES", 1)
+
+
+@pytest.mark.usefixtures("single")
+class TestReader:
+    def bundle(self, reader: Reader) -> list[str]:
+        """The next bundle, once the one after it has been pulled, or could not be."""
+        bundle = [one.message.data.decode() for one in reader.next_bundle().received]
+        reader._ahead.exception(15)
+        return bundle
+
+    def test_pulls_one_bundle_ahead(self) -> None:
+        subscription = Subscription("a", "b", "c", "d")
+        reader = Reader(subscription, "s")
+        assert self.bundle(reader) == ["a"]
+        assert subscription.queue == ["c", "d"]
+        assert [self.bundle(reader) for _ in range(4)] == [["b"], ["c"], ["d"], []]
+
+    def test_acknowledges_only_what_the_runner_is_done_with(self) -> None:
+        subscription = Subscription("a", "b", "c")
+        reader = Reader(subscription, "s")
+        for bundle, processed in (("a", []), ("b", ["a"]), ("c", ["a", "b"])):
+            assert self.bundle(reader) == [bundle]
+            assert subscription.acknowledged == processed
+
+    def test_acknowledges_again_what_could_not_be(self) -> None:
+        subscription = Subscription("a", "b", "c")
+        reader = Reader(subscription, "s")
+        assert self.bundle(reader) == ["a"]
+        subscription.refusals.append(ServiceUnavailable("no"))
+        assert self.bundle(reader) == ["b"]
+        with pytest.raises(ServiceUnavailable):
+            reader.next_bundle()
+        # The runner asks again.
+        assert [self.bundle(reader) for _ in range(2)] == [["c"], []]
+        assert subscription.acknowledged == ["a", "b", "c"]
+
+    def test_gives_back_what_was_pulled_so_long_ago_that_it_may_come_again(self, monkeypatch) -> None:
+        now = pubsub_source._now()
+        monkeypatch.setattr(pubsub_source, "_now", lambda: now)
+        subscription = Subscription("a", "b", "c")
+        reader = Reader(subscription, "s")
+        assert self.bundle(reader) == ["a"]
+        now += 9 * pubsub_source.SECOND
+        assert [self.bundle(reader) for _ in range(3)] == [["b"], ["c"], []]
+        assert subscription.given_back == ["b"]
+        assert subscription.acknowledged == ["a", "b", "c"]
 
 
 class Clock:
@@ -224,43 +365,59 @@ class Clock:
     START = 1_800_000_000.0
 
     def __init__(self) -> None:
-        self.watermark = Watermark(self.START)
+        self.watermark = Watermark(self.micros(0))
+
+    def micros(self, second: float) -> int:
+        return round((self.START + second) * 1_000_000)
 
     def pull(self, at: float, *events: float, published: float | None = None) -> float | None:
         """The watermark after a pull `at`; None while it is at the beginning of time."""
-        times = [Timestamp.of(self.START + event) for event in events]
-        value = self.watermark.advance(self.START + at, times, self.START + (at if published is None else published))
-        return None if value == MIN_TIMESTAMP else round(float(value) - self.START, 3)
+        times = [self.micros(event) for event in events]
+        published_times = [self.micros(at if published is None else published)] * len(times)
+        value = self.watermark.advance(self.micros(at), times, published_times)
+        return None if value == MIN_TIMESTAMP.micros else round(value / 1_000_000 - self.START, 3)
 
 
 def test_the_watermark_waits_two_seconds_for_a_backlog_to_show() -> None:
     clock = Clock()
-    assert [clock.pull(at) for at in (0, 1, 1.9, 2.1)] == [None, None, None, 2.1]
+    assert [clock.pull(at) for at in (0, 1, 1.9, 2.1)] == [None, None, None, 1.6]
 
 
 def test_the_watermark_does_not_move_while_old_messages_come() -> None:
     clock = Clock()
     assert [clock.pull(at, -600 + at, published=-600) for at in range(5)] == [None] * 5
     assert [clock.pull(at, at) for at in (5, 6)] == [None, None]
-    assert clock.pull(6.5, 6.5) == 5
-    assert clock.pull(8.3) == 6.5
-    assert clock.pull(9) == 9
+    assert clock.pull(6.5, 6.5) == 6
 
 
-def test_the_watermark_is_the_oldest_recent_event_time_and_never_goes_back() -> None:
+def test_the_watermark_is_half_a_second_behind_what_has_been_read() -> None:
     clock = Clock()
-    assert clock.pull(10, 9.5, 9.8) == 9.5
-    assert clock.pull(11, 3.0) == 9.5
-    assert clock.pull(13.5) == 13.5
+    assert clock.pull(10, 9.7, published=9.9) == 9.4
+    assert clock.pull(11) == 10.5
+    assert clock.pull(20) == 19.5
+
+
+def test_the_watermark_waits_for_messages_that_are_as_long_on_their_way_as_any_of_the_last_two_seconds() -> None:
+    clock = Clock()
+    assert clock.pull(10, 8.5, 9.8, published=9.9) == 8.5
+    assert clock.pull(11, 10.8, published=10.9) == 9.5
+    assert clock.pull(12.1) == 11.6
+
+
+def test_the_watermark_never_goes_back() -> None:
+    clock = Clock()
+    assert clock.pull(10, 9.9) == 9.5
+    assert clock.pull(10.5, 2) == 9.5
+    assert clock.pull(12.6) == 12.1
 
 
 def test_the_watermark_never_passes_the_clock() -> None:
     clock = Clock()
-    assert clock.pull(10, 500) == 10
+    assert clock.pull(10, 500) == 9.5
 
 
 def test_a_pipeline_that_falls_behind_holds_the_watermark_where_it_was() -> None:
     clock = Clock()
-    assert clock.pull(10, 10) == 10
-    assert [clock.pull(at, at - 5, published=at - 5) for at in (16, 18)] == [10, 10]
-    assert clock.pull(21, 20.5, published=20.5) == 20.5
+    assert clock.pull(10, 10) == 9.5
+    assert [clock.pull(at, at - 5, published=at - 5) for at in (16, 18)] == [9.5, 9.5]
+    assert clock.pull(21, 20.5, published=20.5) == 20

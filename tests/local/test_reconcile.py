@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local.reconcile import Account, Row, interval_start, read, reconcile
+from local.reconcile import Account, Row, interval_start, read, reconcile, unpack
 
 SENSORS = ("AtmP", "Temp")
 INTERVAL = timedelta(seconds=5)
@@ -115,6 +115,16 @@ def test_equal_messages_count_as_often_as_they_were_published() -> None:
 )
 def test_what_belongs_to_the_dead_letters_is_not_read(data: bytes) -> None:
     assert read(data, SENSORS) is None
+
+
+def test_the_readings_of_an_array_are_taken_one_by_one() -> None:
+    assert unpack(b"[" + PUBLISHED[0] + b", " + PUBLISHED[1] + b"]") == PUBLISHED[:2]
+    assert unpack(b'[1, "x"]') == [b"1", b'"x"']
+
+
+@pytest.mark.parametrize("data", [NOT_JSON, b"\xff\xfe", b"[]", b"7", PUBLISHED[0]])
+def test_what_is_no_array_of_readings_stays_as_it_is(data: bytes) -> None:
+    assert unpack(data) == [data]
 
 
 def test_intervals_are_counted_from_1970() -> None:
