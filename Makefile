@@ -25,11 +25,11 @@ image-test: $(READY)  ## build both images from their Dockerfiles and try every 
 bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 4 minutes (BENCH_QUICK=1: half a one)
 	@$(BIN)/python -m benchmarks
 
-.PHONY: bench-growth bench-local bench-peers bench-publisher bench-startup
+.PHONY: bench-growth bench-live bench-peers bench-publisher bench-startup
 bench-growth: $(READY)  ## CPU, memory and state against readings, devices and sensors, in about 5 minutes
 	@$(BIN)/python -m benchmarks.growth
 
-bench-local: $(READY)  ## publisher to rows on the emulators: readings/s sustained, and how soon rows are there
+bench-live: $(READY)  ## publisher to rows on the emulators: readings/s sustained, and how soon rows are there
 	@$(BIN)/python -m benchmarks.end_to_end
 
 bench-peers: $(READY)  ## the same rows from Bytewax, Pathway and Quix Streams (2 GB of packages), in about 7 minutes

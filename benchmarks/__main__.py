@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import folding
+from benchmarks import cost, folding
 from benchmarks.load import Load
 from benchmarks.measure import measure
 from benchmarks.report import as_json, chart, goals, table
@@ -40,6 +40,7 @@ def main() -> None:
     alone = folding.measure(rounds=3 if quick else 50)
     console.print(table(measured))
     console.print(folding.table(alone))
+    console.print(cost.table(measured))
     for goal in goals(measured):
         console.print(str(goal), highlight=False)
     _OUT.mkdir(parents=True, exist_ok=True)
