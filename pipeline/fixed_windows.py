@@ -97,7 +97,7 @@ class FixedBuckets:
 
 
 class EmitFixedIntervals(beam.PTransform):
-    """Combines (device, (start, Sums)) into `Interval`s: on time, late, and expired.
+    """Combines (start, Sums by device) into `Interval`s: on time, late, and expired.
 
     Beam drops what reaches a grouping more than the allowed lateness behind the watermark, and no DoFn can see the
     watermark. But a pane of a grouping says on which side of its window's end the watermark was. So sums old enough

@@ -9,11 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks import folding, report
+from benchmarks import folding, parts, report
 from benchmarks.contenders import NAMES, Contender, Result
 from benchmarks.folding import fold_in_every_way
 from benchmarks.load import INTERVAL, Load, messages
 from benchmarks.measure import DifferentRows, _compare, measure
+from pipeline.fold import _Fold
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
 
@@ -75,6 +76,12 @@ def test_a_way_that_folds_otherwise_is_not_timed(monkeypatch):
     monkeypatch.setitem(folding.WAYS, "typed", lambda _chunks: ({}, 0))
     with pytest.raises(DifferentRows, match="typed and loop differ: 0 and"):
         fold_in_every_way(Load(), rounds=1)
+
+
+def test_parts_left_out_come_back():
+    fold = _Fold._fold
+    assert list(parts.measure(rounds=1)) == ["floor", "steps", "decode", "good", "everything"]
+    assert _Fold._fold is fold
 
 
 def test_what_comes_after_the_shuffle_is_counted_too():
