@@ -22,7 +22,7 @@ image-test: $(READY)  ## build both images from their Dockerfiles and try every 
 	@$(BIN)/python -m tests.images
 
 .PHONY: bench
-bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 12 minutes (BENCH_QUICK=1: one)
+bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 12 minutes (BENCH_QUICK=1: two)
 	@$(BIN)/python -m benchmarks
 
 .PHONY: bench-growth bench-live bench-peers bench-publisher bench-startup

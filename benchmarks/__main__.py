@@ -1,4 +1,4 @@
-"""Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
+"""Run with `make bench`. BENCH_QUICK=1 takes two minutes: enough to see that it works, not to believe the numbers."""
 
 import json
 import logging
