@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.utils.windowed_value import WindowedValue
 
 PIPELINE_VERSION = "0.1.0"
 
@@ -72,6 +73,6 @@ def rfc3339(micros: int) -> str:
     return f"{(_EPOCH + timedelta(microseconds=micros)).isoformat(timespec='microseconds')}Z"
 
 
-def to_dead_letters(letter: dict[str, Any]) -> beam.pvalue.TaggedOutput:
-    """Return `letter` addressed to a step's dead-letter output."""
+def to_dead_letters(letter: dict[str, Any] | WindowedValue) -> beam.pvalue.TaggedOutput:
+    """Return `letter`, which may be windowed, addressed to a step's dead-letter output."""
     return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

@@ -21,6 +21,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalW
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
+from pipeline.memo import Memo
 from pipeline.readings import Reading
 from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums, add_values
 
@@ -188,7 +189,7 @@ class _SplitByAge(beam.DoFn):
 
 class _AssignWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
-        self._windows = _Windows(intervals.grace, intervals.interval)
+        self._windows = _windows(intervals.grace, intervals.interval)
 
     def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
         start, sums_of = element
@@ -198,7 +199,7 @@ class _AssignWindow(beam.DoFn):
 
 class _AssignExpiryWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
-        self._windows = _Windows(intervals.grace, intervals.interval + intervals.allowed_lateness)
+        self._windows = _windows(intervals.grace, intervals.interval + intervals.allowed_lateness)
 
     def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
         start, sums_of = element
@@ -206,27 +207,16 @@ class _AssignExpiryWindow(beam.DoFn):
         return [WindowedValue((device, (start, sums)), timestamp, windows) for device, sums in sums_of.items()]
 
 
-class _Windows(dict[int, tuple[Timestamp, tuple[IntervalWindow]]]):
-    """By an interval's start in microseconds: the timestamp for its sums, and the window.
+def _windows(grace: int, length: int) -> Memo[int, tuple[Timestamp, tuple[IntervalWindow]]]:
+    """By an interval's start in microseconds, the timestamp for its sums, and the window. Seconds: grace, length."""
 
-    Made once per interval, because making them takes longer than adding up a reading; few are kept.
-    """
-
-    FULL = 1_000
-
-    def __init__(self, grace: int, length: int):
-        super().__init__()
-        self._grace = grace * SECOND
-        self._length = length * SECOND
-
-    def __missing__(self, start: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
-        begin = start + self._grace
-        window = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + self._length))
-        if len(self) >= self.FULL:
-            self.clear()
+    def make(start: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+        begin = start + grace * SECOND
+        window = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
         # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.
-        self[start] = window.max_timestamp(), (window,)
-        return self[start]
+        return window.max_timestamp(), (window,)
+
+    return Memo(make, full=1_000)
 
 
 class _Judge(beam.DoFn):

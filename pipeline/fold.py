@@ -11,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, to_dead_letters
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
@@ -104,7 +104,7 @@ class _Fold(beam.DoFn):
             yield from self._drain()
         for refusal in refusals:
             letter = _refused(refusal, messages[refusal.message])
-            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, GlobalWindows.windowed_value(letter, Timestamp(int(now))))
+            yield to_dead_letters(GlobalWindows.windowed_value(letter, Timestamp(int(now))))
 
     def _drain(self) -> Iterator[WindowedValue]:
         for earliest, sums in self._buckets.drain():

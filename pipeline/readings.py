@@ -9,11 +9,13 @@ Other keys are counted and otherwise ignored. Of a duplicate key the last value 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
+
+from pipeline.memo import Memo
 
 TIMESTAMP = "Timestamp"
 DEVICE = "Device"
@@ -25,6 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EARLIEST = 946_684_800_000_000  # the year 2000, in microseconds
 _MIDNIGHT = "2000-01-02T00:00:00"
+_STAMPS = 5_000  # seconds, and as many fractions, remembered at most
 # Seconds reach this bound in the year 9999; milliseconds passed it in 1978. So size tells the two apart.
 _SECONDS_BELOW = 253_402_300_800
 
@@ -127,23 +130,6 @@ def parse_timestamp(stamp: object) -> int:
     return micros
 
 
-class _Memo(dict[str, int]):
-    """Remembers what `parse` made of a text; emptied when full, so that it stays small however long a worker lives."""
-
-    FULL = 5_000
-
-    def __init__(self, parse: Callable[[str], int]):
-        super().__init__()
-        self._parse = parse
-
-    def __missing__(self, text: str) -> int:
-        micros = self._parse(text)
-        if len(self) >= self.FULL:
-            self.clear()
-        self[text] = micros
-        return micros
-
-
 class Decoder:
     """Turns message bytes into readings and refusals; never raises.
 
@@ -160,8 +146,10 @@ class Decoder:
         self._sensors = frozenset(sensors)
         self._parse_json = msgspec.json.Decoder().decode
         # Timestamps are all different, but share their seconds, and their milliseconds with the offset.
-        self._seconds = _Memo(lambda text: parse_timestamp(text + "Z"))
-        self._fractions = _Memo(lambda text: parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z"))
+        self._seconds: Memo[str, int] = Memo(lambda text: parse_timestamp(text + "Z"), _STAMPS)
+        self._fractions: Memo[str, int] = Memo(
+            lambda text: parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z"), _STAMPS
+        )
 
     def decode(self, payloads: Iterable[bytes], latest: float, refusals: list[Refusal]) -> Iterator[Reading]:
         """Yield the readings, in order, and add what is refused to `refusals`; no payload gives neither.
@@ -176,8 +164,9 @@ class Decoder:
                 document = parse(payload)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 document = _unparsed(payload, error)
-            packed = type(document) is list
-            for index, item in enumerate(document if packed and document else (document,)):
+            packed = type(document) is list and len(document) > 0
+            raw_items: list[msgspec.Raw] = []
+            for index, item in enumerate(document if packed else (document,)):
                 try:
                     fields = item if type(item) is dict else self._object(item)
                     stamp = fields.pop(TIMESTAMP, None)
@@ -197,7 +186,8 @@ class Decoder:
                     if not fields:
                         raise NoKnownSensor("no configured sensor in this reading")
                 except Refused as reason:
-                    refusals.append(_refusal(reason, payload, number, index if packed else None))
+                    raw_items = raw_items or (_raw_items(payload) if packed else [])
+                    refusals.append(_refusal(reason, payload, number, index, raw_items))
                 else:
                     count += 1
                     yield event_time, device, fields
@@ -246,11 +236,10 @@ def _raw_items(payload: bytes) -> list[msgspec.Raw]:
         return []
 
 
-def _refusal(reason: Refused, payload: bytes, message: int, index: int | None) -> Refusal:
-    items = [] if index is None else _raw_items(payload)
-    if index is None or not items:
+def _refusal(reason: Refused, payload: bytes, message: int, index: int, raw_items: list[msgspec.Raw]) -> Refusal:
+    if not raw_items:
         return Refusal(reason, payload, message)
-    return Refusal(type(reason)(f"item {index}: {reason}"), bytes(items[index]), message)
+    return Refusal(type(reason)(f"item {index}: {reason}"), bytes(raw_items[index]), message)
 
 
 def _too_early_or_late(event_time: int) -> BadTimestamp:

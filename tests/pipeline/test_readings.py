@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import readings as readings_module
 from pipeline.readings import BadTimestamp, Decoder, Reading, Refusal, parse_timestamp
 
 NOW = 1_795_352_400.0
@@ -172,7 +173,7 @@ class TestStampsOfTheSameSecond:
         decoder = Decoder(SENSORS)
         payloads = (body(Timestamp=f"2026-11-22T13:00:00.{n:06d}Z", Temp=1) for n in range(20_000))
         assert sum(1 for _ in decoder.decode(payloads, NOW * 1e7, [])) == 20_000
-        assert len(decoder._fractions) <= decoder._fractions.FULL < 20_000
+        assert len(decoder._fractions) <= decoder._fractions.full < 20_000
 
 
 class TestBadMessages:
@@ -223,6 +224,15 @@ class TestBadMessages:
     def test_a_refusal_says_which_message_it_is_of(self):
         _, refusals = decode(body(Temp=1), b"x", body(Temp=1), b"[1, 2]")
         assert [(refusal.message, refusal.payload) for refusal in refusals] == [(1, b"x"), (3, b"1"), (3, b"2")]
+
+    def test_an_array_of_bad_items_is_taken_apart_once(self, monkeypatch):
+        taken_apart = []
+        raw_items = readings_module._raw_items
+        monkeypatch.setattr(readings_module, "_raw_items", lambda text: taken_apart.append(text) or raw_items(text))
+        payload = b"[" + b",".join(b'{"Temp": %d}' % n for n in range(1000)) + b"]"
+        _, refusals = decode(payload)
+        assert [refusal.payload for refusal in refusals] == [b'{"Temp": %d}' % n for n in range(1000)]
+        assert taken_apart == [payload]
 
     def test_a_number_beyond_a_float_spoils_only_its_own_item(self):
         good, (bad,) = decode(b"[" + body(Temp=1) + b', {"Timestamp": 1795352400, "Temp": 1e999}]')
