@@ -292,9 +292,14 @@ def _items(payload: bytes) -> tuple[Sequence[Any], int]:
     return good, len(raw) - len(good)
 
 
+def latest_allowed() -> float:
+    """Return the latest event time that is accepted now, in microseconds since the epoch."""
+    return (time.time() + _MAX_FUTURE_SKEW) * _SECOND
+
+
 def _loop(payloads: Iterable[bytes], by_device: bool) -> tuple[dict, int]:
     """Return ({(index of interval, device): [sum, count of each sensor]}, how many were refused) of one bundle."""
-    latest = (time.time() + _MAX_FUTURE_SKEW) * _SECOND
+    latest = latest_allowed()
     folded: dict[tuple[int, str], list] = defaultdict(lambda: [0.0, 0] * len(SENSORS))
     refused = 0
     for payload in payloads:

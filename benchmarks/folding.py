@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import msgspec
 from rich.table import Table
 
-from benchmarks.contenders import _loop
+from benchmarks.contenders import _loop, latest_allowed
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
 from benchmarks.measure import DifferentRows
 from pipeline.fixed_windows import FixedBuckets
@@ -47,7 +47,7 @@ def _folded(chunks: Iterable[Sequence[bytes]], decode: Callable[..., Iterator[Re
     buckets = FixedBuckets(_LENGTH, by_device=False)
     refusals: list[Refusal] = []
     for payloads in chunks:
-        buckets.add(decode(payloads, (time.time() + 600) * 1e6, refusals))
+        buckets.add(decode(payloads, latest_allowed(), refusals))
     return {start: sums_of[""] for start, (_, sums_of) in buckets.drain()}, len(refusals)
 
 
@@ -81,7 +81,7 @@ def _typed(chunks: Iterable[Sequence[bytes]]) -> Folded:
     sums: dict[int, list[list]] = defaultdict(lambda: [[0.0, 0] for _ in SENSORS])
     refusals: list[Refusal] = []
     for payloads in chunks:
-        latest = (time.time() + 600) * 1e6
+        latest = latest_allowed()
         for event_time, values in _typed_readings(payloads, latest, refusals):
             for cell, value in zip(sums[event_time - event_time % _LENGTH], values, strict=True):
                 if value is not _UNSET:
@@ -129,7 +129,7 @@ def _columns(chunks: Iterable[Sequence[bytes]]) -> Folded:
     refusals: list[Refusal] = []
     parse = msgspec.json.Decoder().decode
     for payloads in chunks:
-        latest = (time.time() + 600) * 1e6
+        latest = latest_allowed()
         gathered: dict[tuple[str, ...], list[dict]] = defaultdict(list)
         for payload in payloads:
             document = parse(payload)

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from rich.table import Table
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, latest_allowed
 from benchmarks.load import INTERVAL, Load, messages
 from pipeline.fold import _Fold
 from pipeline.readings import Refusal
@@ -32,7 +32,7 @@ def _throw_away(fold: Any) -> tuple[()]:
 def _decode(fold: Any) -> tuple[()]:
     waiting, fold._waiting = fold._waiting, []
     refusals: list[Refusal] = []
-    for _ in fold._decoder.decode(waiting, (time.time() + 600) * 1e6, refusals):
+    for _ in fold._decoder.decode(waiting, latest_allowed(), refusals):
         pass
     return ()
 

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import Goal
+from benchmarks.ratios import Goal, spread
 from benchmarks.stalled import PAST_MS
 from local.emulators import create_topic, own_pubsub_server
 from local.pubsub_server import PubsubServer
@@ -171,7 +171,7 @@ def backlog(count: int) -> Iterator[Reading]:
 def race(rounds: int, count: int) -> Turns:
     """Let the contenders take turns; a turn is `count` readings, of the client a tenth of that."""
     ready = [encode(reading, "bench") for reading in backlog(count)]
-    # Neither these nor Beam, which comes with the report, shall be gone through for garbage in a contender's time.
+    # These shall not be gone through for garbage in a contender's time.
     gc.collect()
     gc.freeze()
     with own_pubsub_server() as server:
@@ -260,10 +260,7 @@ def speed_table(turns: Turns) -> Table:
             f"{statistics.median(rates):,.0f}",
             f"{rates[0]:,.0f}-{rates[-1]:,.0f}",
             f"{statistics.median(turn.micros for turn in found):.2f}",
-            *(
-                f"{statistics.median(r):.2f} ({r[0]:.2f}-{r[-1]:.2f})"
-                for r in (ratios(turns, name, to) for to in ("client", "bare gRPC loop"))
-            ),
+            *(spread(ratios(turns, name, to)) for to in ("client", "bare gRPC loop")),
         )
     return made
 
@@ -293,7 +290,7 @@ def as_json(turns: Turns, samples: Samples) -> dict[str, Any]:
         "machine": platform.platform(),
         "turns": {name: [asdict(turn) for turn in found] for name, found in turns.items()},
         "slow": {WAYS[way]: [asdict(sample) for sample in found] for way, found in samples.items()},
-        "goals": [{**asdict(goal), "median": goal.median, "met": goal.met} for goal in goals(turns, samples)],
+        "goals": [goal.as_json() for goal in goals(turns, samples)],
     }
 
 

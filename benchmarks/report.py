@@ -1,9 +1,8 @@
 """Measurements as a table, as goals met or not, as JSON and as a chart."""
 
 import platform
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,15 @@ import apache_beam
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from benchmarks.axes import cost_axes
 from benchmarks.contenders import NAMES
 from benchmarks.load import Load
 from benchmarks.measure import Measured
+from benchmarks.ratios import Goal, spread
 
 UNPACKED, PACKED = Load(), Load(packed=100)
 
 _COLOURS = dict(zip(NAMES, ("#b0413e", "#d98e32", "#1f6f8b", "#8a8a8a", "#3a7d44"), strict=True))
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A bound on a ratio; `ratios` are of the rounds, sorted, or a single exact number."""
-
-    name: str
-    ratios: list[float]
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def median(self) -> float:
-        """The ratio that is held against the bound."""
-        return statistics.median(self.ratios)
-
-    @property
-    def met(self) -> bool:
-        """Whether the median keeps within the bound."""
-        if self.at_least is not None:
-            return self.median >= self.at_least
-        return self.at_most is None or self.median <= self.at_most
-
-    def __str__(self) -> str:
-        bound = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
-        spread = f" ({self.ratios[0]:.2f} to {self.ratios[-1]:.2f})" if len(self.ratios) > 1 else ""
-        return f"{'met    ' if self.met else 'NOT met'}  {self.name} {bound}: {self.median:.2f}{spread}"
 
 
 def goals(measured: Iterable[Measured]) -> list[Goal]:
@@ -77,7 +51,7 @@ def table(measured: Iterable[Measured]) -> Table:
         made.add_row(
             str(one.load),
             *(f"{one.median(name):.2f}" for name in NAMES),
-            *(f"{statistics.median(r):.2f} ({r[0]:.2f}-{r[-1]:.2f})" for r in ratios),
+            *(spread(found) for found in ratios),
             f"{one.results['seed'].shuffled}:{one.results['shipped'].shuffled}",
         )
     return made
@@ -110,7 +84,7 @@ def as_json(measured: Iterable[Measured], rounds: int, seconds: float) -> dict[s
             }
             for one in measured
         ],
-        "goals": [{**asdict(goal), "median": goal.median, "met": goal.met} for goal in goals(measured)],
+        "goals": [goal.as_json() for goal in goals(measured)],
     }
 
 
@@ -142,8 +116,4 @@ def _draw(axes: Any, measured: Sequence[Measured], field: str, label: str) -> No
             alpha=0.15,
             linewidth=0,
         )
-    axes.set(xscale="log", yscale="log", xlabel=label, xticks=across)
-    axes.set_xticklabels([f"{value:,}" for value in across])
-    axes.minorticks_off()
-    axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    axes.grid(alpha=0.3)
+    cost_axes(axes, across, label)

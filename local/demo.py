@@ -188,10 +188,7 @@ class Watch:
         self.progress.published = len(self.published)
 
     def _read_tables(self) -> None:
-        rows = [
-            Row(found["Timestamp"], {name: found[name] for name in SENSORS})
-            for found in emulators.all_rows(self._bigquery, self._stage.table)
-        ]
+        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(self._bigquery, self._stage.table)]
         now = datetime.now(UTC)
         for row in rows:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())

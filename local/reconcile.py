@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TOLERANCE = 1e-9  # relative
@@ -26,6 +27,11 @@ class Row:
 
     start: datetime
     means: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], sensors: Sequence[str]) -> "Row":
+        """Read a record of the table, by column name."""
+        return cls(record["Timestamp"], {name: record[name] for name in sensors})
 
 
 @dataclass(frozen=True)

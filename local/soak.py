@@ -177,8 +177,7 @@ def _balance(client: bigquery.Client, manifest: Path) -> Balance:
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
-    found = emulators.all_rows(client, TABLE)
-    return [Row(row["Timestamp"], {name: row[name] for name in SENSORS}) for row in found]
+    return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
 
 
 def _shown(result: Balance) -> Table:

@@ -9,8 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from benchmarks.axes import cost_axes
 from benchmarks.load import Load
 from benchmarks.peers.measure import Measured
+from benchmarks.ratios import spread
 
 # The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
 OURS = ("shipped worker", "shipped local")
@@ -51,13 +53,13 @@ def tables(measured: Sequence[Measured]) -> Iterator[Table]:
     cost.add_column("start, ms", justify="right", no_wrap=True)
     for form in forms:
         start = statistics.median(value for one in measured for value in one.start[form])
-        cost.add_row(form, *(_spread(sorted(one.micros(form))) for one in measured), f"{start * 1000:.0f}")
+        cost.add_row(form, *(spread(sorted(one.micros(form))) for one in measured), f"{start * 1000:.0f}")
     yield cost
     for ours in OURS:
         ratio = _table(f"CPU, as a multiple of {ours}: median (range); below 1 is ahead of us", measured)
         for form in forms:
             if form != ours:
-                ratio.add_row(form, *(_spread(one.ratios(form, ours)) for one in measured))
+                ratio.add_row(form, *(spread(one.ratios(form, ours)) for one in measured))
         yield ratio
 
 
@@ -71,11 +73,6 @@ def _table(title: str, measured: Sequence[Measured]) -> Table:
 
 def _name(load: Load) -> str:
     return f"{load.devices:,} devices" if load.by_device else f"{load.packed} per message"
-
-
-def _spread(values: Sequence[float]) -> str:
-    median = f"{statistics.median(values):.2f}"
-    return f"{median} ({values[0]:.2f}-{values[-1]:.2f})" if len(values) > 1 else median
 
 
 def sentences(measured: Sequence[Measured], missing: dict[str, str]) -> Iterator[str]:
@@ -152,14 +149,10 @@ def _draw(axes: Any, measured: Sequence[Measured], field: str, label: str) -> No
     across = [getattr(one.load, field) for one in measured]
     for form in measured[0].seconds:
         engine, _, way = form.partition(" ")
-        spreads = [sorted(one.micros(form)) for one in measured]
-        medians = [statistics.median(spread) for spread in spreads]
+        ranges = [sorted(one.micros(form)) for one in measured]
+        medians = [statistics.median(found) for found in ranges]
         style = _STYLES.get(way, "-")
         axes.plot(across, medians, style, marker="o", markersize=4, color=_COLOURS[engine], linewidth=1.6, label=form)
-        lows, highs = [spread[0] for spread in spreads], [spread[-1] for spread in spreads]
+        lows, highs = [found[0] for found in ranges], [found[-1] for found in ranges]
         axes.fill_between(across, lows, highs, color=_COLOURS[engine], alpha=0.12, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel=label, xticks=across)
-    axes.set_xticklabels([f"{value:,}" for value in across])
-    axes.minorticks_off()
-    axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    axes.grid(alpha=0.3)
+    cost_axes(axes, across, label)
