@@ -461,12 +461,16 @@ class TestFaults:
         broken.publish("late")
         assert released.is_set()
 
-    def test_stopping_the_server_ends_a_stall(self, project: str) -> None:
+    def test_stopping_the_server_ends_a_stall(self, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with PubsubServer() as server, ThreadPoolExecutor() as pool:
             place = Place(server.host, project)
-            server.stall()
+            released, stalled = server.stall(), threading.Event()
+            wait = released.wait
+            monkeypatch.setattr(released, "wait", lambda: stalled.set() or wait())
             request = {"subscription": place.subscription, "max_messages": 1, "return_immediately": True}
             hanging = pool.submit(place.subscriber.pull, request, retry=None)
+            # A server that stops takes no new calls, so this one must have come before.
+            assert stalled.wait(PATIENCE)
             threading.Thread(target=server.__exit__, args=(None, None, None)).start()
             assert not hanging.result(PATIENCE).received_messages
 
