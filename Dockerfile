@@ -1,14 +1,14 @@
 # The template's one image. Dataflow starts it twice: with the template launcher, to make the job, and with Beam's boot
 # on every worker. Both find the same packages, and neither installs any.
 ARG LAUNCHER_TAG=flex_templates_base_image_release_20260720_RC00
-FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:${LAUNCHER_TAG} AS launcher
+FROM gcr.io/dataflow-templates-base/python313-template-launcher-base:${LAUNCHER_TAG} AS launcher
 
-FROM apache/beam_python3.11_sdk:2.77.0
+FROM apache/beam_python3.13_sdk:2.77.0
 
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/
 
 COPY requirements.txt /src/
-RUN pip install --no-cache-dir --no-deps --require-hashes -r /src/requirements.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: -r /src/requirements.txt
 
 # The image's own full name, which Dataflow does not tell the launcher.
 ARG IMAGE

@@ -1,12 +1,16 @@
 # `make demo` and `make test` are all a fresh machine needs: each installs what it uses into .venv first.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
-.PHONY: help demo soak test lint metadata lock clean
+.PHONY: help setup demo soak test test-pythons lint metadata lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## install what everything else needs into .venv, or mend it
+	@:
 
 demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
 	@$(BIN)/python -m local demo
@@ -15,7 +19,12 @@ soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then acc
 	@$(BIN)/python -m local soak
 
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TESTS)
+
+PYTHONS ?= 3.11 3.12 3.13
+test-pythons:  ## tests of what ships, on every Python that is supported
+	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version \
+	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
 
 .PHONY: image-test
 image-test: $(READY)  ## build both images from their Dockerfiles and try every role of theirs (needs root and buildah)
@@ -60,11 +69,25 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# An environment that was left half-made, or has broken since, is made anew.
+ifneq ($(shell $(BIN)/uv pip check --quiet --python $(BIN)/python 2>/dev/null && echo sound),sound)
+.PHONY: $(READY)
+endif
+
+# Every package is in the lock with its hash, so nothing is resolved, and nothing fetched but what is named there.
+# uv and setuptools come first: uv to install the rest, setuptools to build the one package that has no wheel. uv does
+# not read pip's configuration, so where an index is only named there, pip does it.
+INSTALL := install --quiet --no-deps --require-hashes
 $(READY): requirements-dev.txt setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) -V 2>&1). Name another with: make PYTHON=python3.11 ..."; exit 1; }
-	@echo "Setting up .venv (about a minute, once)"
-	@$(PYTHON) -m venv .venv || { echo "venv is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) -V 2>&1). Name another with: make PYTHON=python3.13 ..."; exit 1; }
+	@echo "Setting up $(VENV) (about 20 seconds, once)"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "venv is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@sed -n '/^\(uv\|setuptools\)==/,/[^\]$$/p' requirements-dev.txt > $(VENV)/first.txt
+	@$(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --only-binary=:all: -r $(VENV)/first.txt
+	@[ -t 2 ] || quiet=--quiet; $(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements-dev.txt || \
+	  { echo "Trying once more with pip (about two minutes)"; \
+	    $(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --no-build-isolation --progress-bar=on -r requirements-dev.txt; }
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip check --python $(BIN)/python --quiet
 	@touch $@

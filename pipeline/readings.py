@@ -171,8 +171,12 @@ class Decoder:
                     fields = item if type(item) is dict else self._object(item)
                     stamp = fields.pop(TIMESTAMP, None)
                     try:
-                        event_time = seconds[stamp[:19]] + fractions[stamp[19:]]
-                    except (TypeError, BadTimestamp):
+                        event_time = (
+                            seconds[stamp[:19]] + fractions[stamp[19:]]
+                            if type(stamp) is str
+                            else parse_timestamp(stamp)
+                        )
+                    except BadTimestamp:
                         event_time = parse_timestamp(stamp)
                     if not _EARLIEST <= event_time <= latest:
                         raise _too_early_or_late(event_time)

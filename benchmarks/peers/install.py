@@ -31,8 +31,9 @@ def install(name: str, console: Console) -> Path:
         console.print(f"Installing {name} into {venv.relative_to(ROOT)} (once)", highlight=False)
         shutil.rmtree(venv, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(venv))
-        flags = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--require-hashes")
+        flags = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--no-deps", "--require-hashes")
         _run(str(python), "-m", "pip", "install", *flags, "-r", str(requirements))
+        _run(str(python), "-m", "pip", "check")
         ready.write_text(wanted)
     return python
 
@@ -41,5 +42,6 @@ def _run(*command: str) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if "ERROR" in line] or [error.stderr.strip()]
+        said = [line for line in error.stderr.splitlines() if "ERROR" in line]
+        said = said or [(error.stderr or error.stdout).strip()]
         raise NotInstalled(f"Python {sys.version.split()[0]}: {said[-1]}") from None

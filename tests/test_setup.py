@@ -1,0 +1,81 @@
+"""Nothing that a user or a build installs is left to a resolver, so what worked yesterday installs tomorrow."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+LOCKS = [name for name in TRACKED if name.endswith(".txt")]
+
+# Our own package, whose dependencies are in the lock.
+_OURS = re.compile(r"--no-deps --no-build-isolation( --editable)? (\.|/src)\b")
+
+
+def _installs(text: str) -> list[str]:
+    """Return each command that installs packages, on one line, with make's variables filled in."""
+    text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\\\n\s*", " ", text)
+    for name, value in re.findall(r"^(\w+) := (.*)$", text, re.MULTILINE):
+        text = text.replace(f"$({name})", value)
+    commands = re.split(r"\n|&&|;|\|\|", text)
+    return [command for command in commands if re.search(r"\b(pip|uv)\b.* (install|sync)\b", command)]
+
+
+@pytest.mark.parametrize("file", ["Makefile", *(name for name in TRACKED if name.endswith("Dockerfile"))])
+def test_every_install_takes_the_whole_lock_and_nothing_else(file):
+    installs = _installs((ROOT / file).read_text())
+
+    assert installs
+    for command in installs:
+        if not _OURS.search(command):
+            assert "--require-hashes" in command, command
+            assert re.search(r"\.txt\b", command), command
+            assert "--no-deps" in command or "uv pip sync" in command, command
+            # Else a package without a wheel would be built with whatever setuptools is the newest.
+            assert re.search("--no-build-isolation|--only-binary=:all:", command), command
+
+
+def test_every_install_is_checked():
+    for file in ["Makefile", *(name for name in TRACKED if name.endswith("Dockerfile"))]:
+        text = (ROOT / file).read_text()
+        assert text.rindex("pip check") > text.rindex("--require-hashes"), file
+
+
+def test_nothing_else_installs():
+    places = [*(name for name in TRACKED if name.endswith((".yaml", ".sh", "Makefile", "Dockerfile"))), ".ci/run"]
+    installing = {place for place in places if _installs((ROOT / place).read_text())}
+
+    assert installing == {"Makefile", *(name for name in TRACKED if name.endswith("Dockerfile"))}
+
+
+def test_peers_install_the_whole_lock_and_check_it():
+    text = (ROOT / "benchmarks/peers/install.py").read_text()
+
+    assert {"--no-deps", "--require-hashes", "--only-binary=:all:"} <= set(re.findall(r'"(--[^"]*)"', text))
+    assert '"pip", "check"' in text
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_all_that_its_packages_require(lock):
+    # uv writes extras to no lock, but follows them: a package missing here would be in the answer.
+    command = [
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "compile",
+        "--universal",
+        "--python-version=3.11",
+        "--no-header",
+        lock,
+    ]
+    answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert len(_pins((ROOT / lock).read_text())) > 1
+    assert _pins(answer) == _pins((ROOT / lock).read_text())
+
+
+def _pins(text: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9.-]+==[^ \n]+)", text, re.MULTILINE))
