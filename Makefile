@@ -55,7 +55,7 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/options.py
+metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

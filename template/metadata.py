@@ -1,4 +1,4 @@
-"""Writes metadata.json, the form of the template, from the parameters in pipeline/options.py.
+"""Writes metadata.json, the form of the template, from the parameters in pipeline/parameters.py.
 
 Its fields: https://cloud.google.com/dataflow/docs/reference/rest/v1b3/TemplateMetadata
 """
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import PARAMETERS, Parameter
+from pipeline.parameters import PARAMETERS, Parameter
 
 METADATA = Path(__file__).parents[1] / "metadata.json"
 

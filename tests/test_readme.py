@@ -1,33 +1,51 @@
-"""What the README says of parameters, targets and files is so."""
+"""What the README and the pages in docs/ say of parameters, targets, files and metrics is so."""
 
 import re
 import subprocess
 from pathlib import Path
 
 from pipeline.dead_letters import PIPELINE_VERSION
-from pipeline.options import PARAMETERS
+from pipeline.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_parameter_table_is_that_of_the_options():
     rows = [f"| `{p.name}` | {p.type} | {f'`{p.default}`' if p.default else ''} | {p.help} |" for p in PARAMETERS]
-    table = README.partition("| name | type | default | meaning |\n| --- | --- | --- | --- |\n")[2].partition("\n\n")[0]
+    page = (ROOT / "docs/parameters.md").read_text()
+    table = page.partition("| name | type | default | meaning |\n| --- | --- | --- | --- |\n")[2].partition("\n\n")[0]
     assert table.splitlines() == rows
 
 
 def test_every_make_target_it_names_exists():
-    both = README + (ROOT / "benchmarks" / "README.md").read_text()
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", both, re.MULTILINE))
+    pages = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
     help_text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert named
     assert named <= set(re.findall(r"make ([a-z-]+)", help_text))
 
 
 def test_every_module_of_the_pipeline_is_in_the_map():
+    house = (ROOT / "docs/contributing.md").read_text()
     for module in (ROOT / "pipeline").glob("[a-z]*.py"):
-        assert f" {module.name} " in README, module.name
+        assert f" {module.name} " in house, module.name
+
+
+def test_every_link_leads_somewhere():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    assert len(links) > 10
+    for page, link in links:
+        if not link.startswith("https://"):
+            file, _, heading = link.partition("#")
+            target = (page.parent / file) if file else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in _anchors(target.read_text()), f"{page.name}: {link}"
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_dead_letters_carry_the_version_of_the_package():
@@ -36,9 +54,10 @@ def test_dead_letters_carry_the_version_of_the_package():
 
 def test_every_metric_is_in_the_table():
     code = "".join(module.read_text() for module in (ROOT / "pipeline").glob("*.py"))
+    table = (ROOT / "docs/operate.md").read_text()
     named = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
     assert len(named) > 10
     for metric in named - {"refused_"}:
-        assert f"`{metric}`" in README, metric
+        assert f"`{metric}`" in table, metric
     for error in re.findall(r"^class (\w+)\((?:Refused|BadTimestamp)\)", code, re.MULTILINE):
-        assert f"`{error}`" in README, error
+        assert f"`{error}`" in table, error

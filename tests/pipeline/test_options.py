@@ -8,6 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
 from pipeline import options
+from pipeline.parameters import PARAMETERS
 from pipeline.tables import TableId
 
 TOPIC = "--input_topic=projects/test-project/topics/readings"
@@ -109,6 +110,8 @@ class TestWrongForms:
             ("--output_table=my-project:" + "d" * 1025 + ".t", "expected project:dataset.table"),
             ("--input_subscription=projects/test-project/topics/t-1", "expected projects/PROJECT/subscriptions/NAME"),
             ("--input_subscription=projects/test-project/subscriptions/sub", "both are given"),
+            ("--input_subscription=projects/test-project/subscriptions/s", "a name of 3 to 255"),
+            ("--dead_letter_topic=projects/short/topics/letters", "a project id of 6 to 63 characters"),
             ("--timestamp_attribute=" + "a" * 257, "at most 256 bytes"),
             ("--id_attribute='reading_id'", "without blanks or quotes"),
             ("--intervall=15s", "did you mean --interval?"),
@@ -146,7 +149,7 @@ class TestWrongForms:
 class TestBeamFlags:
     def test_none_of_them_passes_for_a_misspelt_parameter(self):
         flags = [f"--{name}=x" for name in PipelineOptions([]).get_all_options()]
-        ours = {parameter.name for parameter in options.PARAMETERS}
+        ours = {parameter.name for parameter in PARAMETERS}
         theirs = [flag for flag in flags if flag[2:-2] not in ours]
         assert len(theirs) > 100
         options._refuse_misspelt(theirs)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.options import PARAMETERS, Parameter
+from pipeline.parameters import PARAMETERS, Parameter
 from pipeline.tables import TableId
 from template.metadata import METADATA, template_metadata
 from tests.template.fake_google import ROOT, egrep, faults
@@ -164,10 +164,11 @@ class TestTheRegexes:
         assert egrep(field["regexes"][0], field.get("defaultValue", "")) == (name != "output_table")
         assert field["isOptional"] == egrep(field["regexes"][0], "")
 
-    def test_accept_every_example_of_the_readme(self):
+    def test_accept_every_example_of_the_pages(self):
         pairs = re.findall(r"^(\w+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-        readme = Template((ROOT / "README.md").read_text()).safe_substitute(dict(pairs))
-        examples = re.findall(rf"\b({'|'.join(FIELDS)})=([^\s`'\"~;)\\]+?)(?=[\s`'\"~;)\\]|,\s|,\w+=)", readme)
+        pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+        text = Template(pages).safe_substitute(dict(pairs))
+        examples = re.findall(rf"\b({'|'.join(FIELDS)})=([^\s`'\"~;)\\]+?)(?=[\s`'\"~;)\\]|,\s|,\w+=)", text)
         assert {"timestamp_attribute", "input_subscription", "output_table", "group_by_device"} <= dict(examples).keys()
         assert [(n, v) for n, v in examples if not egrep(FIELDS[n]["regexes"][0], v)] == []
 

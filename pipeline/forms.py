@@ -1,0 +1,110 @@
+"""How the value of a parameter is written: its pattern, and what it means."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.bigquery import TableId
+from pipeline.readings import DEVICE, TIMESTAMP
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a value is written.
+
+    Attributes:
+      pattern: of the whole text, in the part of POSIX extended syntax that Python reads in the same way, so that the
+        template's form and `parse` check the very same thing.
+      expected: the pattern in words.
+      value: makes the value of such a text; raises ValueError for what a pattern cannot say.
+      choices: the label of each value, when there are only so many.
+    """
+
+    pattern: str
+    expected: str
+    value: Callable[[str], Any] = str
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, text: str) -> Any:
+        """Return the value, or raise ValueError saying what is expected."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"expected {self.expected}")
+        return self.value(text)
+
+
+# An id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that Beam's
+# ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
+_PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
+
+
+def pubsub_path(kind: str) -> Form:
+    """Return how the full name of a topic or subscription is written."""
+    # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
+    return Form(
+        f"projects/{_PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
+        f"projects/PROJECT/{kind}s/NAME with a project id of 6 to 63 characters and a name of 3 to 255, each beginning "
+        "with a letter",
+    )
+
+
+def duration(at_least_one: bool) -> Form:
+    """Return how a length of time is written; its value is in seconds, at most a year."""
+    positive = "[1-9][0-9]{0,8}[smh]"
+    if at_least_one:
+        return Form(positive, "a whole number above 0 with s, m or h, such as 15s, 5m or 1h", _seconds)
+    return Form(f"0[smh]|{positive}", "a whole number with s, m or h, such as 0s, 5m or 1h", _seconds)
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST // 3600}h, a year")
+    return seconds
+
+
+def one_of(choices: Mapping[str, str]) -> Form:
+    """Return the form of a value that is one of few; `choices` gives the label of each."""
+    return Form("|".join(choices), " or ".join(choices), choices=choices)
+
+
+def _attribute(text: str) -> str:
+    # https://cloud.google.com/pubsub/quotas#resource_limits
+    if len(text.encode()) > 256:
+        raise ValueError("expected an attribute name of at most 256 bytes")
+    return text
+
+
+def _sensors(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    taken = {TIMESTAMP.lower(), DEVICE.lower(), "revision", "writtenat"}
+    for name in names:
+        # https://cloud.google.com/bigquery/docs/schemas#column_names
+        if len(name) > 300:
+            raise ValueError("expected names of at most 300 letters")
+        if name.upper().startswith(_RESERVED_PREFIXES):
+            raise ValueError(f"{name!r} begins as BigQuery's own columns do; rename the sensor")
+        if name.lower() in taken:
+            raise ValueError(f"{name!r} is taken, by another sensor or by a column of ours; name each sensor once")
+        taken.add(name.lower())
+    return names
+
+
+# A year; beyond it a window would outlive any job, and its state with it.
+_LONGEST = 366 * 24 * 3600
+
+_RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_")
+
+BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
+ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+_COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
+SENSORS = Form(
+    f"{_COLUMN}(,{_COLUMN})*",
+    "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
+    _sensors,
+)
+TABLE = Form(
+    f"{_PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",
+    "project:dataset.table, for example my-project:sensors.readings",
+    TableId.parse,
+)

@@ -1,0 +1,203 @@
+"""Every parameter of the template, declared once."""
+
+from dataclasses import dataclass
+
+from pipeline.forms import ATTRIBUTE, BOOLEAN, SENSORS, TABLE, Form, duration, one_of, pubsub_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of the template.
+
+    Attributes:
+      name: of the flag and of the template parameter.
+      type: the template's paramType.
+      group: heading in the template's form.
+      label: name in the template's form.
+      help: one line for the form, the README and --help.
+      form: how its value is written.
+      default: as text; empty means not given.
+      required: by the template; a local run may go without.
+      shown_when: (another parameter, its value) that this one depends on.
+    """
+
+    name: str
+    type: str
+    group: str
+    label: str
+    help: str
+    form: Form
+    default: str = ""
+    required: bool = False
+    shown_when: tuple[str, str] | None = None
+
+
+_SOURCE, _READINGS, _WINDOWS, _TARGET = "Source", "Readings", "Windows", "Target"
+
+PARAMETERS = (
+    Parameter(
+        name="input_subscription",
+        type="PUBSUB_SUBSCRIPTION",
+        group=_SOURCE,
+        label="Pub/Sub subscription",
+        help="Subscription to read, projects/PROJECT/subscriptions/NAME. Give either this or a topic, not both.",
+        form=pubsub_path("subscription"),
+    ),
+    Parameter(
+        name="input_topic",
+        type="PUBSUB_TOPIC",
+        group=_SOURCE,
+        label="Pub/Sub topic",
+        help="Topic to read, projects/PROJECT/topics/NAME, through a subscription made for the job. Give either this "
+        "or a subscription, not both.",
+        form=pubsub_path("topic"),
+    ),
+    Parameter(
+        name="timestamp_attribute",
+        type="TEXT",
+        group=_SOURCE,
+        label="Timestamp attribute",
+        help="Message attribute with the event time (RFC 3339 or epoch milliseconds) that drives the watermark; "
+        "without it the publish time does. A reading's own Timestamp always decides its window.",
+        form=ATTRIBUTE,
+    ),
+    Parameter(
+        name="id_attribute",
+        type="TEXT",
+        group=_SOURCE,
+        label="Id attribute",
+        help="Message attribute that identifies a message; of those with the same one, the first in ten "
+        "minutes counts.",
+        form=ATTRIBUTE,
+    ),
+    Parameter(
+        name="sensors",
+        type="TEXT",
+        group=_READINGS,
+        label="Sensors",
+        help="Sensor columns, comma-separated, in table order.",
+        form=SENSORS,
+        default="Airtight,AtmP,H2OC,Temp",
+    ),
+    Parameter(
+        name="group_by_device",
+        type="BOOLEAN",
+        group=_READINGS,
+        label="One row per device",
+        help="One row per device and interval, with the column Device.",
+        form=BOOLEAN,
+        default="false",
+    ),
+    Parameter(
+        name="max_future_skew",
+        type="TEXT",
+        group=_READINGS,
+        label="Largest lead over the clock",
+        help="A reading further ahead of the clock than this is refused.",
+        form=duration(at_least_one=False),
+        default="10m",
+    ),
+    Parameter(
+        name="window",
+        type="ENUM",
+        group=_WINDOWS,
+        label="Kind of window",
+        help="fixed: intervals of one length, stamped with their start. session: bursts of readings, stamped with "
+        "their end (last reading + session_gap).",
+        form=one_of({"fixed": "Fixed: intervals of one length", "session": "Session: bursts of readings"}),
+        default="fixed",
+    ),
+    Parameter(
+        name="interval",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Interval",
+        help="Length of a fixed window, such as 15s, 5m or 1h.",
+        form=duration(at_least_one=True),
+        default="15s",
+        shown_when=("window", "fixed"),
+    ),
+    Parameter(
+        name="session_gap",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Session gap",
+        help="Silence that ends a session.",
+        form=duration(at_least_one=True),
+        default="60s",
+        shown_when=("window", "session"),
+    ),
+    Parameter(
+        name="grace_period",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Grace period",
+        help="How long a window is held open after its end for stragglers.",
+        form=duration(at_least_one=False),
+        default="5s",
+    ),
+    Parameter(
+        name="allowed_lateness",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Allowed lateness",
+        help="How long after that late readings are still accounted for.",
+        form=duration(at_least_one=False),
+        default="1h",
+    ),
+    Parameter(
+        name="on_late",
+        type="ENUM",
+        group=_WINDOWS,
+        label="Late readings",
+        help="What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
+        "revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest "
+        "shows the newest.",
+        form=one_of({"dead_letter": "Dead letter: rows are final", "revise": "Revise: write the corrected row again"}),
+        default="dead_letter",
+    ),
+    Parameter(
+        name="output_table",
+        type="BIGQUERY_TABLE",
+        group=_TARGET,
+        label="Table of rows",
+        help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows.",
+        form=TABLE,
+        required=True,
+    ),
+    Parameter(
+        name="dead_letter_table",
+        type="BIGQUERY_TABLE",
+        group=_TARGET,
+        label="Table of dead letters",
+        help="Table for what cannot become a row. Default: the output table's name with _dead_letters appended.",
+        form=TABLE,
+    ),
+    Parameter(
+        name="dead_letter_topic",
+        type="PUBSUB_TOPIC",
+        group=_TARGET,
+        label="Topic of dead letters",
+        help="Topic to publish dead letters to as well: the payload as data, the other columns as attributes.",
+        form=pubsub_path("topic"),
+    ),
+    Parameter(
+        name="keep_attributes",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="Keep message attributes",
+        help="Keep message attributes and ids in dead letters. Costs CPU for every message.",
+        form=BOOLEAN,
+        default="false",
+    ),
+    Parameter(
+        name="check_before_launch",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="Check before launch",
+        help="Check topics, subscription, permissions and tables before the job starts, and create missing tables. "
+        "With false nothing is looked up or created; both tables must be there.",
+        form=BOOLEAN,
+        default="true",
+    ),
+)
