@@ -108,6 +108,10 @@ class StorageWriteServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop, and wait until all calls have ended."""
         stopped = self._server.stop(STOP_GRACE)
         self.faults.release()
         stopped.wait()
