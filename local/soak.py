@@ -1,7 +1,7 @@
 """`python -m local soak`: the shipped pipeline in a faulty world, then an account of every message.
 
-The sensors send late, twice, out of order, malformed and in bursts. Half-way the BigQuery emulator is killed, stays
-away for OUTAGE seconds, and comes back with the tables it had. As soon as a row has come after that, the pipeline is
+The sensors send late, twice, out of order, malformed and in bursts. After a third the BigQuery emulator is killed,
+stays away for OUTAGE seconds, and comes back with the tables it had. As soon as a row has come after that, the pipeline is
 killed too, with SIGKILL; the subscription is sought back, and another pipeline starts with `rows_since`. In the end
 manifest, rows and dead letters must balance (local.balance, local.replay).
 
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
         pipeline = pipelines.enter_context(_pipeline(world, "pipeline", *flags))
         console.print(f"Publishing for {seconds:g} s: 50 readings a second, {FAULTS}")
         with _publisher(world, seconds, manifest) as publisher:
-            _run(seconds / 2, world, pipeline, publisher)
+            _run(seconds / 3, world, pipeline, publisher)
             console.print(f"Killing the BigQuery emulator; it stays away for {OUTAGE:g} s")
             console.print(_outage(world, pipeline))
             if write_method == "upsert":
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
                 console.print(f"Killed the pipeline; seeking to {replay.seek:%X.%f}, rows_since={replay.since:%X}")
                 flags.append(f"--rows_since={replay.since:%Y-%m-%dT%H:%M:%SZ}")
                 pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", *flags))
-            _run(seconds / 2 + 2 * LATE_BY, world, pipeline, publisher)
+            _run(seconds + 2 * LATE_BY, world, pipeline, publisher)
         console.print("Waiting for the last rows")
         result, repeated = _settled(world, pipeline, manifest, replay)
 
