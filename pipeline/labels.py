@@ -20,5 +20,7 @@ def emit_label(**held: tuple[int | str, int | str]) -> str:
 def _text(value: int | str) -> str:
     if isinstance(value, str):
         return value
-    seconds, unit = next((n, unit) for n, unit in ((3600, "h"), (60, "m"), (1, "s")) if value % n == 0)
-    return f"{value // seconds}{unit}"
+    length, unit = next(
+        (n, unit) for n, unit in ((3600, "h"), (60, "m"), (1, "s")) if n == 1 or value and value % n == 0
+    )
+    return f"{value // length}{unit}"
