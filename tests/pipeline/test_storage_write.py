@@ -3,8 +3,10 @@
 import base64
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import apache_beam as beam
@@ -34,9 +36,9 @@ SESSIONS = ("--window=session", "--session_gap=10s", "--on_late=revise", "--allo
 class BigQuery:
     """Tables in memory behind a StorageWriteServer."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.tables = MemoryTables()
-        self.server = StorageWriteServer(self.tables)
+        self.server = StorageWriteServer(self.tables, port)
         self.faults = self.server.faults
         self.create(LETTERS, tables.DEAD_LETTER_COLUMNS)
 
@@ -119,16 +121,17 @@ class TestAppendRows:
             assert "too hot" in letter["message"]
             assert letter["event_time"] == NOON + timedelta(seconds=15 if payload(letter)["Temp"] == 99 else 45)
 
-    @pytest.mark.parametrize("in_answer", [False, True])
     @pytest.mark.parametrize(
-        "code",
+        ("code", "in_answer"),
         [
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.ABORTED,
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.INTERNAL,
-            grpc.StatusCode.CANCELLED,
+            (grpc.StatusCode.UNAVAILABLE, False),
+            (grpc.StatusCode.ABORTED, False),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+            (grpc.StatusCode.DEADLINE_EXCEEDED, False),
+            (grpc.StatusCode.INTERNAL, False),
+            (grpc.StatusCode.INTERNAL, True),
+            (grpc.StatusCode.CANCELLED, False),
         ],
     )
     def test_a_passing_failure_is_outwaited(self, bigquery, code, in_answer):
@@ -238,8 +241,8 @@ class TestUpsertRows:
 
     def test_devices_have_rows_of_their_own_and_readings_without_one_an_empty_name(self, bigquery):
         bigquery.create(ROWS, BY_DEVICE, "Timestamp", "Device")
-        stream = Stream().add(message(0, Temp=1, Device="a"), message(1, Temp=2), message(2, Temp=4))
         for job_start in (JOB_START, JOB_START + 1):
+            stream = Stream().add(message(0, Temp=1, Device="a"), message(1, Temp=2), message(2, Temp=4))
             upsert(stream, job_start=job_start, by_device=True)
         assert sorted((row["Device"], row["Temp"]) for row in bigquery.rows(ROWS)) == [("", 3.0), ("a", 1.0)]
 
@@ -261,11 +264,13 @@ class TestUpsertRows:
 
 
 class TestChanges:
-    ROW = {"Timestamp": "t", "Temp": 1.0, "Device": "a", "Revision": 26, "WrittenAt": "w"}
     KEY = ("Timestamp", "Device")
 
+    def row(self, **values: object) -> dict:
+        return {"Timestamp": "t", "Temp": 1.0, "Device": "a", "Revision": 26, "WrittenAt": "w", **values}
+
     def test_are_ordered_by_the_jobs_start_and_then_by_revision(self):
-        change = to_change(self.ROW, self.KEY, 0xFF)
+        change = to_change(self.row(), self.KEY, 0xFF)
         assert change == {
             "Timestamp": "t",
             "Temp": 1.0,
@@ -275,7 +280,7 @@ class TestChanges:
         }
 
     def test_of_a_row_without_any_value_delete(self):
-        change = to_change({**self.ROW, "Temp": None, "Device": None}, self.KEY, 1)
+        change = to_change(self.row(Temp=None, Device=None), self.KEY, 1)
         assert (change["_CHANGE_TYPE"], change["Device"]) == ("DELETE", "")
 
 
@@ -376,21 +381,20 @@ class TestAppendStream:
         assert (0, 2.0) in bigquery.temps
 
     def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
-        made = BigQuery()
-        made.create(ROWS, COLUMNS)
-        made.server.stop()
-        port = int(made.server.host.rpartition(":")[2])
-        monkeypatch.setenv(append_stream.EMULATOR, made.server.host)
-        started: list[StorageWriteServer] = []
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        monkeypatch.setenv(append_stream.EMULATOR, f"127.0.0.1:{port}")
+        with ExitStack() as later:
+            started: list[BigQuery] = []
 
-        def start(record: logging.LogRecord) -> bool:
-            if not started and "trying again" in record.getMessage():
-                started.append(StorageWriteServer(made.tables, port).__enter__())
-            return True
+            def start(record: logging.LogRecord) -> bool:
+                if not started and "trying again" in record.getMessage():
+                    started.append(BigQuery(port))
+                    started[0].create(ROWS, COLUMNS)
+                    later.enter_context(started[0].server)
+                return True
 
-        monkeypatch.setattr(logging.getLogger("pipeline.sinks"), "filters", [start])
-        try:
+            monkeypatch.setattr(logging.getLogger("pipeline.sinks"), "filters", [start])
             write([row(0, 1)])
-        finally:
-            started[0].stop()
-        assert made.temps == [(0, 1.0)]
+            assert started[0].temps == [(0, 1.0)]

@@ -6,15 +6,18 @@ name, and reads them with the new step's coders.
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam import DoFn
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
 
+from pipeline import graph, main, options
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
 from pipeline.sums import SECOND
@@ -100,14 +103,65 @@ def test_new_steps_are_recorded(golden_and_now):
     assert not added, f"\nNew steps; an update takes them in. To protect them from now on, run\n  {ACCEPT}\n{added}"
 
 
-def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(launch, fixed, session):
+def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(launch, fixed):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
-        "~group_by_device=true~interval=5m~grace_period=1m~allowed_lateness=2h~on_late=revise~max_future_skew=1h"
+        "~group_by_device=true~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
         "~keep_attributes=true~timestamp_attribute=time~id_attribute=id"
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
-    assert breaks(steps_of(fixed.graph), steps_of(session.graph)) != []
+
+
+SESSION = "--window=session"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--interval=5m"]),
+        ([], ["--grace_period=1m"]),
+        ([], ["--on_late=revise"]),
+        ([], [SESSION]),
+        (["--interval=5m"], []),
+        (["--interval=5m"], ["--interval=10m"]),
+        (["--interval=5m"], [SESSION]),
+        ([SESSION], []),
+        ([SESSION], [SESSION, "--session_gap=5m"]),
+        ([SESSION], [SESSION, "--grace_period=1m"]),
+        ([SESSION, "--session_gap=5m"], [SESSION]),
+    ],
+)
+def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after)))
+    assert [step for step in found if re.fullmatch(r"step EmitIntervals.* is gone", step)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--session_gap=5m"]),
+        (["--interval=5m"], ["--interval=300s", "--allowed_lateness=2h"]),
+        # Late sessions are kept whole, whatever becomes of them.
+        ([SESSION], [SESSION, "--interval=5m", "--on_late=revise"]),
+    ],
+)
+def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
+    assert breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after))) == []
+
+
+@pytest.mark.parametrize("method", ["storage_write", "upsert"])
+def test_another_write_method_needs_a_drain(method):
+    found = breaks(steps_of(graph_of()), steps_of(graph_of(f"--write_method={method}")))
+    assert [step for step in found if re.fullmatch(r"step WriteRows/Insert/.* is gone", step)]
+
+
+def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:
+    """The graph as `main` builds it, with the source that Dataflow gets."""
+    source = f"--input_subscription={SUBSCRIPTION}"
+    job, beam_options = options.parse([source, "--output_table=my-project:d.t", *flags])
+    pipeline = beam.Pipeline(options=beam_options)
+    graph.build(pipeline, job, main._source(job, True), main._row_sink(job), main._dead_letter_sink(job))
+    return pipeline.to_runner_api()
 
 
 class Kept:
