@@ -1,11 +1,12 @@
 """`python -m local soak`: the shipped pipeline in a faulty world, then an account of every message.
 
 The sensors send late, twice, out of order, malformed and in bursts. After a third the BigQuery emulator is killed,
-stays away for OUTAGE seconds, and comes back with the tables it had. As soon as a row has come after that, the pipeline is
+stays away for OUTAGE seconds, and comes back with the tables it had. Once a row has come after that, the pipeline is
 killed too, with SIGKILL; the subscription is sought back, and another pipeline starts with `rows_since`. In the end
 manifest, rows and dead letters must balance (local.balance, local.replay).
 
-That takes `write_method=upsert`. With WRITE_METHOD=streaming_inserts or storage_write the pipeline is left alive.
+That takes `write_method=upsert`. With WRITE_METHOD=streaming_inserts or storage_write the pipeline is left alive,
+since without upserts a second run adds its rows to those of the first.
 SOAK_SECONDS, 300 by default, is how long readings are published.
 """
 
