@@ -70,11 +70,11 @@ def _prepare_launch(job: options.Job, region: str | None) -> None:
 
 def _prepare_tables(job: options.Job) -> None:
     if job.output_table:
-        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
+        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise, job.statistics)
         cluster_by = tables.DEVICE if job.group_by_device else None
         tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
         if job.revise:
-            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
+            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device, job.statistics)
     if job.dead_letter_table:
         tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 
