@@ -29,9 +29,7 @@ def build(
         job.sensors, job.max_future_skew, job.intervals, job.group_by_device
     )
     intervals = folded.sums | "EmitIntervals" >> job.intervals.emit()
-    averaged = intervals | "AverageRows" >> AverageRows(
-        job.sensors, job.group_by_device, job.revise, job.statistics
-    )
+    averaged = intervals | "AverageRows" >> AverageRows(job.sensors, job.group_by_device, job.revise, job.statistics)
     unwritten = averaged.rows | "WriteRows" >> write_rows
 
     dead_letters = (folded.dead_letters, averaged.dead_letters, unwritten) | "AllDeadLetters" >> beam.Flatten()

@@ -1,8 +1,8 @@
 """What a row can say of a sensor's readings in an interval.
 
-A statistic is worked out when its interval is emitted, from parts. Parts are all that is kept, shuffled and merged until
-then, so only those that a statistic asked for needs; a part that two of them need is kept once. Merging must give the
-same in any order and grouping, since bundles, late panes and joined sessions come in any.
+A statistic is worked out when its interval is emitted, from parts. Parts are all that is kept, shuffled and merged
+until then, so only those that a statistic asked for needs; a part that two of them need is kept once. Merging must
+give the same in any order and grouping, since bundles, late panes and joined sessions come in any.
 
 To add a statistic: a class like those below, an instance of it in STATISTICS, `make metadata`.
 """
@@ -222,6 +222,12 @@ class Statistics:
             self.lift, self.add, self.merge = iter, add_values, add_sums
         else:
             self.lift, self.add, self.merge = self._lift, self._merge, self._merge
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Statistics) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
 
     def columns(self, sensor: str) -> list[tuple[str, str]]:
         """Return name and BigQuery type of a sensor's columns."""

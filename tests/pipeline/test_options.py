@@ -93,7 +93,7 @@ class TestWrongForms:
             ("--group_by_device=True", "expected true or false"),
             ("--group_by_device=yes", "expected true or false"),
             ("--keep_attributes=1", "expected true or false"),
-            ("--window=sliding", "expected fixed or session"),
+            ("--window=sliding", "expected fixed or hopping or session"),
             ("--on_late=drop", "expected dead_letter or revise"),
             ("--sensors=Temp,", "comma-separated column names"),
             ("--sensors=Temp;AtmP", "comma-separated column names"),
