@@ -21,10 +21,12 @@ class Part(NamedTuple):
     """Something kept of one sensor's readings, in numbers and tuples of numbers.
 
     Attributes:
+      name: as in the name of the step that keeps it.
       of: makes it of one reading: its value, its event time in microseconds, and a number that grows with arrival.
       merge: makes it of two.
     """
 
+    name: str
     of: Callable[[float, int, int], Any]
     merge: Callable[[Any, Any], Any]
 
@@ -63,13 +65,13 @@ def _merge_spreads(one: Spread, other: Spread) -> Spread:
     )
 
 
-SUM = Part(_value, operator.add)
-COUNT = Part(_one, operator.add)
-LOWEST = Part(_value, min)
-HIGHEST = Part(_value, max)
-SPREAD = Part(_spread, _merge_spreads)
-EARLIEST = Part(_stamped, min)
-LATEST = Part(_stamped, max)
+SUM = Part("sum", _value, operator.add)
+COUNT = Part("count", _one, operator.add)
+LOWEST = Part("lowest", _value, min)
+HIGHEST = Part("highest", _value, max)
+SPREAD = Part("spread", _spread, _merge_spreads)
+EARLIEST = Part("earliest", _stamped, min)
+LATEST = Part("latest", _stamped, max)
 
 
 class Statistic:
@@ -223,6 +225,11 @@ class Statistics:
         else:
             self.lift, self.add, self.merge = self._lift, self._merge, self._merge
 
+    @property
+    def kept(self) -> str:
+        """The names of the parts, by which two jobs keep the same or not."""
+        return "+".join(part.name for part in self._parts)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Statistics) and self.names == other.names
 
@@ -242,7 +249,7 @@ class Statistics:
 
     def told(self, parts: list) -> dict[str, float | None]:
         """Return the values by their statistics' names; a mean as its sum and count, which can be added to a row's."""
-        of_mean = {name: parts[self._parts.index(part)] for name, part in _OF_MEAN.items() if part in self._parts}
+        of_mean = {part.name: kept for part, kept in zip(self._parts, parts, strict=True) if part in Mean.parts}
         return of_mean | {
             name: value for name, value in zip(self.names, self.values(parts), strict=True) if name != Mean.name
         }
@@ -264,8 +271,6 @@ class Statistics:
             else:
                 into[name] = [part.merge(a, b) for part, a, b in zip(self._parts, have, parts, strict=True)]
 
-
-_OF_MEAN = {"sum": SUM, "count": COUNT}
 
 # The default.
 MEANS = Statistics(["mean"])

@@ -77,7 +77,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "session"])
+@pytest.fixture(params=["fixed", "hopping", "session"])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now
@@ -100,13 +100,14 @@ def test_new_steps_are_recorded(golden_and_now):
     assert not added, f"\nNew steps; an update takes them in. To protect them from now on, run\n  {ACCEPT}\n{added}"
 
 
-def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(launch, fixed, session):
+def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(launch, fixed, hopping, session):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
         "~group_by_device=true~interval=5m~grace_period=1m~allowed_lateness=2h~on_late=revise~max_future_skew=1h"
         "~keep_attributes=true~timestamp_attribute=time~id_attribute=id"
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
+    assert breaks(steps_of(fixed.graph), steps_of(hopping.graph)) != []
     assert breaks(steps_of(fixed.graph), steps_of(session.graph)) != []
 
 
