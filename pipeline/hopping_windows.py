@@ -39,6 +39,9 @@ class HoppingIntervals(FixedIntervals):
         """What intervals are put together from."""
         return FixedIntervals(self.hop, self.grace, self.allowed_lateness, False, self.statistics)
 
+    def _held(self) -> dict[str, tuple[int | str, int | str]]:
+        return super()._held() | {"hop": (self.hop, self.interval)}
+
     def new_buckets(self, by_device: bool) -> FixedBuckets:
         """Return empty buckets for one bundle."""
         return self.panes.new_buckets(by_device)

@@ -32,13 +32,14 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """The parameters, read and checked. Durations are seconds; None means not given."""
+    """The parameters, read and checked. Durations are seconds, times microseconds since the epoch; None: not given."""
 
     input_subscription: str | None
     input_topic: str | None
     timestamp_attribute: str | None
     id_attribute: str | None
     output_table: TableId | None
+    write_method: str
     dead_letter_table: TableId | None
     dead_letter_topic: str | None
     sensors: tuple[str, ...]
@@ -51,6 +52,7 @@ class Job:
     grace_period: int
     allowed_lateness: int
     on_late: str
+    rows_since: int | None
     max_future_skew: int
     keep_attributes: bool
     check_before_launch: bool
@@ -71,6 +73,16 @@ class Job:
     def revise(self) -> bool:
         """Whether late readings change rows that are already written."""
         return self.on_late == "revise"
+
+    @property
+    def upsert(self) -> bool:
+        """Whether a row takes the place of the one with its key."""
+        return self.write_method == "upsert"
+
+    @property
+    def revisions_in_table(self) -> bool:
+        """Whether the revisions of a row are all in the table, side by side."""
+        return self.revise and not self.upsert
 
 
 class SensorStreamOptions(PipelineOptions):
@@ -131,10 +143,11 @@ def _check(values: dict[str, Any]) -> Job:
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     _check_columns(values["sensors"], values["statistics"])
-    if values["on_late"] == "revise" and values["statistics"].names == ("stddev",):
+    replaced = values["on_late"] == "revise" or values["write_method"] == "upsert"
+    if replaced and values["statistics"].names == ("stddev",):
         raise UsageError(
-            "--statistics=stddev: with on_late=revise a row without any value retracts another, and one reading has no "
-            "deviation; ask for count as well"
+            "--statistics=stddev: one reading has no deviation, and with on_late=revise or write_method=upsert a row "
+            "without any value takes back the one before it; ask for count as well"
         )
     _check_hop(values["window"], values["interval"], values["hop"])
     return Job(**values)

@@ -23,6 +23,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.labels import emit_label
 from pipeline.readings import Reading
 from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums
@@ -45,6 +46,13 @@ class SessionIntervals:
 
     # Of what a bundle's buckets hold in the end.
     folded_type: ClassVar[Any] = tuple[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open sessions, with what must not change while it does."""
+        return emit_label(
+            session_gap=(self.gap, 60), grace_period=(self.grace, 5), kept=(self.statistics.kept, MEANS.kept)
+        )
 
     def new_buckets(self, by_device: bool) -> "SessionBuckets":
         """Return empty buckets for one bundle."""
@@ -150,7 +158,7 @@ class _EmitSessions(beam.DoFn):
         final_until, runs = self._read(sessions)
         if last < final_until:
             end = last + self._gap
-            return [Interval(end, end, device, sums, late=self._too_late)]
+            return [Interval(end, end, device, sums, late=self._too_late, first=first)]
         _join(runs, _Run(first, last, dict(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []
@@ -170,8 +178,8 @@ class _EmitSessions(beam.DoFn):
             if run.open and end + self._grace <= now.micros:
                 for swallowed in run.rows:
                     if swallowed != end:
-                        yield Interval(swallowed, swallowed, device, {}, run.revision)
-                yield Interval(end, end, device, run.sums, run.revision)
+                        yield Interval(swallowed, swallowed, device, {}, run.revision, first=run.first)
+                yield Interval(end, end, device, run.sums, run.revision, first=run.first)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

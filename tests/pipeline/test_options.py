@@ -29,6 +29,7 @@ class TestDefaults:
         assert (job.on_late, job.max_future_skew, job.keep_attributes) == ("dead_letter", 600, False)
         assert (job.input_subscription, job.timestamp_attribute, job.id_attribute) == (None, None, None)
         assert (job.output_table, job.dead_letter_table) == (None, None)
+        assert (job.write_method, job.rows_since) == ("streaming_inserts", None)
 
     def test_empty_text_means_not_given(self):
         assert parse("--interval=", "--output_table=", "--timestamp_attribute=") == parse()
@@ -81,6 +82,12 @@ class TestGoodForms:
         assert parse("--window=hopping", "--interval=15s", "--hop=5s").intervals == HoppingIntervals(
             15, 5, 3600, False, hop=5
         )
+
+    @pytest.mark.parametrize(
+        "text", ["1970-01-01T00:01:00Z", "1970-01-01T01:01:00+01:00", "1969-12-31T23:01:00.000000-01:00"]
+    )
+    def test_a_time_is_read_in_microseconds_since_the_epoch(self, text):
+        assert parse(f"--rows_since={text}").rows_since == 60_000_000
 
     @pytest.mark.parametrize("text", ["my-project:d.t", "my-project.d.t"])
     def test_both_forms_of_a_table(self, text):
