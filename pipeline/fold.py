@@ -26,9 +26,9 @@ class FoldReadings(beam.PTransform):
     Output `dead_letters`: dead-letter rows.
 
     Args:
-      sensors: the sensor names to average.
+      sensors: the sensor names to look for.
       max_future_skew: seconds a reading may be ahead of the clock.
-      intervals: how event time is cut into windows.
+      intervals: how event time is cut into windows, and what is kept of the readings.
       by_device: keep devices apart.
     """
 
@@ -65,6 +65,7 @@ class _Fold(beam.DoFn):
         self._max_future_skew = max_future_skew
         self._intervals = intervals
         self._by_device = by_device
+        self._lift = intervals.statistics.lift
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
@@ -99,7 +100,7 @@ class _Fold(beam.DoFn):
         now = time.time()
         refusals: list[Refusal] = []
         payloads = [message if type(message) is bytes else message.data for message in messages]
-        readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
+        readings = self._lift(self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals))
         while self._buckets.add(readings):
             yield from self._drain()
         for refusal in refusals:

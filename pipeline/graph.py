@@ -32,7 +32,7 @@ def build(
     )
     intervals = folded.sums | job.intervals.label >> job.intervals.emit()
     averaged = intervals | "AverageRows" >> AverageRows(
-        job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since
+        job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
     )
     unwritten = averaged.rows | "WriteRows" >> write_rows
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
@@ -60,12 +61,16 @@ def _row_sink(job: options.Job) -> beam.PTransform:
         return sinks.PrintRows()
     if job.write_method == "streaming_inserts":
         return sinks.BigQueryRows(job.output_table)
-    columns = tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table)
+    columns = _row_columns(job)
     if job.write_method == "storage_write":
         return storage_write.AppendRows(job.output_table, columns)
     # An update starts anew too: what it writes comes after all that the job before it wrote.
     key, job_start = tables.row_key(job.group_by_device), int(time.time() * 1000)
     return storage_write.UpsertRows(job.output_table, columns, key, job_start)
+
+
+def _row_columns(job: options.Job) -> tuple[Any, ...]:
+    return tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table, job.statistics)
 
 
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
@@ -93,12 +98,11 @@ def _prepare_launch(job: options.Job, region: str | None) -> None:
 
 def _prepare_tables(job: options.Job) -> None:
     if job.output_table:
-        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table)
         cluster_by = tables.DEVICE if job.group_by_device else None
         key = tables.row_key(job.group_by_device) if job.upsert else ()
-        tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by, key)
+        tables.prepare(job.output_table, _row_columns(job), tables.TIMESTAMP, cluster_by, key)
         if job.revisions_in_table:
-            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
+            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device, job.statistics)
     if job.dead_letter_table:
         tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 

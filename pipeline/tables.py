@@ -12,6 +12,7 @@ from requests.exceptions import RequestException
 from pipeline.bigquery import TableId, client
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.rows import REVISION, WRITTEN_AT
+from pipeline.statistics import MEANS, Statistics
 
 DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
@@ -48,12 +49,14 @@ class TableError(Exception):
     """A table cannot be used as it is; the message says how to mend it."""
 
 
-def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tuple[bigquery.SchemaField, ...]:
-    """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and what grouping and revising add."""
+def row_columns(
+    sensors: tuple[str, ...], by_device: bool, revise: bool, statistics: Statistics = MEANS
+) -> tuple[bigquery.SchemaField, ...]:
+    """Return the output table's columns, all NULLABLE: Timestamp, the sensors', and what grouping and revising add."""
     revision = (bigquery.SchemaField(REVISION, "INTEGER"), bigquery.SchemaField(WRITTEN_AT, "TIMESTAMP"))
     return (
         bigquery.SchemaField(TIMESTAMP, "TIMESTAMP"),
-        *(bigquery.SchemaField(name, "FLOAT") for name in sensors),
+        *(bigquery.SchemaField(*column) for name in sensors for column in statistics.columns(name)),
         *([bigquery.SchemaField(DEVICE, "STRING")] if by_device else []),
         *(revision if revise else []),
     )
@@ -126,7 +129,9 @@ def _may_insert(bq: bigquery.Client, table: bigquery.TableReference, retry: Any)
     return needed in bq.test_iam_permissions(table, [needed], retry=retry).get("permissions", [])
 
 
-def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: bool) -> None:
+def create_latest_view(
+    table_id: TableId, sensors: tuple[str, ...], by_device: bool, statistics: Statistics = MEANS
+) -> None:
     """Create or replace the view `<table>_latest`: of each Timestamp and device the newest revision, less retractions.
 
     Raises:
@@ -134,10 +139,11 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
     """
     view_id = replace(table_id, table=f"{table_id.table}_latest")
     key = ", ".join([TIMESTAMP, DEVICE] if by_device else [TIMESTAMP])
+    values = ", ".join(f"`{column}`" for name in sensors for column, _ in statistics.columns(name))
     query = (
         f"SELECT * EXCEPT (Newest) FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} "
         f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table_id.sql}) "
-        f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in sensors)}) IS NOT NULL"
+        f"WHERE Newest = 1 AND COALESCE({values}) IS NOT NULL"
     )
     view = bigquery.Table(view_id.reference)
     view.view_query = query

@@ -103,3 +103,10 @@ def run_on_worker():
         return run_captured(beam.Create(messages), "--runner=FnApiRunner", *flags)
 
     return run
+
+
+@pytest.fixture(params=["young", "aged"])
+def age(request, monkeypatch):
+    """Fixed and hopping windows ask nothing of readings too young to have expired; these here are two years old."""
+    if request.param == "young":
+        monkeypatch.setattr("pipeline.fixed_windows._CLOCK_SLACK", -10 * 366 * 24 * 3600)

@@ -8,6 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 
 from pipeline import options
+from pipeline.hopping_windows import HoppingIntervals
 from pipeline.parameters import PARAMETERS
 from pipeline.tables import TableId
 
@@ -72,6 +73,16 @@ class TestGoodForms:
         job = parse("--sensors=b, a_1", "--group_by_device=true")
         assert (job.sensors, job.group_by_device) == (("b", "a_1"), True)
 
+    def test_statistics_keep_their_order(self):
+        assert parse().statistics.names == ("mean",)
+        assert parse("--statistics=max, mean ,first").statistics.names == ("max", "mean", "first")
+
+    def test_hopping_windows_that_do_not_overlap_are_fixed_ones(self):
+        assert parse("--window=hopping", "--interval=15s", "--hop=15s").intervals == parse().intervals
+        assert parse("--window=hopping", "--interval=15s", "--hop=5s").intervals == HoppingIntervals(
+            15, 5, 3600, False, hop=5
+        )
+
     @pytest.mark.parametrize(
         "text", ["1970-01-01T00:01:00Z", "1970-01-01T01:01:00+01:00", "1969-12-31T23:01:00.000000-01:00"]
     )
@@ -84,6 +95,33 @@ class TestGoodForms:
 
     def test_a_domain_scoped_project(self):
         assert parse("--output_table=example.com:my-proj:d.t").output_table == TableId("example.com:my-proj", "d", "t")
+
+
+class TestWrongTogether:
+    @pytest.mark.parametrize(
+        ("flags", "expected"),
+        [
+            ("--window=hopping --hop=4s", "--interval=15s is not a multiple of it"),
+            ("--window=hopping --hop=30s", "--interval=15s is not a multiple of it"),
+            ("--window=hopping --hop=1s --interval=1h", "each reading would be in 3,600 rows, of at most 1,440"),
+            ("--sensors=Temp,Temp_max --statistics=mean,max", "Temp_max would be a column of Temp and of Temp_max"),
+            ("--sensors=temp_MAX,Temp --statistics=mean,max", "Temp_max would be a column of temp_MAX and of Temp"),
+            (f"--sensors={'a' * 299} --statistics=sum", "longer than 300 letters; rename the sensor"),
+            ("--statistics=stddev --on_late=revise", "ask for count as well"),
+        ],
+    )
+    def test_the_message_says_what_does_not_fit(self, flags, expected):
+        with pytest.raises(options.UsageError) as caught:
+            parse(*flags.split())
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_names_that_only_look_alike_are_no_clash(self):
+        job = parse("--sensors=Temp,Temp_max", "--statistics=max")
+        assert [name for sensor in job.sensors for name, _ in job.statistics.columns(sensor)] == [
+            "Temp_max",
+            "Temp_max_max",
+        ]
 
 
 class TestWrongForms:
@@ -100,7 +138,12 @@ class TestWrongForms:
             ("--group_by_device=True", "expected true or false"),
             ("--group_by_device=yes", "expected true or false"),
             ("--keep_attributes=1", "expected true or false"),
-            ("--window=sliding", "expected fixed or session"),
+            ("--window=sliding", "expected fixed or hopping or session"),
+            ("--window=hopping", "needs --hop"),
+            ("--hop=5s", "give --window=hopping too"),
+            ("--statistics=median", "out of mean, count, min, max, sum, stddev, first, last"),
+            ("--statistics=mean,max,mean", "name each statistic once"),
+            ("--statistics=mean;max", "comma-separated names"),
             ("--on_late=drop", "expected dead_letter or revise"),
             ("--sensors=Temp,", "comma-separated column names"),
             ("--sensors=Temp;AtmP", "comma-separated column names"),

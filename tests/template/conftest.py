@@ -140,6 +140,15 @@ def fixed(launch) -> Launch:
 
 
 @pytest.fixture(scope="session")
+def hopping(launch) -> Launch:
+    """A job with hopping windows and every statistic."""
+    return launch(
+        f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.hopping~window=hopping~hop=5s"
+        "~statistics=mean,count,min,max,sum,stddev,first,last~timestamp_attribute=timestamp"
+    )
+
+
+@pytest.fixture(scope="session")
 def session(launch) -> Launch:
     """A job with session windows, and with what else changes the graph."""
     return launch(

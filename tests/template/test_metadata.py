@@ -28,10 +28,12 @@ GOOD = {
     "dead_letter_table": ["my-project:sensors.readings_dead_letters"],
     "dead_letter_topic": ["projects/my-project/topics/dead.letters"],
     "sensors": ["Temp", "Temp,AtmP", " Temp , _a1 "],
+    "statistics": ["mean", "max,mean", " count , min,sum ,stddev,first,last"],
     "group_by_device": ["true", "false"],
     "max_future_skew": ["0s", "10m"],
-    "window": ["fixed", "session"],
+    "window": ["fixed", "hopping", "session"],
     "interval": ["1s", "15s", "5m", "1h", "999s"],
+    "hop": ["5s", "1m"],
     "session_gap": ["60s"],
     "grace_period": ["0s", "0h", "5s"],
     "allowed_lateness": ["0m", "1h", "24h"],
@@ -69,10 +71,12 @@ BAD = {
     "dead_letter_table": TABLES,
     "dead_letter_topic": TOPICS,
     "sensors": ["Temp,", ",Temp", "Temp;AtmP", "Temp AtmP", "2Temp", "Température", "a-b", "Temp,,AtmP", "'Temp'"],
+    "statistics": ["average", "Mean", "mean,", ",max", "mean;max", "mean max", "meanmax", "'mean'", "mean,,max"],
     "group_by_device": BOOLEANS,
     "max_future_skew": DURATIONS,
     "window": ["sliding", "Fixed", "fixed,session", "fixedsession"],
     "interval": [*DURATIONS, "0s", "0h"],
+    "hop": [*DURATIONS, "0s"],
     "session_gap": [*DURATIONS, "0s"],
     "grace_period": DURATIONS,
     "allowed_lateness": DURATIONS,
@@ -123,12 +127,16 @@ class TestTheForm:
 
     def test_shows_what_depends_on_the_kind_of_window_only_then(self):
         shown = {name: (f["parentName"], f["parentTriggerValues"]) for name, f in FIELDS.items() if "parentName" in f}
-        assert shown == {"interval": ("window", ["fixed"]), "session_gap": ("window", ["session"])}
+        assert shown == {
+            "interval": ("window", ["fixed", "hopping"]),
+            "hop": ("window", ["hopping"]),
+            "session_gap": ("window", ["session"]),
+        }
 
     def test_offers_the_choices_that_the_regex_allows_each_with_a_label(self):
         enums = {name: field["enumOptions"] for name, field in FIELDS.items() if field["paramType"] == "ENUM"}
         assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
-            "window": ["fixed", "session"],
+            "window": ["fixed", "hopping", "session"],
             "on_late": ["dead_letter", "revise"],
             "write_method": ["streaming_inserts", "storage_write", "upsert"],
         }

@@ -80,7 +80,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "session"])
+@pytest.fixture(params=["fixed", "hopping", "session"])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now
@@ -129,6 +129,7 @@ SESSION = "--window=session"
         ([SESSION], [SESSION, "--session_gap=5m"]),
         ([SESSION], [SESSION, "--grace_period=1m"]),
         ([SESSION, "--session_gap=5m"], [SESSION]),
+        ([], ["--statistics=mean,max"]),
     ],
 )
 def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
@@ -147,6 +148,17 @@ def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(b
 )
 def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
     assert breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after))) == []
+
+
+@pytest.mark.parametrize("change", [["--hop=3s"], ["--interval=30s"], ["--window=fixed", "--hop="]])
+def test_the_service_refuses_an_update_of_what_hopping_windows_are(change):
+    before = ["--window=hopping", "--hop=5s"]
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*before, *change)))
+    assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
+
+
+def test_the_service_takes_an_update_to_statistics_made_of_what_is_kept_already():
+    assert breaks(steps_of(graph_of()), steps_of(graph_of("--statistics=sum,count"))) == []
 
 
 @pytest.mark.parametrize("method", ["storage_write", "upsert"])
