@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     pipeline = beam.Pipeline(options=beam_options)
-    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job))
+    silence_sink = _silence_sink(job) if job.silence_after else None
+    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job), silence_sink)
     result = pipeline.run()
     # The template launcher must return once the job is submitted; a local runner lives in this process.
     if not on_dataflow:
@@ -57,6 +58,11 @@ def _dead_letter_sink(job: options.Job) -> beam.PTransform:
     )
 
 
+def _silence_sink(job: options.Job) -> beam.PTransform:
+    table = job.silence_table
+    return sinks.Silences(sinks.BigQueryRows(table) if table else sinks.PrintRows(), job.silence_topic)
+
+
 def _prepare_launch(job: options.Job, region: str | None) -> None:
     try:
         checks.check_pubsub(job)
@@ -75,6 +81,10 @@ def _prepare_tables(job: options.Job) -> None:
         tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
         if job.revise:
             tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
+        if job.fill_gaps:
+            tables.create_filled_view(job.output_table, job.sensors, job.interval, job.group_by_device, job.revise)
+    if job.silence_table:
+        tables.prepare(job.silence_table, tables.SILENCE_COLUMNS, tables.SILENT_SINCE, tables.DEVICE)
     if job.dead_letter_table:
         tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 

@@ -44,6 +44,9 @@ class Job:
     grace_period: int
     allowed_lateness: int
     on_late: str
+    silence_after: int | None
+    silence_topic: str | None
+    fill_gaps: bool
     max_future_skew: int
     keep_attributes: bool
     check_before_launch: bool
@@ -59,6 +62,12 @@ class Job:
     def revise(self) -> bool:
         """Whether late readings change rows that are already written."""
         return self.on_late == "revise"
+
+    @property
+    def silence_table(self) -> TableId | None:
+        """Where silences go, if they are watched for and rows go to a table."""
+        rows = self.output_table
+        return replace(rows, table=f"{rows.table}_silences") if rows and self.silence_after else None
 
 
 class SensorStreamOptions(PipelineOptions):
@@ -116,6 +125,12 @@ def _check(values: dict[str, Any]) -> Job:
         letters = values["dead_letter_table"] = replace(rows, table=f"{rows.table}_dead_letters")
     if values["dead_letter_topic"] and values["dead_letter_topic"] == values["input_topic"]:
         raise UsageError("--dead_letter_topic is the input topic too; dead letters would come back for ever")
+    if values["silence_topic"] and not values["silence_after"]:
+        raise UsageError("--silence_topic needs --silence_after, which says how long a silence is, such as 5m")
+    if values["silence_topic"] and values["silence_topic"] == values["input_topic"]:
+        raise UsageError("--silence_topic is the input topic too, where silences would be taken for readings")
+    if values["fill_gaps"] and values["window"] != "fixed":
+        raise UsageError("--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out")
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     return Job(**values)

@@ -4,7 +4,7 @@
 
 Letters of the stages decode, timestamp and validate hold a message's own bytes: they go to --topic with the kept
 attributes, `dead_letter_id` and `redrive_attempt` (1, 2, ...). Letters of the stage insert hold a row: they go to
---output_table. Letters of the stages late and average hold sums, which nothing can take back.
+--output_table. Letters of the stages late and average hold sums, which nothing can take back; those of silence stay.
 
 No run sends what an earlier one sent. The table <dead_letter_table>_redriven records each letter's steps:
 
@@ -41,7 +41,11 @@ from pipeline import tables
 
 MESSAGE_STAGES = ("decode", "timestamp", "validate")
 ROW_STAGES = ("insert",)
-SUM_STAGES = ("late", "average")
+STAYING_STAGES = {
+    "late": "sums cannot be redriven",
+    "average": "sums cannot be redriven",
+    "silence": "its payload is a row for the table of silences, not for this one",
+}
 
 # Both a publish and an insertAll request may hold 10 MB.
 BATCH_LETTERS = 1000
@@ -300,8 +304,8 @@ def _redrive(ledger: Ledger, target: Target, batch: list[Letter], counts: Counte
 
 
 def _goes_to(stage: str, status: str, routes: dict[str, Target], statuses: Sequence[str]) -> str:
-    if stage in SUM_STAGES:
-        return "nowhere: sums cannot be redriven"
+    if stage in STAYING_STAGES:
+        return f"nowhere: {STAYING_STAGES[stage]}"
     if status == "in parts":
         return "nowhere: too large for one row; join its payloads by dead_letter_id, in order of part"
     if status == "done":
@@ -337,7 +341,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--dead_letter_table", required=True, type=_reads(tables.TableId.parse), help="project:dataset.table")
     flag("--topic", type=_reads(_topic), help="where messages go, projects/PROJECT/topics/NAME")
     flag("--output_table", type=_reads(tables.TableId.parse), help="where refused rows go, project:dataset.table")
-    flag("--stage", choices=MESSAGE_STAGES + ROW_STAGES + SUM_STAGES, help="only letters of this stage")
+    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only letters of this stage")
     flag("--error", help="only letters with this error, such as NotJson")
     flag("--since", type=_reads(_time), help="only letters received at this time (RFC 3339) or later")
     flag("--until", type=_reads(_time), help="only letters received before this time (RFC 3339)")

@@ -23,6 +23,7 @@ from requests.exceptions import RequestException
 from pipeline.bigquery import TableId, client
 from pipeline.dead_letters import METRICS, dead_letter, in_parts
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.silences import BACK_AT, SILENT_SINCE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -76,6 +77,27 @@ class DeadLetters(beam.PTransform):
             messages = letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
         return letters | "Store" >> self._sink
+
+
+class Silences(beam.PTransform):
+    """Hands silences to a sink of rows and, if a topic is named, publishes them as well.
+
+    On the topic a silence is JSON, with the attributes `event`, which is silent or back, and `device` if it is one.
+    Returns a dead letter of the stage silence for each that the sink could not write.
+    """
+
+    def __init__(self, sink: beam.PTransform, topic: str | None):
+        super().__init__()
+        self._sink = sink
+        self._topic = topic
+
+    def expand(self, silences: beam.PCollection) -> beam.PCollection:
+        """Apply both."""
+        if self._topic:
+            messages = silences | "ToMessages" >> beam.Map(_silence_message).with_output_types(PubsubMessage)
+            _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
+        unwritten = silences | "Store" >> self._sink
+        return unwritten | "OfSilences" >> beam.Map(lambda letter: {**letter, "stage": "silence"})
 
 
 class PrintRows(beam.PTransform):
@@ -201,7 +223,8 @@ def _insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
     Metrics.counter(METRICS, "insert_failures").inc()
     payload = json.dumps(row).encode()
-    return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
+    event_time = row.get(TIMESTAMP) or row[SILENT_SINCE]
+    return dead_letter("insert", error, json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE))
 
 
 def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
@@ -219,6 +242,14 @@ def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
             payload, {key: value.encode()[:1024].decode(errors="ignore") for key, value in attributes.items()}
         )
     ]
+
+
+def _silence_message(silence: dict[str, Any]) -> PubsubMessage:
+    attributes = {"event": "back" if silence[BACK_AT] else "silent"}
+    if silence[DEVICE]:
+        # https://cloud.google.com/pubsub/quotas#resource_limits
+        attributes["device"] = silence[DEVICE].encode()[:1024].decode(errors="ignore")
+    return PubsubMessage(json.dumps(silence).encode(), attributes)
 
 
 def _log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:

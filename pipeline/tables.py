@@ -11,6 +11,7 @@ from requests.exceptions import RequestException
 from pipeline.bigquery import TableId, client
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.rows import REVISION, WRITTEN_AT
+from pipeline.silences import BACK_AT, NOTICED_AT, SILENT_SINCE
 
 DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
@@ -32,6 +33,19 @@ DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("device", "STRING"),
     bigquery.SchemaField("pipeline_version", "STRING"),
 )
+
+SILENCE_COLUMNS = (
+    bigquery.SchemaField(DEVICE, "STRING"),
+    bigquery.SchemaField(SILENT_SINCE, "TIMESTAMP"),
+    bigquery.SchemaField(NOTICED_AT, "TIMESTAMP"),
+    bigquery.SchemaField(BACK_AT, "TIMESTAMP"),
+)
+
+# What the view without gaps reaches back, so that looking at it reads no more of the table.
+FILLED_DAYS = 30
+
+# Intervals for which a value is carried forward.
+CARRIED = 20
 
 # Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
 _PATIENCE = 30.0
@@ -123,9 +137,50 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
         f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table_id.sql}) "
         f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in sensors)}) IS NOT NULL"
     )
+    _create_view(view_id, query)
+
+
+def create_filled_view(
+    table_id: TableId, sensors: tuple[str, ...], interval: int, by_device: bool, revise: bool
+) -> None:
+    """Create or replace the view `<table>_filled`: of each device a row per `interval` seconds, from first to last.
+
+    It covers the last FILLED_DAYS. A sensor without a value has its last one, for up to CARRIED intervals; `Filled`
+    says that the row has such a value, or is not in the table.
+
+    Raises:
+      TableError: BigQuery refuses or cannot be reached.
+    """
+    rows = replace(table_id, table=f"{table_id.table}_latest") if revise else table_id
+    query = filled_query(rows, sensors, interval, by_device)
+    _create_view(replace(table_id, table=f"{table_id.table}_filled"), query)
+
+
+def filled_query(rows: TableId, sensors: tuple[str, ...], interval: int, by_device: bool) -> str:
+    """Return the SQL of the view without gaps. Each row is spread over the intervals up to the next one."""
+    columns = [f"`{name}`" for name in sensors]
+    device, of_device = (f", {DEVICE}", f"PARTITION BY {DEVICE} ") if by_device else ("", "")
+    own = ", ".join(f"IF(Slot = {TIMESTAMP}, {name}, NULL) AS {name}" for name in columns)
+    carried = ", ".join(f"LAST_VALUE({name} IGNORE NULLS) OVER Carried AS {name}" for name in columns)
+    any_carried = " OR ".join(
+        f"({name} IS NULL AND LAST_VALUE({name} IGNORE NULLS) OVER Carried IS NOT NULL)" for name in columns
+    )
+    return (
+        f"WITH Own AS (SELECT {TIMESTAMP}{device}, {', '.join(columns)}, "
+        f"LEAD({TIMESTAMP}) OVER ({of_device}ORDER BY {TIMESTAMP}) AS Next FROM {rows.sql} "
+        f"WHERE {TIMESTAMP} >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL {FILLED_DAYS} DAY)), "
+        f"Spread AS (SELECT Slot{device}, {own}, Slot > {TIMESTAMP} AS Missing FROM Own, "
+        f"UNNEST(GENERATE_TIMESTAMP_ARRAY({TIMESTAMP}, GREATEST({TIMESTAMP}, "
+        f"COALESCE(TIMESTAMP_SUB(Next, INTERVAL 1 MICROSECOND), {TIMESTAMP})), INTERVAL {interval} SECOND)) AS Slot) "
+        f"SELECT Slot AS {TIMESTAMP}, {carried}{device}, Missing OR {any_carried} AS Filled FROM Spread "
+        f"WINDOW Carried AS ({of_device}ORDER BY Slot ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
+    )
+
+
+def _create_view(view_id: TableId, query: str) -> None:
     view = bigquery.Table(view_id.reference)
     view.view_query = query
-    bq = client(table_id.project)
+    bq = client(view_id.project)
     retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
     try:
         try:
