@@ -20,6 +20,9 @@ LOCAL_RUNNER = "BundleBasedDirectRunner"
 # Set in the template image to the image's own name. Workers run it; by default they would run Beam's, without our code.
 IMAGE_VARIABLE = "SENSOR_STREAM_IMAGE"
 
+# What the view without gaps adds to the sensors, in lower case; see tables.filled_query.
+_FILLED_NAMES = frozenset(["filled", "slot", "next", "missing"])
+
 
 class UsageError(ValueError):
     """A parameter is wrong; the message is one line that says what and how to mend it."""
@@ -131,6 +134,9 @@ def _check(values: dict[str, Any]) -> Job:
         raise UsageError("--silence_topic is the input topic too, where silences would be taken for readings")
     if values["fill_gaps"] and values["window"] != "fixed":
         raise UsageError("--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out")
+    taken = _FILLED_NAMES.intersection(name.lower() for name in values["sensors"])
+    if values["fill_gaps"] and taken:
+        raise UsageError(f"--fill_gaps=true: the view has a column {min(taken)!r} of its own; rename the sensor")
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     return Job(**values)

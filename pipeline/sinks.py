@@ -94,7 +94,7 @@ class Silences(beam.PTransform):
     def expand(self, silences: beam.PCollection) -> beam.PCollection:
         """Apply both."""
         if self._topic:
-            messages = silences | "ToMessages" >> beam.Map(_silence_message).with_output_types(PubsubMessage)
+            messages = silences | "ToMessages" >> beam.Map(silence_message).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
         unwritten = silences | "Store" >> self._sink
         return unwritten | "OfSilences" >> beam.Map(lambda letter: {**letter, "stage": "silence"})
@@ -244,7 +244,8 @@ def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
     ]
 
 
-def _silence_message(silence: dict[str, Any]) -> PubsubMessage:
+def silence_message(silence: dict[str, Any]) -> PubsubMessage:
+    """Return the silence as a Pub/Sub message."""
     attributes = {"event": "back" if silence[BACK_AT] else "silent"}
     if silence[DEVICE]:
         # https://cloud.google.com/pubsub/quotas#resource_limits

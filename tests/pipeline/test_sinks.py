@@ -128,6 +128,37 @@ class TestBigQueryDeadLetters:
         check_parts(bigquery_fake.rows("readings_dead_letters"), "NotJson", message_of_10_mb)
 
 
+class TestSilences:
+    SILENCES = TableId("test-project", "d", "readings_silences")
+
+    def test_are_stored_and_one_that_is_refused_becomes_a_dead_letter_of_its_own_stage(self, bigquery_fake):
+        bigquery_fake.refuse = lambda row: "no" if row.get("SilentSince") and row["Device"] == "a" else None
+        stream = Stream().add(message(0, Temp=1, Device="a")).add(message(60, Temp=1, Device="a"))
+        run_through(
+            stream.watermark(120).end(),
+            sinks.BigQueryRows(ROWS),
+            sinks.BigQueryDeadLetters(LETTERS),
+            "--silence_after=30s",
+            write_silences=sinks.Silences(sinks.BigQueryRows(self.SILENCES), None),
+        )
+        (stored,) = bigquery_fake.rows("readings_silences")
+        assert (stored["Device"], stored["BackAt"]) == (None, "2024-11-22T13:01:00.000000Z")
+        (letter,) = bigquery_fake.rows("readings_dead_letters")
+        assert (letter["stage"], letter["error"], letter["device"]) == ("silence", "invalid", "a")
+        assert letter["event_time"] == "2024-11-22T13:00:00.000000Z"
+        refused = json.loads(base64.b64decode(letter["payload"]))
+        assert refused == {**stored, "Device": "a", "NoticedAt": refused["NoticedAt"]}
+
+    def test_are_messages_that_say_what_happened_to_whom(self):
+        silence = {"Device": "a", "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": "x", "BackAt": None}
+        message = sinks.silence_message(silence)
+        assert (json.loads(message.data), message.attributes) == (silence, {"event": "silent", "device": "a"})
+        over = sinks.silence_message({**silence, "Device": None, "BackAt": "x"})
+        assert over.attributes == {"event": "back"}
+        long = sinks.silence_message({**silence, "Device": "é" * 1024})
+        long._to_proto_str(for_publish=True)  # Beam's own check of sizes
+
+
 class TestDeadLetterMessages:
     def test_keep_within_the_limits_of_pubsub(self):
         own = {f"a{n:03}": "v" for n in range(98)} | {"stage": "mine", "googclient": "x", "long": "é" * 1000}

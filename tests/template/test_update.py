@@ -17,6 +17,7 @@ from apache_beam.runners.pipeline_context import PipelineContext
 
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
+from pipeline.silences import Heard, NoticeSilences
 from pipeline.sums import SECOND
 from tests.template.conftest import SUBSCRIPTION
 
@@ -77,7 +78,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "session"])
+@pytest.fixture(params=["fixed", "session", "silences"])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now
@@ -92,6 +93,11 @@ def test_a_running_job_can_be_updated(golden_and_now):
         "\nIf a step is only named anew, name it as before, or launch with --transform-name-mappings=OLD=NEW."
         f"\nIf it is on purpose, running jobs must be drained, not updated: say so in the change, and run\n  {ACCEPT}\n"
     )
+
+
+def test_beginning_to_watch_for_silences_is_no_update(fixed, silences):
+    [broken] = breaks(steps_of(fixed.graph), steps_of(silences.graph))
+    assert broken.startswith("step FoldReadings/Fold/ParDo(_Fold): outputs was")
 
 
 def test_new_steps_are_recorded(golden_and_now):
@@ -139,11 +145,24 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     state = Kept()
     emit: DoFn = sessions.emit().fn
     emit.process(folded(sessions), state, Kept())
+    heard, watch, due = Heard(60 * SECOND), Kept(), Kept()
+    list(heard.note(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
+    of_device = next(drained for _, drained in heard.drain() if drained[0] == "device-1")
+    clock = [100.0]
+    notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
+    notice.process(of_device, watch, due)
+    clock[0] = 165.0
+    list(notice.notice_due("device-1", due.value, watch, due))
+    silent = repr(watch.value)
+    notice.process(("device-1", [(300 * SECOND, 300 * SECOND)]), watch, due)
     now = {
         "fixed windows": repr(in_window.value),
         "fixed windows until expiry": repr(until_expiry.value),
         "sessions": repr(folded(sessions)),
         "state of sessions": repr(state.value),
+        "heard": repr(of_device),
+        "state of a silent device": silent,
+        "state of a device that is back": repr(watch.value),
     }
     assert now == golden("held", now), (
         "\nThe coders are the same for any shape, so the service would update a running job and its workers fail on "
