@@ -4,7 +4,7 @@
 
 Letters of the stages decode, timestamp and validate hold a message's own bytes: they go to --topic with the kept
 attributes, `dead_letter_id` and `redrive_attempt` (1, 2, ...). Letters of the stage insert hold a row: they go to
---output_table. Letters of the stages late and average hold sums, which nothing can take back; those of silence stay too.
+--output_table. Letters of the stages late, average and silence stay.
 
 No run sends what an earlier one sent. The table <dead_letter_table>_redriven records each letter's steps:
 
