@@ -197,6 +197,46 @@ class TestDeadLetterTopic:
         assert message.attributes["dead_letter_id"] == row["dead_letter_id"]
 
 
+class TestSilences:
+    def test_are_noticed_closed_and_published_of_a_device_and_of_the_stream(self, stack: Stack):
+        topic, subscription = f"{stack.topic}-silences", f"{stack.subscription}-silences"
+        stack.publisher.create_topic(name=topic)
+        stack.subscriber.create_subscription(name=subscription, topic=topic)
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
+        flags += ["--silence_after=2s", "--grace_period=1s", f"--silence_topic={topic}"]
+        since = math.floor(time.time())
+        stack.publish([reading(since - 1, "Temp", 1.0, "north"), reading(since, "Temp", 2.0, "north")])
+        with stack.start(*flags) as pipeline:
+            noticed = stack.wait_for_rows(pipeline, 2, "readings_silences")
+            back = math.floor(time.time())
+            stack.publish([reading(back, "Temp", 3.0, "north")])
+            # The device and the stream, noticed and back; perhaps noticed once more by now.
+            rows = stack.wait_for_rows(pipeline, 4, "readings_silences")
+            pulled: list = []
+
+            def arrived() -> bool:
+                pulled.extend(stack.subscriber.pull(subscription=subscription, max_messages=9).received_messages)
+                return len(pulled) >= 4
+
+            wait_for(pipeline, arrived, PATIENCE)
+        assert {(row["Device"], row["SilentSince"].timestamp(), row["BackAt"]) for row in noticed} == {
+            ("north", since, None),
+            (None, since, None),
+        }
+        assert all(row["NoticedAt"].timestamp() >= since + 3 for row in noticed)
+        over = [
+            (row["Device"], row["SilentSince"].timestamp(), row["BackAt"].timestamp()) for row in rows if row["BackAt"]
+        ]
+        assert sorted(over, key=str) == [("north", since, back), (None, since, back)]
+        messages = [received.message for received in pulled]
+        assert [(m.attributes["event"], m.attributes.get("device", "")) for m in messages][:4].count(
+            ("silent", "north")
+        )
+        assert {json.loads(m.data)["SilentSince"][:19] for m in messages if m.attributes["event"] == "back"} == {
+            stamp(since)[:19]
+        }
+
+
 class TestWithoutATable:
     def test_rows_are_printed(self, stack: Stack):
         start = TestBacklog.START
