@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders import SHIPPED
+from benchmarks.growth import Cell
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
 from benchmarks.measure import READINGS, turn
 from benchmarks.ratios import spread
@@ -71,24 +72,11 @@ def measure(load: Load) -> tuple[dict[str, list[float]], float, float]:
     return micros, len(records) / (len(firsts) * readings), each
 
 
-class _Cell:
-    value: Any = None
-
-    def read(self) -> Any:
-        return self.value
-
-    def write(self, value: Any) -> None:
-        self.value = value
-
-    def set(self, when: Any) -> None:
-        self.value = when
-
-
 def _watch(records: list[Any]) -> None:
     notice: Any = NoticeSilences(300, 5)._notice
-    cells: dict[str, tuple[_Cell, _Cell]] = {}
+    cells: dict[str, tuple[Cell, Cell]] = {}
     for record in records:
-        state, due = cells.setdefault(record[0], (_Cell(), _Cell()))
+        state, due = cells.setdefault(record[0], (Cell(), Cell()))
         notice.process(record, state, due)
 
 

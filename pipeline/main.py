@@ -82,7 +82,7 @@ def _prepare_tables(job: options.Job) -> None:
         if job.revise:
             tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
         if job.fill_gaps:
-            tables.create_filled_view(job.output_table, job.sensors, job.interval, job.group_by_device, job.revise)
+            tables.create_filled_view(job.output_table, row_columns, job.interval)
     if job.silence_table:
         tables.prepare(job.silence_table, tables.SILENCE_COLUMNS, tables.SILENT_SINCE, tables.DEVICE)
     if job.dead_letter_table:

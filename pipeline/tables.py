@@ -140,40 +140,42 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
     _create_view(view_id, query)
 
 
-def create_filled_view(
-    table_id: TableId, sensors: tuple[str, ...], interval: int, by_device: bool, revise: bool
-) -> None:
-    """Create or replace the view `<table>_filled`: of each device a row per `interval` seconds, from first to last.
+def create_filled_view(table_id: TableId, columns: tuple[bigquery.SchemaField, ...], step: int) -> None:
+    """Create or replace the view `<table>_filled`: of each device a row every `step` seconds, from first to last.
 
-    It covers the last FILLED_DAYS. A sensor without a value has its last one, for up to CARRIED intervals; `Filled`
-    says that the row has such a value, or is not in the table.
+    It covers the last FILLED_DAYS. A FLOAT without a value has its last one, for up to CARRIED rows; an INTEGER is
+    never carried. `Filled` says that the row has such a value, or is not in the table.
+
+    Args:
+      table_id: the output table.
+      columns: its columns, as `row_columns` returns them.
+      step: seconds from row to row.
 
     Raises:
       TableError: BigQuery refuses or cannot be reached.
     """
-    rows = replace(table_id, table=f"{table_id.table}_latest") if revise else table_id
-    query = filled_query(rows, sensors, interval, by_device)
-    _create_view(replace(table_id, table=f"{table_id.table}_filled"), query)
+    revised = any(column.name == REVISION for column in columns)
+    rows = replace(table_id, table=f"{table_id.table}_latest") if revised else table_id
+    _create_view(replace(table_id, table=f"{table_id.table}_filled"), filled_query(rows, columns, step))
 
 
-def filled_query(rows: TableId, sensors: tuple[str, ...], interval: int, by_device: bool) -> str:
-    """Return the SQL of the view without gaps. Each row is spread over the intervals up to the next one."""
-    columns = [f"`{name}`" for name in sensors]
-    device, of_device = (f", {DEVICE}", f"PARTITION BY {DEVICE} ") if by_device else ("", "")
-    own = ", ".join(f"IF(Slot = {TIMESTAMP}, {name}, NULL) AS {name}" for name in columns)
-    carried = ", ".join(f"LAST_VALUE({name} IGNORE NULLS) OVER Carried AS {name}" for name in columns)
-    any_carried = " OR ".join(
-        f"({name} IS NULL AND LAST_VALUE({name} IGNORE NULLS) OVER Carried IS NOT NULL)" for name in columns
-    )
+def filled_query(rows: TableId, columns: tuple[bigquery.SchemaField, ...], step: int) -> str:
+    """Return the SQL of the view without gaps. Each row is spread over the steps up to the next one."""
+    floats = [f"`{column.name}`" for column in columns if column.field_type == "FLOAT"]
+    ours = [column.name for column in columns]
+    values = [f"`{name}`" for name in ours if name not in (TIMESTAMP, DEVICE, REVISION, WRITTEN_AT)]
+    device, of_device = (f", {DEVICE}", f"PARTITION BY {DEVICE} ") if DEVICE in ours else ("", "")
+    last = {name: f"LAST_VALUE({name} IGNORE NULLS) OVER Carried" for name in floats}
     return (
-        f"WITH Own AS (SELECT {TIMESTAMP}{device}, {', '.join(columns)}, "
+        f"WITH Own AS (SELECT {TIMESTAMP}{device}, {', '.join(values)}, "
         f"LEAD({TIMESTAMP}) OVER ({of_device}ORDER BY {TIMESTAMP}) AS Next FROM {rows.sql} "
         f"WHERE {TIMESTAMP} >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL {FILLED_DAYS} DAY)), "
-        f"Spread AS (SELECT Slot{device}, {own}, Slot > {TIMESTAMP} AS Missing FROM Own, "
-        f"UNNEST(GENERATE_TIMESTAMP_ARRAY({TIMESTAMP}, GREATEST({TIMESTAMP}, "
-        f"COALESCE(TIMESTAMP_SUB(Next, INTERVAL 1 MICROSECOND), {TIMESTAMP})), INTERVAL {interval} SECOND)) AS Slot) "
-        f"SELECT Slot AS {TIMESTAMP}, {carried}{device}, Missing OR {any_carried} AS Filled FROM Spread "
-        f"WINDOW Carried AS ({of_device}ORDER BY Slot ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
+        f"Spread AS (SELECT Slot{device}, {', '.join(f'IF(Slot = {TIMESTAMP}, {v}, NULL) AS {v}' for v in values)}, "
+        f"Slot > {TIMESTAMP} AS Missing FROM Own, UNNEST(GENERATE_TIMESTAMP_ARRAY({TIMESTAMP}, GREATEST({TIMESTAMP}, "
+        f"COALESCE(TIMESTAMP_SUB(Next, INTERVAL 1 MICROSECOND), {TIMESTAMP})), INTERVAL {step} SECOND)) AS Slot) "
+        f"SELECT Slot AS {TIMESTAMP}, {', '.join(f'{last.get(v, v)} AS {v}' for v in values)}{device}, "
+        f"{' OR '.join(['Missing', *(f'({v} IS NULL AND {last[v]} IS NOT NULL)' for v in floats)])} AS Filled "
+        f"FROM Spread WINDOW Carried AS ({of_device}ORDER BY Slot ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
     )
 
 

@@ -21,6 +21,24 @@ NOON = 1_732_280_400
 _CAPTURED: dict[str, list] = defaultdict(list)
 
 
+class Kept:
+    """A state cell, or a timer, of one key, as a DoFn writes it."""
+
+    value: Any = None
+
+    def read(self) -> Any:
+        return self.value
+
+    def write(self, value: Any) -> None:
+        self.value = value
+
+    def set(self, when: Any) -> None:
+        self.value = when
+
+    def clear(self) -> None:
+        self.value = None
+
+
 class Capture(beam.PTransform):
     def __init__(self, name: str):
         super().__init__()

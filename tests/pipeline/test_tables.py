@@ -161,11 +161,12 @@ SHORT = ("Temp", "AtmP")
 class TestFilledView:
     def view(self, table_id: TableId, bq: bigquery.Client, rows: list[tuple], revise: bool = False) -> list[tuple]:
         """Store rows (clock, Device, Temp, AtmP[, Revision]) and return those of the view, as (clock, ..., Filled)."""
-        tables.prepare(table_id, tables.row_columns(SHORT, True, revise), "Timestamp", "Device")
+        columns = tables.row_columns(SHORT, True, revise)
+        tables.prepare(table_id, columns, "Timestamp", "Device")
         if revise:
             tables.create_latest_view(table_id, SHORT, by_device=True)
         for _ in range(2):  # the second launch finds the view
-            tables.create_filled_view(table_id, SHORT, 15, by_device=True, revise=revise)
+            tables.create_filled_view(table_id, columns, 15)
         names = ["Timestamp", "Device", "Temp", "AtmP", "Revision"]
         records = [dict(zip(names, (at(row[0]), *row[1:]), strict=False)) for row in rows]
         if revise:
@@ -229,9 +230,19 @@ class TestFilledView:
             ("13:00:30", "a", 3.0, None, False),
         ]
 
+    def test_carries_no_count(self, table_id, bq):
+        columns = (*tables.row_columns(("Temp",), False, False), bigquery.SchemaField("Temp_count", "INTEGER"))
+        tables.prepare(table_id, columns, "Timestamp", None)
+        tables.create_filled_view(table_id, columns, 15)
+        rows = [{"Timestamp": at(clock), "Temp": 1.0, "Temp_count": 7} for clock in ("13:00:00", "13:00:30")]
+        assert bq.insert_rows_json(stored(bq, table_id), rows) == []
+        view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_filled`"
+        found = bq.query_and_wait(f"SELECT Temp, Temp_count, Filled FROM {view} ORDER BY Timestamp")
+        assert [tuple(row.values()) for row in found] == [(1.0, 7, False), (1.0, None, True), (1.0, 7, False)]
+
     def test_without_devices_has_a_row_of_each_interval(self, table_id, bq):
         prepare(table_id)
-        tables.create_filled_view(table_id, SENSORS, 15, by_device=False, revise=False)
+        tables.create_filled_view(table_id, tables.row_columns(SENSORS, False, False), 15)
         rows = [{"Timestamp": at(clock), "Temp": value} for clock, value in [("13:00:00", 1.0), ("13:00:30", 2.0)]]
         assert bq.insert_rows_json(stored(bq, table_id), rows) == []
         view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_filled`"
@@ -240,7 +251,7 @@ class TestFilledView:
 
     def test_leaves_out_what_is_older_than_a_month_so_that_a_look_does_not_read_everything(self, table_id, bq):
         prepare(table_id)
-        tables.create_filled_view(table_id, SENSORS, 15, by_device=False, revise=False)
+        tables.create_filled_view(table_id, tables.row_columns(SENSORS, False, False), 15)
         old = datetime.now(UTC) - timedelta(days=31)
         rows = [{"Timestamp": old.isoformat(), "Temp": 1.0}, {"Timestamp": at("13:00:00"), "Temp": 2.0}]
         assert bq.insert_rows_json(stored(bq, table_id), rows) == []

@@ -19,6 +19,7 @@ from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignW
 from pipeline.session_windows import SessionIntervals
 from pipeline.silences import Heard, NoticeSilences
 from pipeline.sums import SECOND
+from tests.pipeline.conftest import Kept
 from tests.template.conftest import SUBSCRIPTION
 
 HERE = Path(__file__).parent
@@ -114,21 +115,6 @@ def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(l
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
     assert breaks(steps_of(fixed.graph), steps_of(session.graph)) != []
-
-
-class Kept:
-    """State and timer in one, as a DoFn writes them."""
-
-    value: Any = None
-
-    def read(self) -> Any:
-        return self.value
-
-    def write(self, value: Any) -> None:
-        self.value = value
-
-    def set(self, when: Any) -> None:
-        self.value = when
 
 
 def folded(intervals: FixedIntervals | SessionIntervals) -> Any:
