@@ -328,7 +328,7 @@ def state_per_device(shape: Shape, readings: int) -> int:
     par_do = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload)
     emit = pickler.loads(par_do.do_fn.payload)[0]
     [(name, spec)] = par_do.state_specs.items()
-    cell = Cell()
+    cell = _Cell()
     for element in partial:
         emit.process(element, **{name: cell}, due=cell)
     return len(coders.get_by_id(spec.read_modify_write_spec.coder_id).encode(cell.value))
@@ -343,7 +343,7 @@ def combined(partial: Iterable[Sums]) -> Sums:
     return accumulator
 
 
-class Cell:
+class _Cell:
     """A state cell, and the timer beside it, which never fires."""
 
     value: Any = None

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders import SHIPPED
-from benchmarks.growth import Cell
+from benchmarks.growth import _Cell
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
 from benchmarks.measure import READINGS, turn
 from benchmarks.ratios import spread
@@ -74,9 +74,9 @@ def measure(load: Load) -> tuple[dict[str, list[float]], float, float]:
 
 def _watch(records: list[Any]) -> None:
     notice: Any = NoticeSilences(300, 5)._notice
-    cells: dict[str, tuple[Cell, Cell]] = {}
+    cells: dict[str, tuple[_Cell, _Cell]] = {}
     for record in records:
-        state, due = cells.setdefault(record[0], (Cell(), Cell()))
+        state, due = cells.setdefault(record[0], (_Cell(), _Cell()))
         notice.process(record, state, due)
 
 
