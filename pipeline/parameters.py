@@ -225,7 +225,7 @@ PARAMETERS = (
         group=_TARGET,
         label="Check before launch",
         help="Check topics, subscription, permissions and tables before the job starts, and create missing tables. "
-        "With false nothing is looked up or created; both tables must be there.",
+        "With false nothing is looked up or created; all tables must be there.",
         form=BOOLEAN,
         default="true",
     ),
