@@ -177,15 +177,15 @@ class _Notice(beam.DoFn):
             noticed, back = now, runs[0][0]
             yield self._noticed(device, since, noticed, back)
         next_due = self._due(heard, runs)
-        if next_due <= reached.micros:
-            if now < next_due - self._grace:
-                return  # the watermark is ahead of the clock: the job is being drained
+        if next_due <= reached.micros and next_due - self._grace <= now:
             ((_, since),) = runs
             noticed, back, runs = now, None, []
             yield self._noticed(device, since, noticed, back)
             next_due = self._forgotten(since)
         watch.write((since, noticed, back, heard, runs))
-        due.set(_at(next_due))
+        # If that is due, but not by the clock, the job is being drained, and the timer would fire again and again.
+        if next_due > reached.micros:
+            due.set(_at(next_due))
 
     def _noticed(self, device: str, since: int, noticed: int, back: int | None) -> dict[str, Any]:
         self._noticed_total.inc()
