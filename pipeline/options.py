@@ -30,13 +30,14 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """The parameters, read and checked. Durations are seconds; None means not given."""
+    """The parameters, read and checked. Durations are seconds, times microseconds since the epoch; None: not given."""
 
     input_subscription: str | None
     input_topic: str | None
     timestamp_attribute: str | None
     id_attribute: str | None
     output_table: TableId | None
+    write_method: str
     dead_letter_table: TableId | None
     dead_letter_topic: str | None
     sensors: tuple[str, ...]
@@ -50,6 +51,7 @@ class Job:
     silence_after: int | None
     silence_topic: str | None
     fill_gaps: bool
+    rows_since: int | None
     max_future_skew: int
     keep_attributes: bool
     check_before_launch: bool
@@ -71,6 +73,16 @@ class Job:
         """Where silences go, if they are watched for and rows go to a table."""
         rows = self.output_table
         return replace(rows, table=f"{rows.table}_silences") if rows and self.silence_after else None
+
+    @property
+    def upsert(self) -> bool:
+        """Whether a row takes the place of the one with its key."""
+        return self.write_method == "upsert"
+
+    @property
+    def revisions_in_table(self) -> bool:
+        """Whether the revisions of a row are all in the table, side by side."""
+        return self.revise and not self.upsert
 
 
 class SensorStreamOptions(PipelineOptions):

@@ -12,7 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import sinks
 from pipeline.dead_letters import dead_letter
-from pipeline.tables import TableId
+from pipeline.storage_write import to_change
+from pipeline.tables import SILENCE_KEY, TableId
 from tests.pipeline.conftest import Stream, message, run_through
 from tests.pipeline.fake_bigquery import fake_bigquery
 
@@ -157,6 +158,17 @@ class TestSilences:
         assert over.attributes == {"event": "back"}
         long = sinks.silence_message({**silence, "Device": "é" * 1024})
         long._to_proto_str(for_publish=True)  # Beam's own check of sizes
+
+    def test_when_upserted_the_earliest_end_stays_whatever_comes_last(self):
+        silence = {"Device": None, "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": "x"}
+        ends = [None, "2024-11-22T14:00:00.000000Z", "2024-11-22T13:30:00.000001Z", "2024-11-22T13:30:00.000000Z"]
+        changes = [
+            to_change(sinks.revision_of_silence({**silence, "BackAt": end}), SILENCE_KEY, job_start=16) for end in ends
+        ]
+        assert {(change["Device"], change["_CHANGE_TYPE"]) for change in changes} == {("", "UPSERT")}
+        numbers = [tuple(int(part, 16) for part in change["_CHANGE_SEQUENCE_NUMBER"].split("/")) for change in changes]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] == (16, 0)
 
 
 class TestDeadLetterMessages:
