@@ -136,10 +136,6 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
         yield child
 
 
-def _silences(stage: Stage) -> str:
-    return f"{stage.table}_silences"
-
-
 def _dead_letters(stage: Stage) -> str:
     return f"{stage.table}_dead_letters"
 
@@ -211,7 +207,7 @@ class Watch:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
         letters = emulators.all_rows(self._bigquery, _dead_letters(self._stage))
-        self._silences = emulators.all_rows(self._bigquery, _silences(self._stage))
+        self._silences = emulators.all_rows(self._bigquery, f"{self._stage.table}_silences")
         self.progress.silent = self.silences().silent
         self.dead_letters = [found["payload"] for found in letters]
         self.progress.dead_letters = len(self.dead_letters)
