@@ -3,7 +3,8 @@
 The sensors send late, twice, out of order, malformed and in bursts. After a third the BigQuery emulator is killed,
 stays away for OUTAGE seconds, and comes back with the tables it had. Once a row has come after that, the pipeline is
 killed too, with SIGKILL; the subscription is sought back, and another pipeline starts with `rows_since`. In the end
-manifest, rows and dead letters must balance (local.balance, local.replay).
+manifest, rows and dead letters must balance (local.balance, local.replay), and each silence must be there
+(local.silences).
 
 That takes `write_method=upsert`. With WRITE_METHOD=streaming_inserts or storage_write the pipeline is left alive,
 since without upserts a second run adds its rows to those of the first.
@@ -24,23 +25,27 @@ from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
 
-from local import emulators
+from local import emulators, silences
 from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Row, interval_start
 from local.replay import account
 from local.run_length import run_length
+from local.silences import Silences
 
 PROJECT = "sensor-stream-soak"
 TABLE = f"{PROJECT}.soak.readings"
 DEAD_LETTERS = f"{TABLE}_dead_letters"
+SILENCES = f"{TABLE}_silences"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = timedelta(seconds=2)
 GRACE = timedelta(seconds=3)
-FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,burst=100"
+FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,dropout=0.001,burst=100"
 LATE_BY = 10.0  # seconds, give or take a quarter; well past the interval and its grace period
 LATE_AT_MOST = timedelta(seconds=LATE_BY * 1.25)
+SILENCE_AFTER = timedelta(seconds=5)
+DROPOUT = 12.0  # seconds; noticed after eight, so that a silence is noticed before it ends
 SEEK_BEFORE = INTERVAL / 2  # of rows_since: so that half of the interval before it is seen again
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
@@ -101,9 +106,9 @@ def main(argv: list[str]) -> int:
                 pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", *flags))
             _run(seconds + 2 * LATE_BY, world, pipeline, publisher)
         console.print("Waiting for the last rows")
-        result, repeated = _settled(world, pipeline, manifest, replay)
+        result, silent, repeated = _settled(world, pipeline, manifest, replay)
 
-    console.print(_shown(result, repeated))
+    console.print(_shown(result, silent, repeated))
     for problem in result.problems[:SHOWN]:
         console.print(f"WRONG  {problem}", style="red", markup=False)
     if result.problems:
@@ -146,6 +151,7 @@ def _pipeline(world: World, log: str, *flags: str) -> Iterator[Child]:
     command += [f"--input_subscription={world.subscription}", f"--output_table={TABLE}"]
     command += ["--timestamp_attribute=timestamp", "--id_attribute=reading_id"]
     command += [f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s", *flags]
+    command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
     with running("The pipeline", command, FOLDER / f"{log}.log", world.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
         wait_for(child, lambda: emulators.table_exists(world.client, DEAD_LETTERS), PIPELINE_START)
@@ -157,7 +163,7 @@ def _publisher(world: World, seconds: float, manifest: Path) -> Iterator[Child]:
     """The shipped publisher, publishing."""
     command = [sys.executable, "-m", "publisher", "publish", "--topic", world.topic, "--manifest", str(manifest)]
     command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
-    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}"]
+    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
     with running("The publisher", command, FOLDER / "publisher.log", world.env) as child:
         yield child
 
@@ -213,7 +219,7 @@ def _finished(world: World) -> int:
     return sum(start < interval_start(max(starts) - LATE_AT_MOST, INTERVAL) for start in starts)
 
 
-def _settled(world: World, pipeline: Child, manifest: Path, replay: Replay | None) -> tuple[Balance, int]:
+def _settled(world: World, pipeline: Child, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
     """The balance once there is nothing to find fault with, or after PATIENCE; and once more when it has settled."""
     give_up = time.monotonic() + PATIENCE
     while _balance(world.client, manifest, replay)[0].problems and time.monotonic() < give_up:
@@ -223,8 +229,8 @@ def _settled(world: World, pipeline: Child, manifest: Path, replay: Replay | Non
     return _balance(world.client, manifest, replay)
 
 
-def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> tuple[Balance, int]:
-    """The balance, and how many dead letters of the first pipeline do not count because of the second."""
+def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
+    """The balance, which has the problems of all; how many dead letters only repeat others or are out of date."""
     # By id: a write that is confirmed too late is written again.
     found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(client, DEAD_LETTERS)}
     first: list[DeadLetter] = []
@@ -233,19 +239,25 @@ def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> 
         again = replay is not None and letter["received_at"] > replay.between
         (second if again else first).append(DeadLetter(letter["stage"], letter["payload"]))
     published = read_manifest(manifest)
-    if replay is None:
-        return balance(published, _rows(client), first, SENSORS, INTERVAL), 0
-    of_both = account(first, second, published, SENSORS, replay.seek, replay.since)
-    result = balance(published, _rows(client), of_both.letters, SENSORS, INTERVAL)
-    result.problems += of_both.problems
-    return result, of_both.repeated
+    noticed = emulators.all_rows(client, SILENCES)
+    repeated = 0
+    problems: list[str] = []
+    if replay is not None:
+        of_both = account(first, second, published, SENSORS, replay.seek, replay.since)
+        first, repeated, problems = of_both.letters, of_both.repeated, of_both.problems
+        # Of what was before the seek the second pipeline knows only what came late: it may take that for a silence.
+        noticed = [one for one in noticed if one["SilentSince"] >= replay.seek or one["NoticedAt"] <= replay.between]
+    result = balance(published, _rows(client), first, SENSORS, INTERVAL)
+    silent = silences.check(noticed, silences.heard(published, SENSORS), SILENCE_AFTER, 1 + (replay is not None))
+    result.problems += [*problems, *silent.problems]
+    return result, silent, repeated
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
     return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
 
 
-def _shown(result: Balance, repeated: int) -> Table:
+def _shown(result: Balance, silent: Silences, repeated: int) -> Table:
     table = Table(box=None, show_header=False, title="Balance", title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(justify="right")
@@ -253,4 +265,6 @@ def _shown(result: Balance, repeated: int) -> Table:
         if one.name != "problems":
             table.add_row(one.name.replace("_", " "), str(getattr(result, one.name)))
     table.add_row("dead letters repeated", str(repeated))
+    table.add_row("silences", str(silent.noticed))
+    table.add_row("silences filled by late readings", str(silent.late))
     return table

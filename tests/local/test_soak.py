@@ -42,6 +42,7 @@ def test_every_message_is_accounted_for_though_bigquery_and_the_pipeline_died(
     assert "Everything balances." in log
     assert re.search(r"Killed the pipeline; .*rows_since=", log)
     counts = {name.strip(): int(count) for name, count in re.findall(r"^ ([a-z ]+?) +(\d+) *$", log, re.MULTILINE)}
-    assert counts["published"] >= 1250
+    assert counts["published"] >= 900
     assert min(counts[name] for name in ("averaged", "refused", "duplicates")) > 0, log
-    assert counts["rows found"] == counts["rows expected"] >= 12
+    assert counts["silences"] >= 1
+    assert counts["rows found"] == counts["rows expected"] >= 10
