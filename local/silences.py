@@ -68,7 +68,7 @@ def check(
     back: dict[tuple[str | None, datetime], datetime | None] = {}
     noticed: dict[tuple[str | None, datetime], set[datetime]] = defaultdict(set)
     for row in rows:
-        which = row["Device"], row["SilentSince"]
+        which = row["Device"] or None, row["SilentSince"]  # a key must not be NULL: upserts write ""
         noticed[which].add(row["NoticedAt"])
         known = back.get(which)
         back[which] = min(filter(None, (known, row["BackAt"])), default=None)

@@ -32,6 +32,10 @@ def test_what_was_noticed_once_and_closed_is_right() -> None:
     assert check(OF_A, READINGS, AFTER) == Silences(1, 0, [], [])
 
 
+def test_an_upserted_silence_of_the_whole_stream_has_an_empty_device() -> None:
+    assert check([*OF_A, row("", 30, 42)], READINGS, AFTER) == check([*OF_A, row(None, 30, 42)], READINGS, AFTER)
+
+
 def test_what_has_no_end_yet_may_be_noticed() -> None:
     assert check([*OF_A, *BY_THE_END], READINGS, AFTER) == Silences(4, 0, ["b", "a", "all devices"], [])
 
