@@ -266,8 +266,17 @@ class TestADefectOfTheDecoder:
 # JSON as text, because a dictionary has no key twice, and `json` writes no number that a float cannot hold.
 scalars = st.sampled_from(
     [b"null", b"true", b"false", b"0", b"-1", b"1795352400", b"1795352400123", b"21.5", b"-0.0", b"1e308", b"1e-400"]
-    + [b'""', b'"x"', b'"\\u0000"', b'"\\ud83d\\ude00"', b'"2026-11-22T13:00:00.250Z"', b'"2026-11-22 13:00:00"']
-    + [b"1e400", b"-1e400", b"1" + b"0" * 30, b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1" + b"0" * 5_000]
+) | st.sampled_from(
+    [
+        b'""',
+        b'"x"',
+        b'"\\u0000"',
+        b'"\\ud83d\\ude00"',
+        b'"2026-11-22T13:00:00.250Z"',
+        b'"2026-11-22 13:00:00"',
+        b"1e400",
+    ]
+    + [digit + b"0" * zeros for digit in (b"1", b"-1") for zeros in (30, 400, 5_000)]
 )
 keys = st.sampled_from([b'"Timestamp"', b'"Device"', *(f'"{name}"'.encode() for name in SENSORS), b'"other"', b'""'])
 
@@ -285,8 +294,7 @@ def arrays(values):
 json_texts = st.recursive(scalars, lambda inner: arrays(inner) | objects(inner), max_leaves=8)
 no_json_texts = st.sampled_from(
     [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\udc00x"', b'"\\q"', b'"', b"", b"NaN", b"01", b"1 2", b"{1: 2}"]
-    + [b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000, b"[" * 3_000]
-)
+) | st.sampled_from([b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000, b"[" * 3_000])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
