@@ -18,8 +18,9 @@ demo: $(READY)  ## run the whole system on local emulators, then check every row
 soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then account for every message (SOAK_SECONDS=300)
 	@$(BIN)/python -m local soak
 
+# Two files at a time, in order, so that the tests of a file share what they start and end-to-end tests never run side by side.
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
 test-pythons:  ## tests of what ships, on every Python that is supported
