@@ -28,13 +28,15 @@ from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
-from pipeline.append_stream import Refused, shared_stream
+from pipeline.append_stream import shared_stream
 from pipeline.bigquery import TableId
 from pipeline.dead_letters import in_parts
 from pipeline.rows import REVISION, WRITTEN_AT
-from pipeline.sinks import MAX_PAYLOAD, UNTIL_IT_PASSES, insert_letter, log_letter
+from pipeline.sinks import MAX_PAYLOAD, insert_letter, log_letter
 
 CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
+
+CHANGE_COLUMNS = tuple(bigquery.SchemaField(name, "STRING") for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER))
 
 Columns = Sequence[bigquery.SchemaField]
 
@@ -73,11 +75,7 @@ class UpsertRows(beam.PTransform):
         super().__init__()
         self._key = tuple(key)
         self._job_start = job_start
-        pseudo = (
-            bigquery.SchemaField(CHANGE_TYPE, "STRING"),
-            bigquery.SchemaField(CHANGE_SEQUENCE_NUMBER, "STRING"),
-        )
-        self._append = _Append(table_id, (*columns, *pseudo))
+        self._append = _Append(table_id, (*columns, *CHANGE_COLUMNS))
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
@@ -158,19 +156,10 @@ class _Append(beam.DoFn):
         self._size = 0
 
     def _append_batch(self) -> list[Any]:
-        waiting = self._batch
+        batch = self._batch
         self._begin_batch()
-        failed: list[Any] = []
-        append = UNTIL_IT_PASSES(self._stream.append)
-        while waiting:
-            try:
-                refused = append([encoded for _, encoded in waiting])
-            except Refused as error:
-                return failed + [self._failed(row, error.code, str(error)) for row, _ in waiting]
-            failed += [self._failed(waiting[index][0], *error) for index, error in refused.items()]
-            # None of a request with a bad row is stored.
-            waiting = [one for index, one in enumerate(waiting) if index not in refused] if refused else []
-        return failed
+        refused = self._stream.store([encoded for _, encoded in batch])
+        return [self._failed(batch[index][0], *error) for index, error in sorted(refused.items())]
 
     def _failed(self, row: dict[str, Any], reason: str, message: str) -> tuple[str, dict[str, Any], list[Any]]:
         return str(self._table_id), row, [{"reason": reason, "message": message}]
