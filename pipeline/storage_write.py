@@ -200,7 +200,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONVERT: dict[str, Callable[[str], Any]] = {"TIMESTAMP": _micros, "BYTES": base64.b64decode}
 
 # https://cloud.google.com/bigquery/docs/supported-data-types#supported_protocol_buffer_data_types
-_TYPES = {
+TYPES = {
     "BOOLEAN": FieldDescriptorProto.TYPE_BOOL,
     "BYTES": FieldDescriptorProto.TYPE_BYTES,
     "FLOAT": FieldDescriptorProto.TYPE_DOUBLE,
@@ -216,7 +216,7 @@ def _descriptor(name: str, columns: Columns) -> DescriptorProto:
     for number, column in enumerate(columns, 1):
         repeated = column.mode == "REPEATED"
         label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-        field = descriptor.field.add(name=column.name, number=number, type=_TYPES[column.field_type], label=label)
+        field = descriptor.field.add(name=column.name, number=number, type=TYPES[column.field_type], label=label)
         if column.fields:
             field.type_name = f"{column.name}_record"
             descriptor.nested_type.append(_descriptor(field.type_name, column.fields))
