@@ -24,6 +24,8 @@ IMAGE_VARIABLE = "SENSOR_STREAM_IMAGE"
 
 # Intervals that hold a reading: a row every minute over the last day. Each is kept open, and costs work for each pane.
 _MOST_OVERLAPS = 1_440
+# What the view without gaps adds to the sensors, in lower case; see views.filled_query.
+_FILLED_NAMES = frozenset(["filled", "slot", "next", "missing"])
 
 
 class UsageError(ValueError):
@@ -52,6 +54,9 @@ class Job:
     grace_period: int
     allowed_lateness: int
     on_late: str
+    silence_after: int | None
+    silence_topic: str | None
+    fill_gaps: bool
     rows_since: int | None
     max_future_skew: int
     keep_attributes: bool
@@ -73,6 +78,12 @@ class Job:
     def revise(self) -> bool:
         """Whether late readings change rows that are already written."""
         return self.on_late == "revise"
+
+    @property
+    def silence_table(self) -> TableId | None:
+        """Where silences go, if they are watched for and rows go to a table."""
+        rows = self.output_table
+        return replace(rows, table=f"{rows.table}_silences") if rows and self.silence_after else None
 
     @property
     def upsert(self) -> bool:
@@ -140,6 +151,15 @@ def _check(values: dict[str, Any]) -> Job:
         letters = values["dead_letter_table"] = replace(rows, table=f"{rows.table}_dead_letters")
     if values["dead_letter_topic"] and values["dead_letter_topic"] == values["input_topic"]:
         raise UsageError("--dead_letter_topic is the input topic too; dead letters would come back for ever")
+    if values["silence_topic"] and not values["silence_after"]:
+        raise UsageError("--silence_topic needs --silence_after, which says how long a silence is, such as 5m")
+    if values["silence_topic"] and values["silence_topic"] == values["input_topic"]:
+        raise UsageError("--silence_topic is the input topic too, where silences would be taken for readings")
+    if values["fill_gaps"] and values["window"] == "session":
+        raise UsageError("--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out")
+    taken = _FILLED_NAMES.intersection(name.lower() for name in values["sensors"])
+    if values["fill_gaps"] and taken:
+        raise UsageError(f"--fill_gaps=true: the view has a column {min(taken)!r} of its own; rename the sensor")
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     _check_columns(values["sensors"], values["statistics"])

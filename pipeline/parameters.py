@@ -43,7 +43,7 @@ class Parameter:
     shown_when: tuple[str, tuple[str, ...]] | None = None
 
 
-_SOURCE, _READINGS, _WINDOWS, _TARGET = "Source", "Readings", "Windows", "Target"
+_SOURCE, _READINGS, _WINDOWS, _SILENCES, _TARGET = "Source", "Readings", "Windows", "Silences", "Target"
 
 PARAMETERS = (
     Parameter(
@@ -203,6 +203,24 @@ PARAMETERS = (
         form=RFC3339,
     ),
     Parameter(
+        name="silence_after",
+        type="TEXT",
+        group=_SILENCES,
+        label="Silence after",
+        help="Note in the table OUTPUT_TABLE_silences when no reading of a device, or none at all, came for this long, "
+        "such as 5m, and when it is back. Without it nobody watches.",
+        form=duration(at_least_one=True),
+    ),
+    Parameter(
+        name="silence_topic",
+        type="PUBSUB_TOPIC",
+        group=_SILENCES,
+        label="Topic of silences",
+        help="Topic to publish silences to as well, to be paged: the row as JSON, with the attributes device and event "
+        "(silent or back). Needs silence_after.",
+        form=pubsub_path("topic"),
+    ),
+    Parameter(
         name="output_table",
         type="BIGQUERY_TABLE",
         group=_TARGET,
@@ -227,6 +245,17 @@ PARAMETERS = (
             }
         ),
         default="streaming_inserts",
+    ),
+    Parameter(
+        name="fill_gaps",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="View without gaps",
+        help="Create the view OUTPUT_TABLE_filled: a row for every interval of the last 30 days, values carried "
+        "forward for up to 20 intervals.",
+        form=BOOLEAN,
+        default="false",
+        shown_when=("window", ("fixed", "hopping")),
     ),
     Parameter(
         name="dead_letter_table",
@@ -259,7 +288,7 @@ PARAMETERS = (
         group=_TARGET,
         label="Check before launch",
         help="Check topics, subscription, permissions and tables before the job starts, and create missing tables. "
-        "With false nothing is looked up or created; both tables must be there.",
+        "With false nothing is looked up or created; all tables must be there.",
         form=BOOLEAN,
         default="true",
     ),

@@ -29,6 +29,7 @@ class TestDefaults:
         assert (job.on_late, job.max_future_skew, job.keep_attributes) == ("dead_letter", 600, False)
         assert (job.input_subscription, job.timestamp_attribute, job.id_attribute) == (None, None, None)
         assert (job.output_table, job.dead_letter_table) == (None, None)
+        assert (job.silence_after, job.silence_topic, job.silence_table, job.fill_gaps) == (None, None, None, False)
         assert (job.write_method, job.rows_since) == ("streaming_inserts", None)
 
     def test_empty_text_means_not_given(self):
@@ -36,6 +37,10 @@ class TestDefaults:
 
     def test_the_dead_letter_table_is_named_after_the_output_table(self):
         assert parse("--output_table=my-project.d.t").dead_letter_table == TableId("my-project", "d", "t_dead_letters")
+
+    def test_silences_have_a_table_named_after_the_output_table_when_they_are_watched_for(self):
+        assert parse(TABLE).silence_table is None
+        assert parse(TABLE, "--silence_after=5m").silence_table == TableId("my-project", "d", "t_silences")
 
     def test_the_local_runner_is_used_unless_another_is_named(self):
         for flags, runner in [([], "BundleBasedDirectRunner"), (["--runner=DataflowRunner"], "DataflowRunner")]:
@@ -162,6 +167,8 @@ class TestWrongForms:
             ("--input_subscription=projects/test-project/subscriptions/sub", "both are given"),
             ("--input_subscription=projects/test-project/subscriptions/s", "a name of 3 to 255"),
             ("--dead_letter_topic=projects/short/topics/letters", "a project id of 6 to 63 characters"),
+            ("--silence_after=0s", "expected a whole number above 0"),
+            ("--silence_topic=projects/test-project/topics/silences", "--silence_topic needs --silence_after"),
             ("--timestamp_attribute=" + "a" * 257, "at most 256 bytes"),
             ("--id_attribute='reading_id'", "without blanks or quotes"),
             ("--intervall=15s", "did you mean --interval?"),
@@ -190,6 +197,19 @@ class TestWrongForms:
     def test_dead_letters_into_the_input_topic(self):
         with pytest.raises(options.UsageError, match="would come back for ever"):
             parse(TOPIC.replace("input", "dead_letter"))
+
+    def test_silences_into_the_input_topic(self):
+        with pytest.raises(options.UsageError, match="would be taken for readings"):
+            parse(TOPIC.replace("input", "silence"), "--silence_after=5m")
+
+    def test_sessions_have_no_gaps_to_fill(self):
+        with pytest.raises(options.UsageError, match="sessions have no intervals to fill; use --window=fixed"):
+            parse("--fill_gaps=true", "--window=session")
+
+    def test_a_sensor_named_as_a_column_of_the_view_without_gaps(self):
+        assert parse("--sensors=Filled").sensors == ("Filled",)
+        with pytest.raises(options.UsageError, match="column 'filled' of its own; rename the sensor"):
+            parse("--fill_gaps=true", "--sensors=Temp,Filled")
 
     def test_dead_letters_into_the_output_table(self):
         with pytest.raises(options.UsageError, match="is the output table too"):

@@ -155,3 +155,12 @@ def session(launch) -> Launch:
         f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.session,window=session,on_late=revise,"
         "group_by_device=true,keep_attributes=true"
     )
+
+
+@pytest.fixture(scope="session")
+def silences(launch) -> Launch:
+    """A job that watches for silences."""
+    return launch(
+        f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.watched,silence_after=5m,"
+        f"silence_topic={TOPIC},fill_gaps=true"
+    )

@@ -27,6 +27,9 @@ GOOD = {
     "output_table": ["my-project:sensors.readings", "my-project.sensors.readings", "example.com:my-proj.d.t-1"],
     "dead_letter_table": ["my-project:sensors.readings_dead_letters"],
     "dead_letter_topic": ["projects/my-project/topics/dead.letters"],
+    "silence_after": ["1s", "5m"],
+    "silence_topic": ["projects/my-project/topics/silences"],
+    "fill_gaps": ["true", "false"],
     "sensors": ["Temp", "Temp,AtmP", " Temp , _a1 "],
     "statistics": ["mean", "max,mean", " count , min,sum ,stddev,first,last"],
     "group_by_device": ["true", "false"],
@@ -70,6 +73,9 @@ BAD = {
     "output_table": ["", *TABLES, *(f"`{good}`" for good in GOOD["output_table"])],
     "dead_letter_table": TABLES,
     "dead_letter_topic": TOPICS,
+    "silence_after": [*DURATIONS, "0s"],
+    "silence_topic": TOPICS,
+    "fill_gaps": BOOLEANS,
     "sensors": ["Temp,", ",Temp", "Temp;AtmP", "Temp AtmP", "2Temp", "Température", "a-b", "Temp,,AtmP", "'Temp'"],
     "statistics": ["average", "Mean", "mean,", ",max", "mean;max", "mean max", "meanmax", "'mean'", "mean,,max"],
     "group_by_device": BOOLEANS,
@@ -114,7 +120,7 @@ class TestTheForm:
     def test_has_every_parameter_once_in_unbroken_groups(self):
         groups = [field["groupName"] for field in FIELDS.values() if "groupName" in field]
         assert list(FIELDS) == [parameter.name for parameter in PARAMETERS]
-        assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Target"]
+        assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Silences", "Target"]
         assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
 
     def test_requires_the_output_table_alone_and_says_so(self):
@@ -131,6 +137,7 @@ class TestTheForm:
             "interval": ("window", ["fixed", "hopping"]),
             "hop": ("window", ["hopping"]),
             "session_gap": ("window", ["session"]),
+            "fill_gaps": ("window", ["fixed", "hopping"]),
         }
 
     def test_offers_the_choices_that_the_regex_allows_each_with_a_label(self):
