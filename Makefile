@@ -64,6 +64,7 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
+	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
 	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
 
 clean:  ## remove the environment and everything generated
