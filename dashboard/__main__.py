@@ -73,15 +73,11 @@ def _watched() -> bool:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m dashboard", description=__doc__, allow_abbrev=False)
-    table = {"type": _table, "metavar": "PROJECT:DATASET.TABLE"}
-    parser.add_argument("--table", required=True, help="the rows", **table)
-    parser.add_argument("--dead-letters", help="default: the table's name with _dead_letters", **table)
-    parser.add_argument(
-        "--readings", help="the messages, as a BigQuery subscription writes them (default: none)", **table
-    )
-    parser.add_argument(
-        "--balance", type=Path, metavar="FILE", help="JSON: published, averaged, dead_lettered, duplicates"
-    )
+    table = "PROJECT:DATASET.TABLE"
+    parser.add_argument("--table", type=_table, required=True, metavar=table, help="the rows")
+    parser.add_argument("--dead-letters", type=_table, metavar=table, help="default: TABLE_dead_letters")
+    parser.add_argument("--readings", type=_table, metavar=table, help="messages, kept by a BigQuery subscription")
+    parser.add_argument("--balance", type=Path, metavar="FILE", help="counts that BigQuery does not know, as JSON")
     parser.add_argument("--span", type=_time, default="1h", help="how far to look back (default: %(default)s)")
     parser.add_argument("--refresh", type=_time, default="10s", help="between looks (default: %(default)s)")
     parser.add_argument("--max-bytes", type=_size, default="1G", help="refuse a query of more (default: %(default)s)")

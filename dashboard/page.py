@@ -1,5 +1,6 @@
 """The page: builds its parts once, and fills them with each new snapshot."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,12 +31,12 @@ class Page:
         with _box("row-of"):
             ui.label("Sensor Stream").classes("title")
             ui.label(str(feed.source.rows)).classes("table-name")
-            self._state = ui.label("asking BigQuery").classes("state").mark("state")
+            self._state = ui.label("asking BigQuery").classes("state")
         self._problem = ui.label().classes("problem hidden").props("role=alert")
         self._body = _box("hidden")
         with self._body:
             with _box("figures"):
-                self._age, self._age_note = _figure("Newest row", "age")
+                self._age, self._age_note = _figure("Age of the newest row", "age")
                 self._rows, self._rows_note = _figure(f"Rows, last {_span(feed.source.span)}", "rows")
                 self._letters, self._letters_note = _figure("Dead letters", "letters")
             with _box("card balance"):
@@ -52,7 +53,7 @@ class Page:
                     self._row_table = ui.table(rows=[], columns=[]).props("dense flat").classes("rows")
                 with _box():
                     self._kinds_heading = _heading("").classes("section")
-                    self._kind_table = ui.table(rows=[], columns=_KINDS).props("dense flat")
+                    self._kind_table = ui.table(rows=[], columns=_KINDS).props("dense flat").classes("kinds")
             self._foot = ui.label().classes("foot")
         self.update()
         ui.timer(0.5, self.update)
@@ -104,30 +105,30 @@ class Page:
         newest = snapshot.rows[0][TIMESTAMP]
         age = datetime.now(UTC) - newest
         apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
-        self._age.text = f"{_span(age)} old"
+        self._age.text = _span(age)
         self._age.classes(**_when(bool(apart and age > STALE * apart), "bad"))
         self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
         self._rows_note.text = f"{_span(apart)} apart" if apart else ""
 
     def _fill_balance(self, snapshot: Snapshot, told: Balance) -> None:
         """Show published = averaged + dead-lettered + duplicates, with what is told put before what the tables say."""
-        counted = sum(row[name] or 0 for row in snapshot.rows for name in snapshot.columns.counts)
-        published, averaged, letters, duplicates = (
-            told.published,
-            told.averaged if told.averaged is not None or not snapshot.columns.counts else counted,
-            told.dead_lettered if told.dead_lettered is not None or snapshot.kinds is None else _dead_letters(snapshot),
-            told.duplicates,
-        )
-        terms = [("", published, "published"), ("=", averaged, "averaged")]
-        terms += [("+", letters, "dead-lettered"), ("+", duplicates, "duplicates")]
-        if None not in (published, averaged, letters, duplicates):
-            terms.append(("+", published - averaged - letters - duplicates, "on the way"))
+        averaged, dead_lettered = told.averaged, told.dead_lettered
+        if averaged is None and snapshot.columns.counts:
+            averaged = sum(row[name] or 0 for row in snapshot.rows for name in snapshot.columns.counts)
+        if dead_lettered is None and snapshot.kinds is not None:
+            dead_lettered = _dead_letters(snapshot)
+        terms = [("", told.published, "published"), ("=", averaged, "averaged")]
+        terms += [("+", dead_lettered, "dead-lettered"), ("+", told.duplicates, "duplicates")]
+        known = [number for _, number, _ in terms if number is not None]
+        if len(known) == len(terms):
+            terms.append(("+", known[0] - sum(known[1:]), "on the way"))
         self._terms.clear()
         with self._terms:
             for sign, number, name in terms:
                 with _box("term"):
-                    ui.label(sign).classes("sign")
-                    ui.label(UNKNOWN if number is None else _number(number)).classes("figure").mark(name)
+                    if sign:
+                        ui.label(sign).classes("sign")
+                    ui.label(UNKNOWN if number is None else _number(number)).classes("figure")
                     ui.label(name).classes("label")
         unknown = [name for _, number, name in terms if number is None]
         self._unknown.text = f"The tables do not tell: {', '.join(unknown)}." if unknown else ""
@@ -138,7 +139,9 @@ class Page:
         with self._keys:
             if columns.device:
                 for device, colour in zip(shown, charts.COLOURS, strict=False):
-                    _key(device or "no device", "mark", f"background: {colour}")
+                    _key(device or charts.NO_DEVICE, "mark", f"background: {colour}")
+                if more := shown[len(charts.COLOURS) :]:
+                    ui.label(f"and {_number(len(more))} more in the table only").classes("key")
             if {f"{sensor}_{end}" for sensor in columns.sensors for end in ("min", "max")} & set(columns.statistics):
                 _key("lowest to highest reading", "mark band")
             self._sample = _key("readings", "mark dot") if snapshot.readings is not None else None
@@ -187,7 +190,7 @@ def _heading(text: str) -> ui.label:
 def _figure(name: str, marker: str) -> tuple[ui.label, ui.label]:
     with _box("card"):
         ui.label(name).classes("label")
-        return ui.label("").classes("figure").mark(marker), ui.label("").classes("label")
+        return ui.label("").classes("figure").props(f"data-figure={marker}"), ui.label("").classes("label")
 
 
 def _key(text: str, classes: str, style: str = "") -> ui.label:
@@ -222,13 +225,14 @@ def _span(span: timedelta) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if abs(seconds) >= 2 * size or seconds == size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    return f"{seconds:.1f} s" if seconds % 1 and abs(seconds) < 10 else f"{seconds:.0f} s"
 
 
 def _footnote(snapshot: Snapshot, span: timedelta) -> str:
     scanned = ", ".join(f"{what} {_bytes(size)}" for what, size in snapshot.scanned.items())
+    emulated = "; the emulator counts none" if os.environ.get("BIGQUERY_EMULATOR_HOST") else ""
     return (
-        f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}), once however many look. "
+        f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}{emulated}), once however many look. "
         f"Shown: the last {_span(span)}, at most {_number(MOST_ROWS)} rows; the table its newest {ROWS_IN_TABLE}."
     )
 
