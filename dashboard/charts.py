@@ -95,7 +95,7 @@ def _points(
 ) -> list[list[float | None]]:
     """Return (milliseconds, value) of each row, in order, and a hole where rows are missing."""
     points = []
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
+    for row, following in pairwise([*rows, None]):
         time = row[TIMESTAMP]
         points.append([_ms(time), value(row)])
         if apart and following and following[TIMESTAMP] - time > 1.5 * apart:

@@ -183,4 +183,5 @@ def _time(stamp: str | float) -> datetime:
 
 
 def _retry() -> Any:
-    return bigquery.DEFAULT_RETRY.with_timeout(PATIENCE / 2)
+    # Short, because the next refresh tries again.
+    return bigquery.DEFAULT_RETRY.with_timeout(5.0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from google.cloud import bigquery
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local import emulators
 from local.processes import Child, running, wait_for
@@ -31,6 +31,7 @@ ARGUMENTS = [
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 30.0
+expect.set_options(timeout=PATIENCE * 1000)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -166,11 +167,11 @@ def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
     )
 
 
-def lines(page: Page) -> dict[str, list[list[tuple[float, float]]]]:
-    """The rows that each chart shows: (milliseconds, value), a list for each line."""
+def lines(page: Page) -> dict[str, list[list[list[float]]]]:
+    """The rows that each chart shows: [milliseconds, value], a list for each line."""
     return {
         sensor: [
-            [(at, value) for at, value in series["data"] if value is not None]
+            [[at, value] for at, value in series["data"] if value is not None]
             for series in every
             if series["type"] == "line" and series["name"] != "span"
         ]
