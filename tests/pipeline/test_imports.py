@@ -16,8 +16,8 @@ from tests.pipeline.fake_bigquery import fake_bigquery
 
 # What only the launcher, or an operator, has a use for.
 NOT_ON_WORKERS = {
-    f"pipeline.{name}" for name in ("main", "options", "checks", "graph", "tables", "redrive", "source")
-} | {"local", "publisher", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
+    f"pipeline.{name}" for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "source")
+} | {"local", "publisher", "redrive", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
 
 IN_PROCESS = EmbeddedPythonEnvironment.default()
 

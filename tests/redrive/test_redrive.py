@@ -12,8 +12,12 @@ from google.api_core.exceptions import InvalidArgument, ServiceUnavailable
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 
-from pipeline import redrive, tables
+from pipeline import tables
 from pipeline.dead_letters import dead_letter
+from redrive.__main__ import _batches, main
+from redrive.flags import parse
+from redrive.ledger import Ledger
+from redrive.targets import Letter, Target
 
 NOT_UTF8 = b"\xff\xfe{"
 ROW = {"Timestamp": "2026-11-22T13:00:00.000000Z", "Temp": 21.5}
@@ -61,7 +65,7 @@ class Place:
     def run(self, *flags: str) -> tuple[int, str, str]:
         """Redrive to the topic and the table; return exit code, stdout and stderr."""
         to = [f"--dead_letter_table={self.letters}", f"--topic={self.topic}", f"--output_table={self.rows}"]
-        code = redrive.main([*to, *flags])
+        code = main([*to, *flags])
         return code, *self.capsys.readouterr()
 
     def redrive(self, *flags: str) -> str:
@@ -110,14 +114,14 @@ class Crash(Exception):
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, crashing_state: str) -> None:
     """Crash instead of recording that letters reached this state."""
-    record = redrive.Ledger.record
+    record = Ledger.record
 
-    def dying(self: redrive.Ledger, letters: Any, target: Any, state: str) -> None:
+    def dying(self: Ledger, letters: Any, target: Any, state: str) -> None:
         if state == crashing_state:
             raise Crash
         record(self, letters, target, state)
 
-    monkeypatch.setattr(redrive.Ledger, "record", dying)
+    monkeypatch.setattr(Ledger, "record", dying)
 
 
 class TestDryRun:
@@ -154,7 +158,7 @@ class TestDryRun:
     def test_without_targets_names_the_missing_flags(self, place):
         place.add()
         place.add("insert", "invalid", json.dumps(ROW).encode())
-        assert redrive.main([f"--dead_letter_table={place.letters}"]) == 0
+        assert main([f"--dead_letter_table={place.letters}"]) == 0
         out = place.capsys.readouterr().out
         assert "nowhere: give --topic" in out
         assert "nowhere: give --output_table" in out
@@ -198,8 +202,8 @@ class TestMessages:
         assert {message.attributes["reading_id"] for message in place.arrived()} == ids
 
     def test_in_many_batches_all_arrive_once(self, place, monkeypatch):
-        monkeypatch.setattr(redrive, "BATCH_LETTERS", 10)
-        monkeypatch.setattr(redrive, "BATCH_BYTES", 5000)
+        monkeypatch.setattr("redrive.__main__.BATCH_LETTERS", 10)
+        monkeypatch.setattr("redrive.__main__.BATCH_BYTES", 5000)
         letters = [dead_letter("decode", "NotJson", "", b"x" * (n * 40)) for n in range(55)]
         place.store(*letters)
         assert place.redrive().startswith("Redrove 55 dead letters")
@@ -215,16 +219,15 @@ class TestMessages:
 
 class TestBatches:
     def test_hold_one_target_and_keep_within_count_and_bytes(self, monkeypatch):
-        monkeypatch.setattr(redrive, "BATCH_LETTERS", 3)
-        monkeypatch.setattr(redrive, "BATCH_BYTES", 2000)
-        topic, table = (redrive.Target(kind, kind, lambda letters: {}) for kind in ("topic", "table"))
+        monkeypatch.setattr("redrive.__main__.BATCH_LETTERS", 3)
+        monkeypatch.setattr("redrive.__main__.BATCH_BYTES", 2000)
+        topic, table = (Target(kind, kind, lambda letters: {}) for kind in ("topic", "table"))
         stages = ["decode"] * 4 + ["insert"] + ["decode"] * 2
         sizes = [0, 0, 0, 0, 0, 5000, 0]
         letters = [
-            redrive.Letter(str(n), stage, b"x" * size, {}, 0)
-            for n, (stage, size) in enumerate(zip(stages, sizes, strict=True))
+            Letter(str(n), stage, b"x" * size, {}, 0) for n, (stage, size) in enumerate(zip(stages, sizes, strict=True))
         ]
-        batches = redrive._batches(letters, {"decode": topic, "insert": table})
+        batches = _batches(letters, {"decode": topic, "insert": table})
         assert [(target.kind, "".join(letter.id for letter in batch)) for target, batch in batches] == [
             ("topic", "012"),
             ("topic", "3"),
@@ -354,9 +357,9 @@ class TestNothingTwice:
 
     def test_of_two_runs_at_once_only_the_first_to_claim_sends(self, place):
         place.add()
-        args = redrive._parse([f"--dead_letter_table={place.letters}"])
-        target = redrive.Target("topic", place.topic, lambda letters: {})
-        first, second = (redrive.Ledger(place.bq, args) for _ in range(2))
+        args = parse([f"--dead_letter_table={place.letters}"])
+        target = Target("topic", place.topic, lambda letters: {})
+        first, second = (Ledger(place.bq, args) for _ in range(2))
         first.create()
         one, other = (list(ledger.letters(["decode"], ["waiting"], 9)) for ledger in (first, second))
         assert len(one) == 1
@@ -429,7 +432,7 @@ class TestFlags:
     )
     def test_that_are_wrong_end_in_one_line_and_code_2(self, capsys, flags, expected):
         with pytest.raises(SystemExit) as exit_:
-            redrive.main(flags)
+            main(flags)
         assert exit_.value.code == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ")

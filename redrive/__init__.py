@@ -1,0 +1,1 @@
+"""Sends dead letters back, beside the dataflow: `python -m redrive`."""
