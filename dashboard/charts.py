@@ -95,10 +95,10 @@ def _points(
 ) -> list[list[float | None]]:
     """Return (milliseconds, value) of each row, in order, and a hole where rows are missing."""
     points = []
-    for row, following in pairwise([*rows, None]):
-        time = row[TIMESTAMP]
+    times = [row[TIMESTAMP] for row in rows]
+    for row, time, following in zip(rows, times, [*times[1:], None], strict=False):
         points.append([_ms(time), value(row)])
-        if apart and following and following[TIMESTAMP] - time > 1.5 * apart:
+        if apart and following and following - time > 1.5 * apart:
             points.append([_ms(time + apart), None])
     return points
 

@@ -169,9 +169,11 @@ def unpack(data: bytes | str | dict | list, sensors: Sequence[str]) -> list[Read
     for item in content if isinstance(content, list) else [content]:
         try:
             values = {name: float(item[name]) for name in sensors if name in item}
-            found.append(Reading(_time(item[TIMESTAMP]), item.get(DEVICE), values))
+            reading = Reading(_time(item[TIMESTAMP]), item.get(DEVICE), values)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             continue
+        if values:
+            found.append(reading)
     return found
 
 

@@ -49,8 +49,9 @@ class Warehouse:
         return f"--table={self.project}:{self.dataset}.{table}"
 
     def create(self, columns: str, rows: Rows = (), table: str = "readings") -> None:
-        """Create a table of columns written `name:TYPE,...`, and fill it."""
-        schema = [bigquery.SchemaField(*column.split(":")) for column in columns.split(",")]
+        """Create a table of columns written `name:TYPE,...` or with a description, `name:TYPE:text`, and fill it."""
+        parts = [column.split(":") for column in columns.split(",")]
+        schema = [bigquery.SchemaField(name, kind, description="".join(more) or None) for name, kind, *more in parts]
         self.bq.create_table(bigquery.Table(f"{self.project}.{self.dataset}.{table}", schema))
         self.insert(rows, table)
 
@@ -80,12 +81,17 @@ def _written(value: Any) -> Any:
 
 
 @pytest.fixture
-def warehouse(bigquery_emulator: str, project: str) -> Iterator[Warehouse]:
-    name = f"d{uuid.uuid4().hex}"
+def dataset() -> str:
+    """The dataset's name."""
+    return f"d{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def warehouse(bigquery_emulator: str, project: str, dataset: str) -> Iterator[Warehouse]:
     bq = emulators.bigquery_client(bigquery_emulator.removeprefix("http://"), project)
-    bq.create_dataset(name)
-    yield Warehouse(bigquery_emulator, project, name, bq)
-    bq.delete_dataset(name, delete_contents=True)
+    bq.create_dataset(dataset)
+    yield Warehouse(bigquery_emulator, project, dataset, bq)
+    bq.delete_dataset(dataset, delete_contents=True)
 
 
 @contextmanager

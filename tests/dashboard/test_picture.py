@@ -1,56 +1,69 @@
-"""The README's picture: `make picture` writes it."""
+"""The README's picture: `make picture` writes it, an ordinary test run writes it nowhere in the tree."""
 
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import fmean
 
+import pytest
 from playwright.sync_api import expect
 
 from publisher.sensors import CURVES, readings
+from tests.dashboard.conftest import PHONE
 
-MESSAGES = "data:BYTES,message_id:STRING,publish_time:TIMESTAMP"
+UNITS = {"Airtight": "Pa", "AtmP": "hPa", "H2OC": "%", "Temp": "°C"}
+INTERVAL = timedelta(seconds=5)
+ROWS = 24
+
+
+@pytest.fixture
+def dataset() -> str:
+    return "sensors"
+
+
+def two_minutes(end: datetime) -> Iterator[tuple[datetime, str, str, float]]:
+    """Readings of two devices for the intervals up to `end`, and those of the one that is still open."""
+    start = end - ROWS * INTERVAL
+    for one in readings(list(CURVES), devices=2, rate=20, start_ms=int(start.timestamp() * 1000), total=2460, seed=5):
+        yield datetime.fromtimestamp(one.time_ms / 1000, UTC), one.device, one.sensor, one.value
 
 
 def test_the_picture(warehouse, serve, visit, tmp_path):
-    interval = timedelta(seconds=5)
-    start = datetime.fromtimestamp((datetime.now(UTC).timestamp() - 127) // 5 * 5, UTC)
-    published = list(
-        readings(list(CURVES), devices=2, rate=30, start_ms=int(start.timestamp() * 1000), total=30 * 125, seed=7)
-    )
-    cells = defaultdict(list)
-    messages = []
-    for one in published:
-        time = datetime.fromtimestamp(one.time_ms / 1000, UTC)
-        cells[start + (time - start) // interval * interval, one.device, one.sensor].append(one.value)
-        data = json.dumps({"Timestamp": one.timestamp, "Device": one.device, one.sensor: one.value}).encode()
-        messages.append({"data": data, "message_id": str(one.number), "publish_time": time})
-    rows = defaultdict(dict)
-    for (time, device, sensor), values in cells.items():
-        rows[time, device][sensor] = fmean(values)
-    warehouse.create(
-        f"Timestamp:TIMESTAMP,Device:STRING,{','.join(f'{name}:FLOAT' for name in CURVES)}",
-        [{"Timestamp": time, "Device": device, **means} for (time, device), means in rows.items()],
-    )
-    warehouse.create(MESSAGES, messages, "messages")
-    warehouse.create_dead_letters(
-        [("decode", "NotJson", start), ("validate", "NoKnownSensor", start), *[("late", "Late", start)] * 4]
-    )
+    columns = ",".join(f"{name}:FLOAT:{unit}" for name, unit in UNITS.items())
+    warehouse.create(f"Timestamp:TIMESTAMP,Device:STRING,{columns}")
+    warehouse.create("data:BYTES,message_id:STRING,publish_time:TIMESTAMP", table="messages")
     balance = tmp_path / "balance.json"
-    balance.write_text(json.dumps({"published": 3756, "averaged": 3744, "dead_lettered": 6, "duplicates": 0}))
+    balance.write_text('{"published": 2466, "averaged": 2400, "dead_lettered": 6, "duplicates": 0}')
     url = serve(
-        warehouse.flag(),
-        f"--readings={warehouse.project}:{warehouse.dataset}.messages",
-        f"--balance={balance}",
+        warehouse.flag(), f"--readings={warehouse.project}:{warehouse.dataset}.messages", f"--balance={balance}"
     )
-    where = Path(os.environ.get("PICTURE") or tmp_path / "dashboard.png")
-    for name, how in {
-        where.name: {},
-        "dark.png": {"color_scheme": "dark"},
-        "phone.png": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
-    }.items():
-        page = visit(url, device_scale_factor=1, **how)
-        expect(page.locator(".nicegui-echart svg").last).to_be_visible()
-        page.screenshot(path=where.with_name(name), full_page=True)
+    looks = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
+    pages = {name: visit(url, **how) for name, how in looks.items()}
+
+    end = datetime.fromtimestamp(datetime.now(UTC).timestamp() // 5 * 5, UTC)
+    cells: dict = defaultdict(lambda: defaultdict(list))
+    messages = []
+    for time, device, sensor, value in two_minutes(end):
+        data = json.dumps({"Timestamp": time.isoformat(), "Device": device, sensor: value}).encode()
+        messages.append({"data": data, "message_id": str(len(messages)), "publish_time": time})
+        if time < end:
+            cells[time - (time - end) % INTERVAL, device][sensor].append(value)
+    rows = [
+        {"Timestamp": start, "Device": device, **{name: fmean(values) for name, values in means.items()}}
+        for (start, device), means in cells.items()
+    ]
+    late = [("late", "Late", end - k * INTERVAL) for k in range(1, 4)]
+    refused = [("decode", "NotJson", end), ("validate", "NoKnownSensor", end), ("timestamp", "BadTimestamp", end)]
+    warehouse.create_dead_letters([*late, *refused])
+    warehouse.insert(messages, "messages")
+    warehouse.insert(rows)
+
+    target = Path(os.environ.get("PICTURE") or tmp_path / "dashboard.png")
+    for name, page in pages.items():
+        expect(page.locator("[data-figure=rows]")).to_have_text(f"{2 * ROWS}")
+        expect(page.get_by_text("2,000 readings of 2,460 messages")).to_be_visible()
+        page.screenshot(path=target if name == "light" else tmp_path / f"{name}.png", full_page=True)
+    assert target.read_bytes().startswith(b"\x89PNG")
