@@ -22,7 +22,7 @@ _TIMES = (
 )
 
 _LINE = {"lineStyle": {"color": "var(--line)"}}
-_TIME_AXIS = {"type": "time", "splitNumber": 4, "axisLine": _LINE, "axisTick": _LINE}
+_TIME_AXIS = {"type": "time", "splitNumber": 4, "axisLine": {**_LINE, "onZero": False}, "axisTick": _LINE}
 _TIME_LABEL = {"color": "var(--soft)", "hideOverlap": True, "alignMinLabel": "left", "alignMaxLabel": "right"}
 _CHART = {
     "animation": False,

@@ -50,10 +50,12 @@ class Page:
             with _box("tables"):
                 with _box():
                     self._rows_heading = _heading("Newest rows").classes("section")
-                    self._row_table = ui.table(rows=[], columns=[]).props("dense flat").classes("rows")
+                    self._row_table = ui.table(rows=[], columns=[]).props("dense flat hide-no-data").classes("rows")
                 with _box():
                     self._kinds_heading = _heading("").classes("section")
-                    self._kind_table = ui.table(rows=[], columns=_KINDS).props("dense flat").classes("kinds")
+                    self._kind_table = (
+                        ui.table(rows=[], columns=_KINDS).props("dense flat hide-no-data").classes("kinds")
+                    )
             self._foot = ui.label().classes("foot")
         self.update()
         ui.timer(0.5, self.update)
@@ -92,9 +94,10 @@ class Page:
             {"stage": k.stage, "error": k.error, "letters": k.letters, "newest": f"{k.newest:%H:%M:%S}"}
             for k in snapshot.kinds or ()
         ]
-        self._kinds_heading.text = "Dead letters by stage and error"
+        self._kinds_heading.text = "Dead letters by stage and error" if snapshot.kinds else "No dead letters"
         if snapshot.kinds is None:
             self._kinds_heading.text = f"There is no table {self._feed.source.dead_letters}"
+        self._kind_table.classes(**_when(not snapshot.kinds, "hidden"))
         self._foot.text = _footnote(snapshot, self._feed.source.span)
 
     def _show_age(self, snapshot: Snapshot) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -40,17 +41,23 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     url = serve(
         warehouse.flag(), f"--readings={warehouse.project}:{warehouse.dataset}.messages", f"--balance={balance}"
     )
-    looks = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
+    size = {"width": 1280, "height": 1060}
+    looks = {
+        "light": {"viewport": size},
+        "dark": {"viewport": size, "color_scheme": "dark"},
+        "phone": {"viewport": PHONE, "color_scheme": "dark"},
+    }
     pages = {name: visit(url, **how) for name, how in looks.items()}
 
-    end = datetime.fromtimestamp(datetime.now(UTC).timestamp() // 5 * 5, UTC)
+    # The rows come when their last interval has just ended.
+    end = datetime.fromtimestamp(datetime.now(UTC).timestamp() // 5 * 5 + 10, UTC)
     cells: dict = defaultdict(lambda: defaultdict(list))
     messages = []
-    for time, device, sensor, value in two_minutes(end):
-        data = json.dumps({"Timestamp": time.isoformat(), "Device": device, sensor: value}).encode()
-        messages.append({"data": data, "message_id": str(len(messages)), "publish_time": time})
-        if time < end:
-            cells[time - (time - end) % INTERVAL, device][sensor].append(value)
+    for at, device, sensor, value in two_minutes(end):
+        data = json.dumps({"Timestamp": at.isoformat(), "Device": device, sensor: value}).encode()
+        messages.append({"data": data, "message_id": str(len(messages)), "publish_time": at})
+        if at < end:
+            cells[at - (at - end) % INTERVAL, device][sensor].append(value)
     rows = [
         {"Timestamp": start, "Device": device, **{name: fmean(values) for name, values in means.items()}}
         for (start, device), means in cells.items()
@@ -59,11 +66,12 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     refused = [("decode", "NotJson", end), ("validate", "NoKnownSensor", end), ("timestamp", "BadTimestamp", end)]
     warehouse.create_dead_letters([*late, *refused])
     warehouse.insert(messages, "messages")
+    time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()))
     warehouse.insert(rows)
 
     target = Path(os.environ.get("PICTURE") or tmp_path / "dashboard.png")
     for name, page in pages.items():
         expect(page.locator("[data-figure=rows]")).to_have_text(f"{2 * ROWS}")
         expect(page.get_by_text("2,000 readings of 2,460 messages")).to_be_visible()
-        page.screenshot(path=target if name == "light" else tmp_path / f"{name}.png", full_page=True)
+        page.screenshot(path=target if name == "light" else tmp_path / f"{name}.png", full_page=name == "phone")
     assert target.read_bytes().startswith(b"\x89PNG")
