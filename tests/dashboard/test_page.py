@@ -186,7 +186,12 @@ def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeyp
     with ExitStack() as stack:
         with emulators.bigquery_emulator(project, log_dir=tmp_path) as emulator:
             emulators.create_dataset(emulator.host, project, "sensors")
-            here = Warehouse(emulator.value, project, "sensors", emulators.bigquery_client(emulator.host, project))
+            here = Warehouse(
+                emulator.env["BIGQUERY_EMULATOR_HOST"],
+                project,
+                "sensors",
+                emulators.bigquery_client(emulator.host, project),
+            )
             here.create(COLUMNS, some_rows(3))
             page = visit(stack.enter_context(serving(here.host, here.flag(), log=tmp_path / "page.log")))
             expect(page.locator(ROW)).to_have_count(3)
