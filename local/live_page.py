@@ -59,8 +59,8 @@ def stay(page: LivePage, check: Callable[[], None]) -> None:
     """Keep serving until Ctrl-C if a person is at the terminal; nobody waits in CI or behind a pipe."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
-    print(f"The page stays at {page.url} until Ctrl-C.", flush=True)
     with suppress(KeyboardInterrupt):
+        print(f"The page stays at {page.url} until Ctrl-C.", flush=True)
         while True:
             check()
             time.sleep(0.5)
