@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -91,6 +92,7 @@ def explain(error: Exception, source: Source) -> str:
     """Return one sentence: what went wrong, and the fix."""
     table = source.rows
     reason = " ".join(str(getattr(error, "message", "") or error or type(error).__name__).split()).rstrip(".")[:300]
+    reason = re.sub(r"^[A-Z]+ https?://\S+: ", "", reason)
     if isinstance(error, NotFound):
         return f"There is no such table ({reason}): check the name, or wait until the pipeline has made it."
     if isinstance(error, GoogleAuthError):

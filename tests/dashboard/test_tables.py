@@ -121,7 +121,10 @@ def test_readings_are_unpacked_as_the_pipeline_reads_them():
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (NotFound("Not found: Table x"), "There is no such table (Not found: Table x): check the name"),
+        (
+            NotFound("GET https://b/x: Not found: Table x"),
+            "There is no such table (Not found: Table x): check the name",
+        ),
         (Forbidden("Access Denied"), "No permission to read table my-project:sensors.readings (Access Denied): this"),
         (DefaultCredentialsError("none"), "No usable Google Cloud credentials (none): run gcloud auth"),
         (BadRequest("Query exceeded limit for bytes billed: 1"), "A refresh would scan too much"),
