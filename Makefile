@@ -62,12 +62,17 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
 
+.PHONY: picture
+picture: $(READY)  ## draw the README's picture of the live page anew
+	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in files
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
+	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
 	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
 
 clean:  ## remove the environment and everything generated
