@@ -12,10 +12,10 @@ help:  ## list the targets
 setup: $(READY)  ## install what everything else needs into .venv, or mend it
 	@:
 
-demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
+demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60 WRITE_METHOD=upsert)
 	@$(BIN)/python -m local demo
 
-soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then account for every message (SOAK_SECONDS=300)
+soak: $(READY)  ## run it with faulty sensors, kill BigQuery, kill the pipeline, then account for every message (SOAK_SECONDS=300)
 	@$(BIN)/python -m local soak
 
 # Two files at a time, in order, so that the tests of a file share what they start and end-to-end tests never run side by side.

@@ -1,9 +1,10 @@
 """`python -m local demo`: the shipped publisher and pipeline on emulators, the rows as they land, each one checked.
 
 The check hears the same topic through a subscription of its own, recomputes every average in plain Python and compares
-(local.reconcile). DEMO_SECONDS, 60 by default, is how long readings are published.
+(local.reconcile). DEMO_SECONDS, 60 by default, is how long readings are published; WRITE_METHOD is the pipeline's.
 """
 
+import os
 import re
 import statistics
 import sys
@@ -158,7 +159,9 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
     command += [f"--output_table={stage.table.replace('.', ':', 1)}"]
     command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s"]
     command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
-    console.print("Starting the pipeline")
+    write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
+    command += [f"--write_method={write_method}"]
+    console.print(f"Starting the pipeline, write_method={write_method}")
     client = emulators.bigquery_client(stage.bigquery.host, PROJECT)
     with running("The pipeline", command, FOLDER / "pipeline.log", stage.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
