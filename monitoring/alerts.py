@@ -67,8 +67,8 @@ def series(metric: Google) -> str:
 def grown(names: str, minutes: int) -> str:
     """Return PromQL for how much own counters, by a pattern of their names, have grown in the last minutes.
 
-    A counter appears only when it first counts, and begins anew in the job that an update starts. `increase` and `delta`
-    see neither, so what was not there before counts as zero, job by job.
+    A counter appears only when it first counts, and begins anew in the job that an update starts. `increase` and
+    `delta` see neither, so what was not there before counts as zero, job by job.
     """
 
     def totals(window: str) -> str:

@@ -39,7 +39,7 @@ OWN = (
     Own("readings", "readings read; several to a message when packed"),
     Own(
         "delivered",
-        "messages before duplicates were removed; only where the runner does not (`delivered` - `messages` = duplicates)",
+        "messages with their duplicates; only where the runner removes none (`delivered` - `messages` = duplicates)",
     ),
     Own("ignored_keys", "keys that are neither Timestamp, Device nor a sensor; it jumps when a sensor was renamed"),
     Own(
