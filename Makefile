@@ -58,6 +58,10 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
 
+.PHONY: monitoring
+monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metric from monitoring/*.py
+	@$(BIN)/python -m monitoring
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in files

@@ -23,21 +23,6 @@ Gcloud = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="session")
-def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[str, str]:
-    """An environment in which gcloud knows nothing of this machine's user, and asks nobody."""
-    return {
-        **os.environ,
-        "CLOUDSDK_CONFIG": str(tmp_path_factory.mktemp("gcloud")),
-        "CLOUDSDK_CORE_PROJECT": project,
-        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
-        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
-        "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "NO_PROXY": "127.0.0.1",
-    }
-
-
-@pytest.fixture(scope="session")
 def google(
     gcloud_env: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
