@@ -1,0 +1,56 @@
+"""Every gcloud command in the pages is one that gcloud has, with flags that it takes."""
+
+import re
+import runpy
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_readme import PAGES
+
+
+@pytest.fixture(scope="module")
+def tree(gcloud_env) -> dict[str, Any]:
+    """gcloud's own list of its commands and flags, from which it completes what is typed."""
+    asked = ["gcloud", "info", "--format=value(installation.sdk_root)"]
+    root = subprocess.run(asked, env=gcloud_env, capture_output=True, text=True, check=True).stdout.strip()
+    return runpy.run_path(str(Path(root) / "data/cli/gcloud_completions.py"))["STATIC_COMPLETION_CLI_TREE"]
+
+
+def commands(page: str) -> list[str]:
+    """Return the gcloud commands of its blocks and of code in its text, each on one line."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines() + re.findall(r"`(gcloud (?:[a-z-]+ ){2}[^`]+)`", page)
+    return [match[1] for line in lines for match in re.finditer(r"\b(gcloud [^|;#]*)", line)]
+
+
+def unknown(command: str, tree: dict[str, Any]) -> str | None:
+    """Return what gcloud does not have of a command, or nothing."""
+    words = re.sub(r"'[^']*'|\"[^\"]*\"", "X", command).split()[1:]
+    node, flags = tree, dict(tree["flags"])
+    while words and words[0] in node["commands"]:
+        node = node["commands"][words.pop(0)]
+        flags |= node["flags"]
+    if node["commands"]:
+        return f"no such command: {command}"
+    given = {re.match(r"--[a-z-]+", word)[0] for word in words if re.match("--[a-z]", word)}
+    wrong = {flag for flag in given if flag not in flags and flag.replace("--no-", "--", 1) not in flags}
+    return f"{', '.join(sorted(wrong))}: {command}" if wrong else None
+
+
+def test_what_is_wrong_is_found(tree):
+    assert unknown("gcloud dataflow jobs drian 1", tree) == "no such command: gcloud dataflow jobs drian 1"
+    assert (
+        unknown("gcloud dataflow jobs drain 1 --regoin=x", tree) == "--regoin: gcloud dataflow jobs drain 1 --regoin=x"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_gcloud_has_every_command_and_flag(page, tree):
+    assert [fault for command in commands(page.read_text()) if (fault := unknown(command, tree))] == []
+
+
+def test_the_pages_have_commands():
+    assert sum(len(commands(page.read_text())) for page in PAGES) > 50
