@@ -153,8 +153,10 @@ def _outage(world: World, pipeline: Child) -> str:
     world.emulator.child.process.kill()
     world.emulator_running.close()
     time.sleep(OUTAGE)
-    port = int(world.emulator.host.rpartition(":")[2])
-    world.emulator = world.emulator_running.enter_context(emulators.bigquery_emulator(PROJECT, port, FOLDER))
+    hosts = world.emulator.host, world.emulator.env[emulators.BIGQUERY_STORAGE]
+    port, storage_port = (int(host.rpartition(":")[2]) for host in hosts)
+    again = emulators.bigquery_emulator(PROJECT, port, FOLDER, storage_port)
+    world.emulator = world.emulator_running.enter_context(again)
     back = time.monotonic()
     rows = len(_rows(world.client))
     wait_for(pipeline, lambda: len(_rows(world.client)) > rows, PATIENCE)

@@ -20,7 +20,7 @@ _COUNTERS = {
     "Messages and readings per minute": "messages|readings",
     "Rows per minute": "rows|revised_rows",
     "Refused per minute, by error": "refused_.*",
-    "Late and expired per minute": "late_intervals|expired_intervals",
+    "Late, expired and before the start, per minute": "late_intervals|expired_intervals|intervals_before_start",
     "Lost rows and letters per minute": "overflows|insert_failures|dead_letter_failures",
     "Unknown keys and messages before duplicates were removed, per minute": "ignored_keys|delivered",
 }

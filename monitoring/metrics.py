@@ -48,6 +48,7 @@ OWN = (
     ),
     Own("late_intervals", "dead letters of sums that came after the grace period"),
     Own("expired_intervals", "dead letters of sums that came after the allowed lateness"),
+    Own("intervals_before_start", "intervals that ended before `rows_since`, and so have no row"),
     Own("overflows", "intervals whose sum exceeds a float"),
     Own("rows", "rows made"),
     Own("revised_rows", "rows that revise another"),

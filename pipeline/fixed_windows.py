@@ -21,6 +21,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalW
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
+from pipeline.labels import emit_label
 from pipeline.memo import Memo
 from pipeline.readings import Reading
 from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums, add_values
@@ -52,6 +53,12 @@ class FixedIntervals:
 
     # Of what a bundle's buckets hold in the end.
     folded_type: ClassVar[Any] = tuple[int, Any]
+
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open intervals, with what must not change while it does."""
+        on_late = "revise" if self.revise else "dead_letter"
+        return emit_label(interval=(self.interval, 15), grace_period=(self.grace, 5), on_late=(on_late, "dead_letter"))
 
     def new_buckets(self, by_device: bool) -> "FixedBuckets":
         """Return empty buckets for one bundle."""

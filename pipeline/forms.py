@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.bigquery import TableId
@@ -63,6 +64,10 @@ def _seconds(text: str) -> int:
     return seconds
 
 
+def _micros(text: str) -> int:
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 def one_of(choices: Mapping[str, str]) -> Form:
     """Return the form of a value that is one of few; `choices` gives the label of each."""
     return Form("|".join(choices), " or ".join(choices), choices=choices)
@@ -97,6 +102,11 @@ _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__RO
 
 BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
 ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+RFC3339 = Form(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[-+][0-9]{2}:[0-9]{2})",
+    "a time with its offset, such as 2026-11-22T13:00:00Z",
+    _micros,
+)
 _COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
 SENSORS = Form(
     f"{_COLUMN}(,{_COLUMN})*",

@@ -16,6 +16,8 @@ def build(
 ) -> None:
     """Connect source to sinks. Labels are the contract for updating a running job: never rename one.
 
+    The one of `intervals` is "EmitIntervals", and what an update must not change: see `labels`.
+
     Args:
       pipeline: where the steps are added.
       job: the validated parameters.
@@ -28,8 +30,10 @@ def build(
     folded = messages | "FoldReadings" >> FoldReadings(
         job.sensors, job.max_future_skew, job.intervals, job.group_by_device
     )
-    intervals = folded.sums | "EmitIntervals" >> job.intervals.emit()
-    averaged = intervals | "AverageRows" >> AverageRows(job.sensors, job.group_by_device, job.revise)
+    intervals = folded.sums | job.intervals.label >> job.intervals.emit()
+    averaged = intervals | "AverageRows" >> AverageRows(
+        job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since
+    )
     unwritten = averaged.rows | "WriteRows" >> write_rows
 
     dead_letters = (folded.dead_letters, averaged.dead_letters, unwritten) | "AllDeadLetters" >> beam.Flatten()

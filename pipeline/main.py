@@ -2,13 +2,16 @@
 
 import logging
 import sys
+import time
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
 from google.auth.exceptions import GoogleAuthError
 
-from pipeline import checks, graph, options, sinks, tables
+from pipeline import checks, graph, options, sinks, storage_write, tables
 from pipeline.source import ReadMessages
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +29,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
+    if on_dataflow:
+        _LOGGER.info(
+            "An update of a job that holds open intervals in another step than %s is refused: drain that job, then "
+            "start this one with --rows_since, as docs/operate.md says",
+            job.intervals.label,
+        )
     pipeline = beam.Pipeline(options=beam_options)
     graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job))
     result = pipeline.run()
@@ -47,20 +56,34 @@ def _source(job: options.Job, on_dataflow: bool) -> beam.PTransform:
 
 
 def _row_sink(job: options.Job) -> beam.PTransform:
-    return sinks.BigQueryRows(job.output_table) if job.output_table else sinks.PrintRows()
+    if not job.output_table:
+        return sinks.PrintRows()
+    if job.write_method == "streaming_inserts":
+        return sinks.BigQueryRows(job.output_table)
+    columns = tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table)
+    if job.write_method == "storage_write":
+        return storage_write.AppendRows(job.output_table, columns)
+    # An update starts anew too: what it writes comes after all that the job before it wrote.
+    key, job_start = tables.row_key(job.group_by_device), int(time.time() * 1000)
+    return storage_write.UpsertRows(job.output_table, columns, key, job_start)
 
 
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
     table = job.dead_letter_table
-    return sinks.DeadLetters(
-        sinks.BigQueryDeadLetters(table) if table else sinks.PrintDeadLetters(), job.dead_letter_topic
-    )
+    if not table:
+        sink: beam.PTransform = sinks.PrintDeadLetters()
+    elif job.write_method == "streaming_inserts":
+        sink = sinks.BigQueryDeadLetters(table)
+    else:
+        sink = storage_write.AppendDeadLetters(table, tables.DEAD_LETTER_COLUMNS)
+    return sinks.DeadLetters(sink, job.dead_letter_topic)
 
 
 def _prepare_launch(job: options.Job, region: str | None) -> None:
     try:
         checks.check_pubsub(job)
         checks.check_locations(job, region)
+        checks.check_storage_write(job)
         _prepare_tables(job)
     except GoogleAuthError as error:
         raise checks.CheckError(
@@ -70,10 +93,11 @@ def _prepare_launch(job: options.Job, region: str | None) -> None:
 
 def _prepare_tables(job: options.Job) -> None:
     if job.output_table:
-        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
+        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table)
         cluster_by = tables.DEVICE if job.group_by_device else None
-        tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
-        if job.revise:
+        key = tables.row_key(job.group_by_device) if job.upsert else ()
+        tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by, key)
+        if job.revisions_in_table:
             tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
     if job.dead_letter_table:
         tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)

@@ -27,13 +27,14 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """The parameters, read and checked. Durations are seconds; None means not given."""
+    """The parameters, read and checked. Durations are seconds, times microseconds since the epoch; None: not given."""
 
     input_subscription: str | None
     input_topic: str | None
     timestamp_attribute: str | None
     id_attribute: str | None
     output_table: TableId | None
+    write_method: str
     dead_letter_table: TableId | None
     dead_letter_topic: str | None
     sensors: tuple[str, ...]
@@ -44,6 +45,7 @@ class Job:
     grace_period: int
     allowed_lateness: int
     on_late: str
+    rows_since: int | None
     max_future_skew: int
     keep_attributes: bool
     check_before_launch: bool
@@ -59,6 +61,16 @@ class Job:
     def revise(self) -> bool:
         """Whether late readings change rows that are already written."""
         return self.on_late == "revise"
+
+    @property
+    def upsert(self) -> bool:
+        """Whether a row takes the place of the one with its key."""
+        return self.write_method == "upsert"
+
+    @property
+    def revisions_in_table(self) -> bool:
+        """Whether the revisions of a row are all in the table, side by side."""
+        return self.revise and not self.upsert
 
 
 class SensorStreamOptions(PipelineOptions):

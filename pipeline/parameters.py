@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.forms import ATTRIBUTE, BOOLEAN, SENSORS, TABLE, Form, duration, one_of, pubsub_path
+from pipeline.forms import ATTRIBUTE, BOOLEAN, RFC3339, SENSORS, TABLE, Form, duration, one_of, pubsub_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +152,18 @@ PARAMETERS = (
         label="Late readings",
         help="What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
         "revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest "
-        "shows the newest.",
+        "shows the newest. With write_method=upsert it takes the place of the one before.",
         form=one_of({"dead_letter": "Dead letter: rows are final", "revise": "Revise: write the corrected row again"}),
         default="dead_letter",
+    ),
+    Parameter(
+        name="rows_since",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Rows since",
+        help="Intervals that begin before this time, such as 2026-11-22T13:00:00Z, are only counted. For a replay: "
+        "seek the subscription to a little before it.",
+        form=RFC3339,
     ),
     Parameter(
         name="output_table",
@@ -164,6 +173,23 @@ PARAMETERS = (
         help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows.",
         form=TABLE,
         required=True,
+    ),
+    Parameter(
+        name="write_method",
+        type="ENUM",
+        group=_TARGET,
+        label="How rows are written",
+        help="streaming_inserts: BigQuery's older API. storage_write: appended through the Storage Write API, at least "
+        "once, so a row may be there twice. upsert: through the same API by primary key, so that each interval has one "
+        "row whatever is retried, revised or replayed.",
+        form=one_of(
+            {
+                "streaming_inserts": "Streaming inserts: the older API",
+                "storage_write": "Storage Write API: append, at least once",
+                "upsert": "Storage Write API: one row per interval, by primary key",
+            }
+        ),
+        default="streaming_inserts",
     ),
     Parameter(
         name="dead_letter_table",

@@ -23,19 +23,20 @@ _LATE = {
 class AverageRows(beam.PTransform):
     """Makes one row of means for each `Interval`.
 
-    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `revise`, also
+    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `numbered`, also
     "Revision": int, "WrittenAt": RFC 3339, and a row without any mean retracts the one before it.
     Output `dead_letters`: one for each late interval, and for sums beyond a 64-bit float.
 
     Args:
       sensors: the sensor columns, in table order.
       by_device: add the column Device.
-      revise: add the columns Revision and WrittenAt.
+      numbered: add Revision and WrittenAt.
+      since: microseconds since the epoch; of intervals that begin before it nothing is put out, they are counted.
     """
 
-    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
+    def __init__(self, sensors: tuple[str, ...], by_device: bool, numbered: bool, since: int | None = None):
         super().__init__()
-        self._make_row = _MakeRow(sensors, by_device, revise)
+        self._make_row = _MakeRow(sensors, by_device, numbered, since)
 
     def expand(self, intervals: beam.PCollection) -> Any:
         """Apply the averaging."""
@@ -44,18 +45,23 @@ class AverageRows(beam.PTransform):
 
 
 class _MakeRow(beam.DoFn):
-    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
+    def __init__(self, sensors: tuple[str, ...], by_device: bool, numbered: bool, since: int | None):
         self._sensors = sensors
         self._by_device = by_device
-        self._revise = revise
+        self._numbered = numbered
+        self._since = since
         self._rows = Metrics.counter(METRICS, "rows")
         self._late = Metrics.counter(METRICS, "late_intervals")
         self._expired = Metrics.counter(METRICS, "expired_intervals")
         self._revised = Metrics.counter(METRICS, "revised_rows")
         self._overflows = Metrics.counter(METRICS, "overflows")
+        self._before_start = Metrics.counter(METRICS, "intervals_before_start")
         self._delay = Metrics.distribution(METRICS, "seconds_to_row")
 
     def process(self, interval: Interval) -> list[Any]:
+        if self._since is not None and interval.begin < self._since:
+            self._before_start.inc()
+            return []
         if interval.late:
             (self._late if interval.late == "Late" else self._expired).inc()
             return [_dead_letter(interval, "late", interval.late, _LATE[interval.late])]
@@ -72,7 +78,7 @@ class _MakeRow(beam.DoFn):
         row.update((name, means.get(name)) for name in self._sensors)
         if self._by_device:
             row[DEVICE] = interval.device or None
-        if self._revise:
+        if self._numbered:
             row[REVISION] = interval.revision
             row[WRITTEN_AT] = rfc3339(now)
         return [row]

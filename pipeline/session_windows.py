@@ -23,6 +23,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.labels import emit_label
 from pipeline.readings import Reading
 from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums, add_sums, add_values
 
@@ -42,6 +43,11 @@ class SessionIntervals:
 
     # Of what a bundle's buckets hold in the end.
     folded_type: ClassVar[Any] = tuple[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open sessions, with what must not change while it does."""
+        return emit_label(session_gap=(self.gap, 60), grace_period=(self.grace, 5))
 
     def new_buckets(self, by_device: bool) -> "SessionBuckets":
         """Return empty buckets for one bundle."""
@@ -145,7 +151,7 @@ class _EmitSessions(beam.DoFn):
         final_until, runs = self._read(sessions)
         if last < final_until:
             end = last + self._gap
-            return [Interval(end, end, device, sums, late=self._too_late)]
+            return [Interval(end, end, device, sums, late=self._too_late, first=first)]
         _join(runs, _Run(first, last, dict(sums)), self._gap)
         self._write(final_until, runs, sessions, due)
         return []
@@ -165,8 +171,8 @@ class _EmitSessions(beam.DoFn):
             if run.open and end + self._grace <= now.micros:
                 for swallowed in run.rows:
                     if swallowed != end:
-                        yield Interval(swallowed, swallowed, device, {}, run.revision)
-                yield Interval(end, end, device, run.sums, run.revision)
+                        yield Interval(swallowed, swallowed, device, {}, run.revision, first=run.first)
+                yield Interval(end, end, device, run.sums, run.revision, first=run.first)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

@@ -25,6 +25,7 @@ class Interval(NamedTuple):
       sums: of the whole interval, or only of what came late; empty to retract a row written before.
       revision: counts from 0 what was emitted for this Timestamp and device.
       late: None for a row; else why these sums cannot be in one.
+      first: the first reading's time, where the interval begins with it and not at `row_time`; in microseconds.
     """
 
     row_time: int
@@ -33,6 +34,12 @@ class Interval(NamedTuple):
     sums: Sums
     revision: int = 0
     late: str | None = None
+    first: int | None = None
+
+    @property
+    def begin(self) -> int:
+        """Where the interval begins, microseconds since the epoch."""
+        return self.row_time if self.first is None else self.first
 
 
 def add_values(sums: Sums, values: dict[str, float]) -> None:

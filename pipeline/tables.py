@@ -6,6 +6,7 @@ from typing import Any
 
 from google.api_core.exceptions import Conflict, Forbidden, GoogleAPIError, NotFound
 from google.cloud import bigquery
+from google.cloud.bigquery.table import PrimaryKey, TableConstraints
 from requests.exceptions import RequestException
 
 from pipeline.bigquery import TableId, client
@@ -33,6 +34,9 @@ DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("pipeline_version", "STRING"),
 )
 
+# https://cloud.google.com/bigquery/docs/change-data-capture#limitations
+_MOST_COLUMNS_WITH_KEY = 2_000
+
 # Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
 _PATIENCE = 30.0
 
@@ -55,13 +59,21 @@ def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tupl
     )
 
 
+def row_key(by_device: bool) -> tuple[str, ...]:
+    """Return the output table's primary key, by which rows are upserted."""
+    return (TIMESTAMP, DEVICE) if by_device else (TIMESTAMP,)
+
+
 def prepare(
     table_id: TableId,
     columns: tuple[bigquery.SchemaField, ...],
     partition_by: str,
     cluster_by: str | None,
+    key: tuple[str, ...] = (),
 ) -> None:
     """Create the table, partitioned by day on `partition_by`, or check that an existing one takes our rows.
+
+    With a `key` rows are upserted, so the table must have that primary key.
 
     Raises:
       TableError: its dataset is missing, its columns do not fit, or BigQuery refuses or cannot be reached.
@@ -70,6 +82,8 @@ def prepare(
     wanted = bigquery.Table(reference, schema=columns)
     wanted.time_partitioning = bigquery.TimePartitioning(field=partition_by)
     wanted.clustering_fields = [cluster_by] if cluster_by else None
+    if key:
+        wanted.table_constraints = TableConstraints(PrimaryKey(list(key)), None)
     bq = client(table_id.project)
     retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
     try:
@@ -91,7 +105,9 @@ def prepare(
         ) from None
     except (GoogleAPIError, RequestException) as error:
         raise TableError(f"cannot look up or create table {table_id}: {error}") from None
-    _check(table_id, columns, partition_by, existing)
+    _check(table_id, columns, key or (partition_by,), existing)
+    if key:
+        _check_key(table_id, key, existing)
 
 
 def grant(table_id: TableId) -> str:
@@ -137,7 +153,7 @@ def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: b
 
 
 def _check(
-    table_id: TableId, columns: tuple[bigquery.SchemaField, ...], never_null: str, existing: bigquery.Table
+    table_id: TableId, columns: tuple[bigquery.SchemaField, ...], never_null: tuple[str, ...], existing: bigquery.Table
 ) -> None:
     have = {field.name.lower(): field for field in existing.schema}
     missing = [field for field in columns if field.name.lower() not in have]
@@ -151,10 +167,28 @@ def _check(
                 f"column {found.name} of table {table_id} is {found.mode} {_type(found)}, but {field.mode} "
                 f"{_type(field)} is needed and BigQuery cannot alter that; name another table"
             )
-    required = [field.name for field in existing.schema if field.mode == "REQUIRED" and field.name != never_null]
+    required = [field.name for field in existing.schema if field.mode == "REQUIRED" and field.name not in never_null]
     if required:
         relax = "; ".join(f"ALTER TABLE {table_id.sql} ALTER COLUMN `{name}` DROP NOT NULL" for name in required)
         raise TableError(f"table {table_id} has REQUIRED columns that a row may lack; relax them with: {relax}")
+
+
+def _check_key(table_id: TableId, key: tuple[str, ...], existing: bigquery.Table) -> None:
+    constraints = existing.table_constraints
+    found = constraints.primary_key.columns if constraints and constraints.primary_key else []
+    if {name.lower() for name in found} != {name.lower() for name in key}:
+        add = f"ALTER TABLE {table_id.sql} ADD PRIMARY KEY ({', '.join(f'`{name}`' for name in key)}) NOT ENFORCED"
+        if found:
+            raise TableError(
+                f"table {table_id} has the primary key ({', '.join(found)}); write_method=upsert needs another, change "
+                f"it with: ALTER TABLE {table_id.sql} DROP PRIMARY KEY; {add}"
+            )
+        raise TableError(f"table {table_id} has no primary key, which write_method=upsert needs; add it with: {add}")
+    if len(existing.schema) > _MOST_COLUMNS_WITH_KEY:
+        raise TableError(
+            f"table {table_id} has {len(existing.schema):,} columns, and BigQuery upserts into at most "
+            f"{_MOST_COLUMNS_WITH_KEY:,}; name fewer sensors, or use write_method=storage_write"
+        )
 
 
 def _type(field: bigquery.SchemaField) -> str:

@@ -28,6 +28,7 @@ class TestDefaults:
         assert (job.on_late, job.max_future_skew, job.keep_attributes) == ("dead_letter", 600, False)
         assert (job.input_subscription, job.timestamp_attribute, job.id_attribute) == (None, None, None)
         assert (job.output_table, job.dead_letter_table) == (None, None)
+        assert (job.write_method, job.rows_since) == ("streaming_inserts", None)
 
     def test_empty_text_means_not_given(self):
         assert parse("--interval=", "--output_table=", "--timestamp_attribute=") == parse()
@@ -70,6 +71,12 @@ class TestGoodForms:
         assert (job.interval, job.session_gap, job.grace_period) == (300, 3600, 0)
         job = parse("--sensors=b, a_1", "--group_by_device=true")
         assert (job.sensors, job.group_by_device) == (("b", "a_1"), True)
+
+    @pytest.mark.parametrize(
+        "text", ["1970-01-01T00:01:00Z", "1970-01-01T01:01:00+01:00", "1969-12-31T23:01:00.000000-01:00"]
+    )
+    def test_a_time_is_read_in_microseconds_since_the_epoch(self, text):
+        assert parse(f"--rows_since={text}").rows_since == 60_000_000
 
     @pytest.mark.parametrize("text", ["my-project:d.t", "my-project.d.t"])
     def test_both_forms_of_a_table(self, text):

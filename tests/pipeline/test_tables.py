@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 from google.cloud import bigquery
+from google.cloud.bigquery.table import PrimaryKey, TableConstraints
 
 from pipeline import tables
 from pipeline.dead_letters import dead_letter
@@ -29,9 +30,12 @@ def stored(bq: bigquery.Client, table_id: TableId) -> bigquery.Table:
     return bq.get_table(f"{table_id.project}.{table_id.dataset}.{table_id.table}")
 
 
-def prepare(table_id: TableId, by_device: bool = False, sensors: tuple[str, ...] = SENSORS) -> None:
+def prepare(
+    table_id: TableId, by_device: bool = False, sensors: tuple[str, ...] = SENSORS, upsert: bool = False
+) -> None:
     cluster_by = "Device" if by_device else None
-    tables.prepare(table_id, tables.row_columns(sensors, by_device, revise=False), "Timestamp", cluster_by)
+    key = tables.row_key(by_device) if upsert else ()
+    tables.prepare(table_id, tables.row_columns(sensors, by_device, revise=False), "Timestamp", cluster_by, key)
 
 
 class TestMissingTable:
@@ -104,6 +108,48 @@ class TestExistingTable:
             prepare(table_id, sensors=("Temp",))
         statement = str(caught.value).partition("relax them with: ")[2]
         assert statement == f"ALTER TABLE {table_id.sql} ALTER COLUMN `Temp` DROP NOT NULL"
+
+
+class TestPrimaryKey:
+    def test_is_declared_when_the_table_is_created_and_found_again(self, table_id, bq):
+        for _ in range(2):
+            prepare(table_id, by_device=True, upsert=True)
+        table = stored(bq, table_id)
+        assert table.table_constraints.primary_key.columns == ["Timestamp", "Device"]
+        assert (table.time_partitioning.field, table.clustering_fields) == ("Timestamp", ["Device"])
+
+    @pytest.mark.parametrize(("by_device", "columns"), [(False, "`Timestamp`"), (True, "`Timestamp`, `Device`")])
+    def test_that_is_missing_names_the_statement_that_adds_it_and_which_bigquery_takes(
+        self, table_id, bq, by_device, columns
+    ):
+        prepare(table_id, by_device)
+        with pytest.raises(TableError, match="has no primary key, which write_method=upsert needs") as caught:
+            prepare(table_id, by_device, upsert=True)
+        statement = str(caught.value).partition("add it with: ")[2]
+        assert statement == f"ALTER TABLE {table_id.sql} ADD PRIMARY KEY ({columns}) NOT ENFORCED"
+        bq.query_and_wait(statement)
+        prepare(table_id, by_device, upsert=True)
+
+    def test_of_other_columns_is_refused(self, table_id):
+        prepare(table_id, by_device=True, upsert=True)
+        with pytest.raises(TableError, match=r"has the primary key \(Timestamp, Device\).* DROP PRIMARY KEY; ALTER"):
+            prepare(table_id, upsert=True)
+
+    def test_takes_no_more_columns_than_bigquery_upserts_into(self, table_id):
+        sensors = tuple(f"s{n}" for n in range(2_000))
+        with pytest.raises(TableError, match="has 2,001 columns, and BigQuery upserts into at most 2,000"):
+            prepare(table_id, sensors=sensors, upsert=True)
+
+    def test_may_be_required(self, table_id, bq):
+        columns = [
+            bigquery.SchemaField("Timestamp", "TIMESTAMP", mode="REQUIRED"),
+            bigquery.SchemaField("Device", "STRING", mode="REQUIRED"),
+            bigquery.SchemaField("Temp", "FLOAT"),
+        ]
+        table = bigquery.Table(table_id.reference, columns)
+        table.table_constraints = TableConstraints(PrimaryKey(["Timestamp", "Device"]), None)
+        bq.create_table(table)
+        prepare(table_id, by_device=True, sensors=("Temp",), upsert=True)
 
 
 class TestLatestView:

@@ -36,6 +36,8 @@ GOOD = {
     "grace_period": ["0s", "0h", "5s"],
     "allowed_lateness": ["0m", "1h", "24h"],
     "on_late": ["dead_letter", "revise"],
+    "rows_since": ["2026-11-22T13:00:00Z", "2026-11-22T13:00:00.25+01:00"],
+    "write_method": ["streaming_inserts", "storage_write", "upsert"],
     "keep_attributes": ["true", "false"],
     "check_before_launch": ["true", "false"],
 }
@@ -75,6 +77,8 @@ BAD = {
     "grace_period": DURATIONS,
     "allowed_lateness": DURATIONS,
     "on_late": ["drop", "dead-letter", "dead_letters"],
+    "rows_since": ["2026-11-22", "2026-11-22T13:00:00", "2026-11-22 13:00:00Z", "13:00:00Z", "1795352400"],
+    "write_method": ["insert", "Upsert", "storage-write", "STORAGE_WRITE_API"],
     "keep_attributes": BOOLEANS,
     "check_before_launch": BOOLEANS,
 }
@@ -126,6 +130,7 @@ class TestTheForm:
         assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
             "window": ["fixed", "session"],
             "on_late": ["dead_letter", "revise"],
+            "write_method": ["streaming_inserts", "storage_write", "upsert"],
         }
         assert all(option["label"] for options in enums.values() for option in options)
 

@@ -9,18 +9,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam import DoFn
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
 
+from pipeline import graph, main, options
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
 from pipeline.sums import SECOND
 from tests.template.conftest import SUBSCRIPTION
 
 HERE = Path(__file__).parent
+OUTPUT = "--output_table=sensor-stream-test:sensors.readings"
 ACCEPT = "ACCEPT_GRAPH=1 .venv/bin/python -m pytest tests/template/test_update.py"
 
 Steps = dict[str, dict[str, Any]]
@@ -100,14 +103,58 @@ def test_new_steps_are_recorded(golden_and_now):
     assert not added, f"\nNew steps; an update takes them in. To protect them from now on, run\n  {ACCEPT}\n{added}"
 
 
-def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(launch, fixed, session):
+def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(launch, fixed):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
-        "~group_by_device=true~interval=5m~grace_period=1m~allowed_lateness=2h~on_late=revise~max_future_skew=1h"
+        "~group_by_device=true~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
         "~keep_attributes=true~timestamp_attribute=time~id_attribute=id"
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
-    assert breaks(steps_of(fixed.graph), steps_of(session.graph)) != []
+
+
+@pytest.mark.parametrize("before", [[], ["--interval=1m", "--grace_period=10s"], ["--window=session"]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "--interval=5m",
+        "--grace_period=1m",
+        "--session_gap=5m",
+        "--window=fixed",
+        "--window=session",
+        "--on_late=revise",
+    ],
+)
+def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, change):
+    name = change.partition("=")[0]
+    session = "--window=session" in before
+    before_, after = graph_of(before), graph_of([flag for flag in before if not flag.startswith(name)] + [change])
+    # A parameter of the other kind of window changes nothing; late sessions are kept whole whatever becomes of them.
+    same = (
+        change in before
+        or (session and name in ("--interval", "--on_late"))
+        or (not session and name == "--session_gap")
+    )
+    same = same or (change == "--window=fixed" and not session)
+    found = breaks(steps_of(before_), steps_of(after))
+    if same:
+        assert found == []
+    else:
+        assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
+
+
+@pytest.mark.parametrize("method", ["storage_write", "upsert"])
+def test_another_write_method_needs_a_drain(method):
+    before, after = graph_of([]), graph_of([f"--write_method={method}"])
+    assert any(step.startswith("step WriteRows/Insert/") for step in breaks(steps_of(before), steps_of(after)))
+
+
+def graph_of(flags: list[str]) -> beam_runner_api_pb2.Pipeline:
+    job, beam_options = options.parse(
+        [f"--input_subscription={SUBSCRIPTION}", "--runner=DataflowRunner", OUTPUT, *flags]
+    )
+    pipeline = beam.Pipeline(options=beam_options)
+    graph.build(pipeline, job, main._source(job, True), main._row_sink(job), main._dead_letter_sink(job))
+    return pipeline.to_runner_api()
 
 
 class Kept:
