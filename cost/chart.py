@@ -23,7 +23,7 @@ def draw(usage: Usage, file: Path) -> None:
     _stack(panels[1], "interval", INTERVALS, [replace(usage, interval=seconds) for seconds in INTERVALS.values()])
     _stack(panels[2], "devices with rows of their own", DEVICES, [replace(usage, devices=count) for count in DEVICES])
     panels[0].set_ylabel("$ a month, list prices")
-    panels[2].legend(loc="upper left", fontsize="small")
+    panels[0].legend(fontsize="small")
     figure.suptitle(
         f"{usage.rate:,.0f} readings/s, {usage.packed} a message, {usage.devices:,} devices, {usage.interval:g} s"
     )

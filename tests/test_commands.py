@@ -1,13 +1,15 @@
-"""Every gcloud command in the pages is one that gcloud has, with flags that it takes."""
+"""The gcloud commands in the pages: each is one that gcloud has, with flags that it takes."""
 
 import re
 import runpy
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.template.fake_google import ROOT, serving
 from tests.test_readme import PAGES
 
 
@@ -54,3 +56,33 @@ def test_gcloud_has_every_command_and_flag(page, tree):
 
 def test_the_pages_have_commands():
     assert sum(len(commands(page.read_text())) for page in PAGES) > 50
+
+
+@dataclass
+class Recorder:
+    """A service that agrees to everything, and keeps what it was sent."""
+
+    sent: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Keep a request, and send its body back."""
+        self.sent.append((method, path.rpartition("/")[2], body))
+        return 200, body
+
+
+def test_workers_and_snapshots_are_asked_for_as_the_page_says(gcloud_env):
+    page = (ROOT / "docs/operate.md").read_text()
+    blocks = [
+        block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "--min-num" in block or "ttl" in block
+    ]
+    dataflow = Recorder()
+    with serving(dataflow) as address:
+        env = {"CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW": address, "JOB_ID": "job-1", "SNAPSHOT_ID": "snapshot-1"}
+        command = ["bash", "-euc", "".join(blocks)]
+        subprocess.run(command, env=gcloud_env | env | {"REGION": "europe-west1"}, check=True, capture_output=True)
+    assert dataflow.sent == [
+        ("PUT", "job-1", {"runtimeUpdatableParams": {"minNumWorkers": 1, "maxNumWorkers": 6}}),
+        ("POST", "job-1:snapshot", {"location": "europe-west1", "snapshotSources": True, "ttl": "604800s"}),
+        ("GET", "snapshots", {}),
+        ("GET", "snapshot-1", {}),
+    ]
