@@ -178,6 +178,13 @@ ALERTS = (
         _promql(f"{grown('late_intervals|expired_intervals', 10)} > 0"),
     ),
     Alert(
+        "devices-silent",
+        "In the last ten minutes, a device fell silent, or all of them did.",
+        ("silent_devices_noticed",),
+        "WARNING",
+        _promql(f"{grown('silent_devices_noticed', 10)} > 0"),
+    ),
+    Alert(
         "sums-overflow",
         "An interval has no row, since the sum of its readings exceeds a 64-bit float.",
         ("overflows",),

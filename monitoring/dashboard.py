@@ -21,6 +21,7 @@ _COUNTERS = {
     "Rows per minute": "rows|revised_rows",
     "Refused per minute, by error": "refused_.*",
     "Late, expired and before the start, per minute": "late_intervals|expired_intervals|intervals_before_start",
+    "Silences noticed per minute": "silent_devices_noticed",
     "Lost rows and letters per minute": "overflows|insert_failures|dead_letter_failures",
     "Unknown keys and messages before duplicates were removed, per minute": "ignored_keys|delivered",
 }

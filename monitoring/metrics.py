@@ -48,7 +48,7 @@ OWN = (
     ),
     Own("late_intervals", "dead letters of sums that came after the grace period"),
     Own("expired_intervals", "dead letters of sums that came after the allowed lateness"),
-    Own("intervals_before_start", "intervals that ended before `rows_since`, and so have no row"),
+    Own("intervals_before_start", "rows and late sums left out because their interval begins before `rows_since`"),
     Own("overflows", "intervals whose sum exceeds a float"),
     Own("rows", "rows made"),
     Own("revised_rows", "rows that revise another"),
@@ -56,6 +56,7 @@ OWN = (
         "seconds_to_row",
         "distribution: from an interval's end to its row, before the insert; `grace_period` + a few seconds is sound",
     ),
+    Own("silent_devices_noticed", "silences noticed, of devices and of the whole stream; only with `silence_after`"),
     Own("insert_failures", "rows that BigQuery refused for good"),
     Own("dead_letter_failures", "dead letters only in the log"),
 )

@@ -65,9 +65,9 @@ def check_pubsub(job: Job) -> None:
         # Dataflow follows event time in a backlog through a second subscription that it makes to the same topic:
         # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#timestamps-ids
         _check_permission(publisher, found.topic, "pubsub.topics.attachSubscription")
-    if job.dead_letter_topic:
-        _look_up(publisher.get_topic, topic=job.dead_letter_topic)
-        _check_permission(publisher, job.dead_letter_topic, "pubsub.topics.publish")
+    for topic in filter(None, (job.dead_letter_topic, job.silence_topic)):
+        _look_up(publisher.get_topic, topic=topic)
+        _check_permission(publisher, topic, "pubsub.topics.publish")
 
 
 def check_locations(job: Job, region: str | None) -> None:

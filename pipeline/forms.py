@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.bigquery import TableId
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.statistics import STATISTICS as KNOWN
+from pipeline.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,14 @@ def _sensors(text: str) -> tuple[str, ...]:
     return names
 
 
+def _statistics(text: str) -> Statistics:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is there twice; name each statistic once")
+    return Statistics(names)
+
+
 # A year; beyond it a window would outlive any job, and its state with it.
 _LONGEST = 366 * 24 * 3600
 
@@ -112,6 +122,12 @@ SENSORS = Form(
     f"{_COLUMN}(,{_COLUMN})*",
     "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
     _sensors,
+)
+_STATISTIC = f" *({'|'.join(KNOWN)}) *"
+STATISTICS = Form(
+    f"{_STATISTIC}(,{_STATISTIC})*",
+    f"comma-separated names out of {', '.join(KNOWN)}",
+    _statistics,
 )
 TABLE = Form(
     f"{_PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",

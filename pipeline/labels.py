@@ -20,7 +20,6 @@ def emit_label(**held: tuple[int | str, int | str]) -> str:
 def _text(value: int | str) -> str:
     if isinstance(value, str):
         return value
-    length, unit = next(
-        (n, unit) for n, unit in ((3600, "h"), (60, "m"), (1, "s")) if n == 1 or value and value % n == 0
-    )
-    return f"{value // length}{unit}"
+    if value and value % 3600 == 0:
+        return f"{value // 3600}h"
+    return f"{value // 60}m" if value and value % 60 == 0 else f"{value}s"

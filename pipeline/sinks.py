@@ -22,7 +22,9 @@ from requests.exceptions import RequestException
 
 from pipeline.bigquery import Passing, TableId, client
 from pipeline.dead_letters import METRICS, dead_letter, in_parts
-from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.readings import DEVICE, TIMESTAMP, parse_timestamp
+from pipeline.rows import REVISION
+from pipeline.silences import BACK_AT, SILENT_SINCE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -76,6 +78,35 @@ class DeadLetters(beam.PTransform):
             messages = letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
         return letters | "Store" >> self._sink
+
+
+class Silences(beam.PTransform):
+    """Hands silences to a sink of rows and, if a topic is named, publishes them as well.
+
+    On the topic a silence is JSON, with the attributes `event`, which is silent or back, and `device` if it is one.
+    Returns a dead letter of the stage silence for each that the sink could not write.
+
+    Args:
+      sink: takes rows, returns dead letters.
+      topic: to publish to, or None.
+      revise: tell the sink by Revision which of the rows of a silence is to stay.
+    """
+
+    def __init__(self, sink: beam.PTransform, topic: str | None, revise: bool = False):
+        super().__init__()
+        self._sink = sink
+        self._topic = topic
+        self._revise = revise
+
+    def expand(self, silences: beam.PCollection) -> beam.PCollection:
+        """Apply both."""
+        if self._topic:
+            messages = silences | "ToMessages" >> beam.Map(silence_message).with_output_types(PubsubMessage)
+            _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
+        if self._revise:
+            silences |= "Revise" >> beam.Map(revision_of_silence).with_output_types(Any)
+        unwritten = silences | "Store" >> self._sink
+        return unwritten | "OfSilences" >> beam.Map(lambda letter: {**letter, "stage": "silence"})
 
 
 class PrintRows(beam.PTransform):
@@ -198,7 +229,8 @@ def insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
     Metrics.counter(METRICS, "insert_failures").inc()
     payload = json.dumps(row).encode()
-    return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
+    event_time = row.get(TIMESTAMP) or row[SILENT_SINCE]
+    return dead_letter("insert", error, json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE))
 
 
 def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
@@ -216,6 +248,25 @@ def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
             payload, {key: value.encode()[:1024].decode(errors="ignore") for key, value in attributes.items()}
         )
     ]
+
+
+def revision_of_silence(silence: dict[str, Any]) -> dict[str, Any]:
+    """Return the silence with its Revision: 0 until it is over, and more the earlier it was over."""
+    back = silence[BACK_AT]
+    return {**silence, REVISION: _LATEST - parse_timestamp(back) if back else 0}
+
+
+# The year 10000, in microseconds.
+_LATEST = 253_402_300_800_000_000
+
+
+def silence_message(silence: dict[str, Any]) -> PubsubMessage:
+    """Return the silence as a Pub/Sub message."""
+    attributes = {"event": "back" if silence[BACK_AT] else "silent"}
+    if silence[DEVICE]:
+        # https://cloud.google.com/pubsub/quotas#resource_limits
+        attributes["device"] = silence[DEVICE].encode()[:1024].decode(errors="ignore")
+    return PubsubMessage(json.dumps(silence).encode(), attributes)
 
 
 def log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:

@@ -1,10 +1,9 @@
 """BigQuery tables: their columns, and creating or checking them before launch."""
 
 import os
-from dataclasses import replace
 from typing import Any
 
-from google.api_core.exceptions import Conflict, Forbidden, GoogleAPIError, NotFound
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery.table import PrimaryKey, TableConstraints
 from requests.exceptions import RequestException
@@ -12,6 +11,8 @@ from requests.exceptions import RequestException
 from pipeline.bigquery import TableId, client
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.rows import REVISION, WRITTEN_AT
+from pipeline.silences import BACK_AT, NOTICED_AT, SILENT_SINCE
+from pipeline.statistics import MEANS, Statistics
 
 DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
@@ -34,11 +35,19 @@ DEAD_LETTER_COLUMNS = (
     bigquery.SchemaField("pipeline_version", "STRING"),
 )
 
+SILENCE_COLUMNS = (
+    bigquery.SchemaField(DEVICE, "STRING"),
+    bigquery.SchemaField(SILENT_SINCE, "TIMESTAMP"),
+    bigquery.SchemaField(NOTICED_AT, "TIMESTAMP"),
+    bigquery.SchemaField(BACK_AT, "TIMESTAMP"),
+)
+SILENCE_KEY = (DEVICE, SILENT_SINCE)
+
 # https://cloud.google.com/bigquery/docs/change-data-capture#limitations
 _MOST_COLUMNS_WITH_KEY = 2_000
 
 # Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
-_PATIENCE = 30.0
+PATIENCE = 30.0
 
 # BigQuery answers with the standard type's name on some routes and the legacy one on others.
 _STANDARD_TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER", "BOOL": "BOOLEAN", "STRUCT": "RECORD"}
@@ -48,12 +57,14 @@ class TableError(Exception):
     """A table cannot be used as it is; the message says how to mend it."""
 
 
-def row_columns(sensors: tuple[str, ...], by_device: bool, revise: bool) -> tuple[bigquery.SchemaField, ...]:
-    """Return the output table's columns, all NULLABLE: Timestamp, the sensors, and what grouping and revising add."""
+def row_columns(
+    sensors: tuple[str, ...], by_device: bool, revise: bool, statistics: Statistics = MEANS
+) -> tuple[bigquery.SchemaField, ...]:
+    """Return the output table's columns, all NULLABLE: Timestamp, the sensors', and what grouping and revising add."""
     revision = (bigquery.SchemaField(REVISION, "INTEGER"), bigquery.SchemaField(WRITTEN_AT, "TIMESTAMP"))
     return (
         bigquery.SchemaField(TIMESTAMP, "TIMESTAMP"),
-        *(bigquery.SchemaField(name, "FLOAT") for name in sensors),
+        *(bigquery.SchemaField(*column) for name in sensors for column in statistics.columns(name)),
         *([bigquery.SchemaField(DEVICE, "STRING")] if by_device else []),
         *(revision if revise else []),
     )
@@ -85,7 +96,7 @@ def prepare(
     if key:
         wanted.table_constraints = TableConstraints(PrimaryKey(list(key)), None)
     bq = client(table_id.project)
-    retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
+    retry = bigquery.DEFAULT_RETRY.with_timeout(PATIENCE)
     try:
         try:
             existing = bq.get_table(reference, retry=retry)
@@ -124,32 +135,6 @@ def _may_insert(bq: bigquery.Client, table: bigquery.TableReference, retry: Any)
         return True  # it knows no permissions
     needed = "bigquery.tables.updateData"
     return needed in bq.test_iam_permissions(table, [needed], retry=retry).get("permissions", [])
-
-
-def create_latest_view(table_id: TableId, sensors: tuple[str, ...], by_device: bool) -> None:
-    """Create or replace the view `<table>_latest`: of each Timestamp and device the newest revision, less retractions.
-
-    Raises:
-      TableError: BigQuery refuses or cannot be reached.
-    """
-    view_id = replace(table_id, table=f"{table_id.table}_latest")
-    key = ", ".join([TIMESTAMP, DEVICE] if by_device else [TIMESTAMP])
-    query = (
-        f"SELECT * EXCEPT (Newest) FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} "
-        f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table_id.sql}) "
-        f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in sensors)}) IS NOT NULL"
-    )
-    view = bigquery.Table(view_id.reference)
-    view.view_query = query
-    bq = client(table_id.project)
-    retry = bigquery.DEFAULT_RETRY.with_timeout(_PATIENCE)
-    try:
-        try:
-            bq.create_table(view, retry=retry)
-        except Conflict:
-            bq.update_table(view, ["view_query"], retry=retry)
-    except (GoogleAPIError, RequestException) as error:
-        raise TableError(f"cannot create view {view_id}: {error}") from None
 
 
 def _check(

@@ -42,7 +42,7 @@ def test_google_refuses_a_misspelt_field():
 
 def test_the_dashboard_is_one_and_charts_every_metric_but_the_distribution():
     content = filled("dashboard.json")
-    assert len(Dashboard.from_json(content).grid_layout.widgets) == 16
+    assert len(Dashboard.from_json(content).grid_layout.widgets) == 17
     charted = types(content) | {f"dataflow.googleapis.com/job/{name}" for name in ("user_counter",)}
     assert charted == {metric.type for metric in GOOGLE} | {f"logging.googleapis.com/user/{LETTERS_IN_LOG}"}
     assert matched(content) == COUNTERS - {"seconds_to_row"}

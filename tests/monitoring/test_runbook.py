@@ -9,7 +9,7 @@ from google.cloud import bigquery
 from local.emulators import bigquery_client, create_dataset
 from monitoring.alerts import ALERTS
 from pipeline.dead_letters import dead_letter
-from pipeline.tables import DEAD_LETTER_COLUMNS
+from pipeline.tables import DEAD_LETTER_COLUMNS, SILENCE_COLUMNS
 from tests.template.fake_google import ROOT
 
 PAGE = (ROOT / "docs/runbook.md").read_text()
@@ -30,7 +30,7 @@ def test_each_names_three_causes_how_to_tell_them_and_the_cure(section):
 
 @pytest.fixture(scope="module")
 def ask(bigquery_emulator, project):
-    """Returns ask(section, text), which runs a section's query on a table of three letters."""
+    """Returns ask(text), which runs a section's query on three dead letters and two silences, one of them over."""
     bq = bigquery_client(bigquery_emulator.removeprefix("http://"), project)
     create_dataset(bigquery_emulator.removeprefix("http://"), project, "runbook")
     table = f"{project}.runbook.readings_dead_letters"
@@ -42,9 +42,17 @@ def ask(bigquery_emulator, project):
     ]
     assert bq.insert_rows_json(table, letters) == []
 
+    silences = f"{project}.runbook.readings_silences"
+    bq.create_table(bigquery.Table(silences, schema=SILENCE_COLUMNS))
+    noticed = [{"Device": device, "SilentSince": EARLIER, "NoticedAt": EARLIER} for device in ("pump-1", "pump-2")]
+    assert bq.insert_rows_json(silences, [*noticed, noticed[0] | {"BackAt": EARLIER}]) == []
+    places = {"\\`$LETTERS\\`": table, "\\`${BQ_TABLE/:/.}_silences\\`": silences}
+
     def run(text: str) -> list[tuple]:
         [query] = re.findall(r'bq query --use_legacy_sql=false "(.*?)"\n', text, re.DOTALL)
-        return [tuple(row.values()) for row in bq.query_and_wait(query.replace("\\`$LETTERS\\`", f"`{table}`"))]
+        for place, name in places.items():
+            query = query.replace(place, f"`{name}`")
+        return [tuple(row.values()) for row in bq.query_and_wait(query)]
 
     return run
 
@@ -71,3 +79,9 @@ def test_how_late_is_told_by_device(ask):
 def test_sums_that_overflow_are_shown(ask):
     [(_, device, sums)] = ask(SECTIONS["sums-overflow"])
     assert (device, sums) == ("pump-3", '{"readings": 2}')
+
+
+def test_only_silences_that_last_are_shown(ask):
+    [(device, since, noticed)] = ask(SECTIONS["devices-silent"])
+    assert device == "pump-2"
+    assert since == noticed == datetime.fromisoformat(EARLIER)

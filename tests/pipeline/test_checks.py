@@ -50,6 +50,7 @@ def place(pubsub_emulator, project, monkeypatch) -> Place:
 class TestPubSub:
     def test_what_is_there_passes(self, place):
         place.check("--timestamp_attribute=timestamp", f"--dead_letter_topic={place.topic}")
+        place.check("--silence_after=5m", f"--silence_topic={place.topic}")
         checks.check_pubsub(job(f"--input_topic={place.topic}"))
 
     def test_a_missing_subscription_names_the_command_that_creates_it(self, place, project):
@@ -59,10 +60,10 @@ class TestPubSub:
             f"gcloud pubsub subscriptions create nothing --project={project} --topic=TOPIC"
         )
 
-    @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic"])
+    @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic", "--silence_topic"])
     def test_a_missing_topic_names_the_command_that_creates_it(self, place, project, flag):
         missing = f"{flag}=projects/{project}/topics/nothing"
-        source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}",)
+        source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}", "--silence_after=5m")
         with pytest.raises(CheckError, match=f"gcloud pubsub topics create nothing --project={project}"):
             checks.check_pubsub(job(missing, *source))
 

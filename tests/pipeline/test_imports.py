@@ -19,7 +19,8 @@ from tests.pipeline.fake_bigquery import fake_bigquery
 
 # What only the launcher, or an operator, has a use for.
 NOT_ON_WORKERS = {
-    f"pipeline.{name}" for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "source")
+    f"pipeline.{name}"
+    for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "views", "source")
 } | {"local", "publisher", "redrive", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
 
 IN_PROCESS = EmbeddedPythonEnvironment.default()
@@ -44,7 +45,7 @@ print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
 def imports(request, tmp_path_factory):
     """(modules of Beam's own worker, modules that our steps added), after a row and a dead letter were stored."""
     window, write_method = request.param
-    flags = [f"--window={window}", f"--write_method={write_method}", f"--input_topic=projects/test-project/topics/t-1"]
+    flags = [f"--window={window}", f"--write_method={write_method}", "--input_topic=projects/test-project/topics/t-1"]
     job, beam_options = options.parse([*flags, "--output_table=test-project:sensors.readings"])
     pipeline = beam.Pipeline(options=beam_options)
     messages = beam.Create([message(1, Temp=1), b"bad"])

@@ -11,9 +11,9 @@ from tests.pipeline.conftest import NOON, captured, message
 def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
     argv = ["--input_topic=projects/test-project/topics/t-1", "--runner=FnApiRunner", *flags]
     job, beam_options = options.parse(argv)
-    with captured() as (_, rows), captured() as (_, letters):
+    with captured() as (_, rows), captured() as (_, letters), captured() as (_, silences):
         pipeline = beam.Pipeline(options=beam_options)
-        graph.build(pipeline, job, beam.Create(messages), rows, letters)
+        graph.build(pipeline, job, beam.Create(messages), rows, letters, silences)
         result = pipeline.run()
         result.wait_until_finish()
     found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
@@ -41,3 +41,9 @@ def test_every_message_reading_and_row_is_counted():
         "rows": 2,
         "overflows": 1,
     }
+
+
+def test_every_silence_is_counted_once():
+    # Of the device and of the stream; what lasts until the end is not one.
+    readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
+    assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2

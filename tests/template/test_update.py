@@ -6,6 +6,7 @@ name, and reads them with the new step's coders.
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from pipeline import graph, main, options
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
+from pipeline.silences import Heard, NoticeSilences
 from pipeline.sums import SECOND
+from tests.pipeline.conftest import Kept
 from tests.template.conftest import SUBSCRIPTION
 
 HERE = Path(__file__).parent
-OUTPUT = "--output_table=sensor-stream-test:sensors.readings"
 ACCEPT = "ACCEPT_GRAPH=1 .venv/bin/python -m pytest tests/template/test_update.py"
 
 Steps = dict[str, dict[str, Any]]
@@ -80,7 +82,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "session"])
+@pytest.fixture(params=["fixed", "hopping", "session", "silences"])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now
@@ -95,6 +97,11 @@ def test_a_running_job_can_be_updated(golden_and_now):
         "\nIf a step is only named anew, name it as before, or launch with --transform-name-mappings=OLD=NEW."
         f"\nIf it is on purpose, running jobs must be drained, not updated: say so in the change, and run\n  {ACCEPT}\n"
     )
+
+
+def test_beginning_to_watch_for_silences_is_no_update(fixed, silences):
+    [broken] = breaks(steps_of(fixed.graph), steps_of(silences.graph))
+    assert broken.startswith("step FoldReadings/Fold/ParDo(_Fold): outputs was")
 
 
 def test_new_steps_are_recorded(golden_and_now):
@@ -112,64 +119,68 @@ def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(lau
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
 
 
-@pytest.mark.parametrize("before", [[], ["--interval=1m", "--grace_period=10s"], ["--window=session"]])
+SESSION = "--window=session"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("before", "after"),
     [
-        "--interval=5m",
-        "--grace_period=1m",
-        "--session_gap=5m",
-        "--window=fixed",
-        "--window=session",
-        "--on_late=revise",
+        ([], ["--interval=5m"]),
+        ([], ["--grace_period=1m"]),
+        ([], ["--on_late=revise"]),
+        ([], [SESSION]),
+        (["--interval=5m"], []),
+        (["--interval=5m"], ["--interval=10m"]),
+        (["--interval=5m"], [SESSION]),
+        ([SESSION], []),
+        ([SESSION], [SESSION, "--session_gap=5m"]),
+        ([SESSION], [SESSION, "--grace_period=1m"]),
+        ([SESSION, "--session_gap=5m"], [SESSION]),
+        ([], ["--statistics=mean,max"]),
     ],
 )
-def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, change):
-    name = change.partition("=")[0]
-    session = "--window=session" in before
-    before_, after = graph_of(before), graph_of([flag for flag in before if not flag.startswith(name)] + [change])
-    # A parameter of the other kind of window changes nothing; late sessions are kept whole whatever becomes of them.
-    same = (
-        change in before
-        or (session and name in ("--interval", "--on_late"))
-        or (not session and name == "--session_gap")
-    )
-    same = same or (change == "--window=fixed" and not session)
-    found = breaks(steps_of(before_), steps_of(after))
-    if same:
-        assert found == []
-    else:
-        assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
+def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after)))
+    assert [step for step in found if re.fullmatch(r"step EmitIntervals.* is gone", step)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--session_gap=5m"]),
+        (["--interval=5m"], ["--interval=300s", "--allowed_lateness=2h"]),
+        # Late sessions are kept whole, whatever becomes of them.
+        ([SESSION], [SESSION, "--interval=5m", "--on_late=revise"]),
+    ],
+)
+def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
+    assert breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after))) == []
+
+
+@pytest.mark.parametrize("change", [["--hop=3s"], ["--interval=30s"], ["--window=fixed", "--hop="]])
+def test_the_service_refuses_an_update_of_what_hopping_windows_are(change):
+    before = ["--window=hopping", "--hop=5s"]
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*before, *change)))
+    assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
+
+
+def test_the_service_takes_an_update_to_statistics_made_of_what_is_kept_already():
+    assert breaks(steps_of(graph_of()), steps_of(graph_of("--statistics=sum,count"))) == []
 
 
 @pytest.mark.parametrize("method", ["storage_write", "upsert"])
 def test_another_write_method_needs_a_drain(method):
-    before, after = graph_of([]), graph_of([f"--write_method={method}"])
-    assert any(step.startswith("step WriteRows/Insert/") for step in breaks(steps_of(before), steps_of(after)))
+    found = breaks(steps_of(graph_of()), steps_of(graph_of(f"--write_method={method}")))
+    assert [step for step in found if re.fullmatch(r"step WriteRows/Insert/.* is gone", step)]
 
 
-def graph_of(flags: list[str]) -> beam_runner_api_pb2.Pipeline:
-    job, beam_options = options.parse(
-        [f"--input_subscription={SUBSCRIPTION}", "--runner=DataflowRunner", OUTPUT, *flags]
-    )
+def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:
+    """The graph as `main` builds it, with the source that Dataflow gets."""
+    source = f"--input_subscription={SUBSCRIPTION}"
+    job, beam_options = options.parse([source, "--output_table=my-project:d.t", *flags])
     pipeline = beam.Pipeline(options=beam_options)
     graph.build(pipeline, job, main._source(job, True), main._row_sink(job), main._dead_letter_sink(job))
     return pipeline.to_runner_api()
-
-
-class Kept:
-    """State and timer in one, as a DoFn writes them."""
-
-    value: Any = None
-
-    def read(self) -> Any:
-        return self.value
-
-    def write(self, value: Any) -> None:
-        self.value = value
-
-    def set(self, when: Any) -> None:
-        self.value = when
 
 
 def folded(intervals: FixedIntervals | SessionIntervals) -> Any:
@@ -186,11 +197,24 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     state = Kept()
     emit: DoFn = sessions.emit().fn
     emit.process(folded(sessions), state, Kept())
+    heard, watch, due = Heard(60 * SECOND), Kept(), Kept()
+    list(heard.note(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
+    of_device = next(drained for _, drained in heard.drain() if drained[0] == "device-1")
+    clock = [100.0]
+    notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
+    notice.process(of_device, watch, due)
+    clock[0] = 165.0
+    list(notice.notice_due("device-1", due.value, watch, due))
+    silent = repr(watch.value)
+    notice.process(("device-1", [(300 * SECOND, 300 * SECOND)]), watch, due)
     now = {
         "fixed windows": repr(in_window.value),
         "fixed windows until expiry": repr(until_expiry.value),
         "sessions": repr(folded(sessions)),
         "state of sessions": repr(state.value),
+        "heard": repr(of_device),
+        "state of a silent device": silent,
+        "state of a device that is back": repr(watch.value),
     }
     assert now == golden("held", now), (
         "\nThe coders are the same for any shape, so the service would update a running job and its workers fail on "
