@@ -66,6 +66,10 @@ metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/p
 picture: $(READY)  ## draw the README's picture of the live page anew
 	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
 
+.PHONY: monitoring
+monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metric from monitoring/*.py
+	@$(BIN)/python -m monitoring
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in files
@@ -74,6 +78,18 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
 	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
 	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
+
+.PHONY: sbom audit
+sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
+	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt; do \
+	  environment=build/sbom/$${image%%:*}; \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
+	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes $${image#*:} && \
+	  $(BIN)/cyclonedx-py environment $$environment --output-reproducible --output-file $$environment.cdx.json || exit 1; \
+	done
+
+audit: $(READY)  ## look for known vulnerabilities in what the images install (asks PyPI)
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

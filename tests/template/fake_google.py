@@ -120,7 +120,8 @@ class FakeGoogle:
         job_id = str(len(self.launches))
         directory = self.storage / "launches" / job_id
         directory.mkdir(parents=True)
-        environment = asked.get("environment", {})
+        # https://cloud.google.com/dataflow/docs/reference/rest/v1b3/ContainerSpec
+        environment = {**spec.get("defaultEnvironment", {}), **asked.get("environment", {})}
         flags = {
             **parameters,
             **{flag: environment[key] for key, flag in ENVIRONMENT_FLAGS.items() if key in environment},

@@ -4,8 +4,8 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2, standard_window_fns_pb2
 from google.protobuf.json_format import MessageToDict
 
-from tests.template.conftest import SUBSCRIPTION, TOPIC
-from tests.template.fake_google import IMAGE, Launch
+from tests.template.conftest import DIGEST, SUBSCRIPTION, TOPIC
+from tests.template.fake_google import Launch
 
 TABLE = "output_table=sensor-stream-test:sensors.readings"
 INPUT = f"input_topic={TOPIC}"
@@ -39,7 +39,7 @@ class TestFixed:
         [pool] = fixed.request["environment"]["workerPools"]
         harnesses = [harness["containerImage"] for harness in pool["sdkHarnessContainerImages"]]
         assert fixed.request["type"] == "JOB_TYPE_STREAMING"
-        assert (pool["workerHarnessContainerImage"], harnesses) == (IMAGE, [IMAGE])
+        assert (pool["workerHarnessContainerImage"], harnesses) == (DIGEST, [DIGEST])
 
     def test_nothing_is_installed_on_the_workers(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]
