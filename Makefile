@@ -55,8 +55,15 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
+metadata: $(READY)  ## write metadata.json, the template's form, and terraform/parameters.tf from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
+	@$(BIN)/python -m template.terraform
+
+PULUMI_GCP := 10.2.0
+.PHONY: terraform-schema
+terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of terraform/, from the package pulumi-gcp
+	@$(BIN)/python -m pip download --quiet --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
+	@$(BIN)/python -m tests.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
