@@ -50,6 +50,10 @@ bench-publisher: $(READY)  ## readings/s published beside other ways, and memory
 bench-startup: $(READY)  ## seconds from launch to the job request, and what is imported
 	@$(BIN)/python -m benchmarks.startup
 
+.PHONY: acceptance
+acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
+	@$(BIN)/python -m acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
+
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -1,1 +1,1 @@
-"""`make acceptance`: everything of this repository once in a real project, checked and torn down. Nothing else needs it."""
+"""`make acceptance`: everything here once in a real project, checked and torn down. Nothing else needs it."""

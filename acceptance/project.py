@@ -12,7 +12,7 @@ from rich.console import Console
 from acceptance.names import Run
 
 # What is not there need not be deleted.
-_GONE = ("not_found", "not found", "does not exist", "could not be found", "404")
+_GONE = ("not_found", "not found", "does not exist", "could not be found")
 
 # A new account is not known everywhere at once.
 _SETTLING = ("does not exist", "not_found")

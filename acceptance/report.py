@@ -38,7 +38,7 @@ def show(results: Sequence[Result], console: Console) -> None:
     for result in results:
         minutes, seconds = divmod(round(result.seconds), 60)
         mark = "held" if result.held else "[red]FAILED[/red]"
-        table.add_row(mark, result.step, f"{minutes}:{seconds:02}", result.found.partition("\n")[0])
+        table.add_row(mark, result.step, f"{minutes}:{seconds:02}", result.found.rpartition("\n")[2])
     console.print(table)
     console.print(
         f"Estimated cost: at most {cost(results):.2f} USD for the build and two workers; see acceptance/report.py"

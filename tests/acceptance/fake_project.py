@@ -25,11 +25,11 @@ CREATE = {
     "repository": re.compile(r"/v1/projects/[^/]+/locations/[^/]+/repositories").fullmatch,
     "account": re.compile(r"/v1/projects/[^/]+/serviceAccounts").fullmatch,
 }
-DELETE = re.compile(
+ONE = re.compile(
     r"/storage/v1/b/(?P<bucket>[^/]+)|/v1/projects/[^/]+/locations/[^/]+/repositories/(?P<repository>[^/:]+)"
     r"|/v1/projects/[^/]+/serviceAccounts/(?P<account>[^/:]+)"
 ).fullmatch
-OBJECTS = re.compile(r"/storage/v1/b/([^/]+)/o(?:/(.+))?").fullmatch
+OBJECTS = re.compile(r"/storage/v1/b/[^/]+/(o|storageLayout|managedFolders)(/.+)?").fullmatch
 UPLOAD = re.compile(r"/upload/storage/v1/b/([^/]+)/o").fullmatch
 POLICY = re.compile(r"(/.+)(?::getIamPolicy|:setIamPolicy|/iam)").fullmatch
 
@@ -48,35 +48,43 @@ class FakeProject(FakeGoogle):
         """Return the status and body that the service answers with."""
         if self.refuse and self.refuse in path:
             return 403, {"error": {"code": 403, "message": f"refused: {path}", "status": "PERMISSION_DENIED"}}
-        if path.endswith("services:batchEnable"):
-            return 200, {"name": "operations/noop.DONE_OPERATION", "done": True}
         if match := POLICY(path):
             if body.get("policy") or method == "PUT":
                 self.policies[match[1]] = body.get("policy", body)
             return 200, self.policies.get(match[1], {"version": 1})
-        if method == "POST":
-            for kind, is_one in CREATE.items():
-                if is_one(path):
-                    return self._create(kind, path, body)
-        if match := OBJECTS(path):
-            return self._objects(method, match[1])
-        if method == "DELETE" and (match := DELETE(path)):
+        return self._resource(method, path, body) or self._work(method, path, body)
+
+    def _resource(self, method: str, path: str, body: dict[str, Any]) -> Answer | None:
+        """What is made and deleted; None if it is not about that."""
+        for kind, is_one in CREATE.items():
+            if method == "POST" and is_one(path):
+                name = body.get("accountId") or body["name"].rpartition("/")[2]
+                self.made.add(f"{kind} {name}")
+                return 200, _operation(path) if kind == "repository" else {"name": name}
+        if OBJECTS(path):
+            return 200, {"items": []}
+        if match := ONE(path):
             [(kind, name)] = [(kind, name) for kind, name in match.groupdict().items() if name]
-            self.made.discard(f"{kind} {name.partition('@')[0]}")
-            return 200, {"name": f"{path}/operations/1", "done": True}
+            if method == "DELETE":
+                self.made.discard(f"{kind} {name.partition('@')[0]}")
+                return 200, _operation(path)
+            return 200, {"name": path[4:]}
+        return None
+
+    def _work(self, method: str, path: str, body: dict[str, Any]) -> Answer:
+        if path.endswith("services:batchEnable"):
+            return 200, {"name": "operations/noop.DONE_OPERATION", "done": True}
         if match := BUILD(path):
             return 200, {"id": match[1], "status": "SUCCESS"}
         if BUILDS(path):
             self._build(body["substitutions"])
-        if match := LAUNCH(path):
+        if LAUNCH(path):
             return self._run(path, body["launchParameter"])
         if path.endswith("/metrics"):
             rows = len(all_rows(self._bigquery(), self.table))
             return 200, {"metrics": [{"name": {"origin": "user", "name": "rows"}, "scalar": rows}]}
-        if (match := JOB(path)) and method == "PUT":
+        if JOB(path) and method == "PUT":
             self.running.close()
-        if method == "GET" and path.startswith("/storage/v1/b/"):
-            return 200, {"name": path.split("/")[4]}
         return super().answer(method, path, body)
 
     def store(self, path: str, content: bytes) -> Answer:
@@ -87,19 +95,6 @@ class FakeProject(FakeGoogle):
         match = UPLOAD(path)
         assert match
         return 200, {"bucket": match[1], "name": "source", "generation": "1", "size": str(len(part)), "md5Hash": digest}
-
-    def _create(self, kind: str, path: str, body: dict[str, Any]) -> Answer:
-        name = body.get("accountId") or body["name"].rpartition("/")[2]
-        self.made.add(f"{kind} {name}")
-        return 200, {
-            "name": name if kind != "repository" else f"{path.rpartition('/')[0][4:]}/operations/1",
-            "done": True,
-        }
-
-    def _objects(self, method: str, bucket: str) -> Answer:
-        if method == "GET":
-            return 200, {"items": []}
-        return 200, {}
 
     def _build(self, substitutions: dict[str, str]) -> None:
         spec = self.path(f"gs://{substitutions['_BUCKET']}/templates/{substitutions['_TAG']}.json")
@@ -123,3 +118,9 @@ class FakeProject(FakeGoogle):
 
     def _bigquery(self) -> Any:
         return bigquery_client(self.emulators["BIGQUERY_EMULATOR_HOST"].removeprefix("http://"), "sensor-stream-test")
+
+
+def _operation(path: str) -> dict[str, Any]:
+    """A long one that is over."""
+    place = re.match(r"/v1/(projects/[^/]+/locations/[^/]+)/", path)
+    return {"name": f"{place[1]}/operations/1" if place else "", "done": True}

@@ -1,4 +1,4 @@
-"""`make acceptance`, with the real gcloud, on emulators and a fake of the other services: every step, then nothing left."""
+"""`make acceptance`, with the real gcloud, on emulators and a fake of the other services."""
 
 import os
 import signal

@@ -2,9 +2,9 @@
 
     python -m tests.terraform.schema pulumi_gcp-VERSION-py3-none-any.whl
 
-They are made from the schema of Google's provider itself, and PyPI has them. The wheel is read, not installed. What they
-do not tell: an argument `name` is optional there even if the provider demands it, lists have plural names (RENAMED puts
-those back that we use), and a computed value is not told from one that is only known afterwards.
+They are made from the schema of Google's provider itself, and PyPI has them. The wheel is read, not installed. What
+they do not tell: an argument `name` is optional there even if the provider demands it, lists have plural names (RENAMED
+puts those back that we use), and a computed value is not told from one that is only known afterwards.
 """
 
 import ast
@@ -108,19 +108,19 @@ def _block(fields: Fields, inputs: dict[str, Fields]) -> dict[str, Any]:
 def _type(annotation: ast.expr) -> str:
     """The type in words: string, number, bool, list of TYPE, map of TYPE, or the name of a class of arguments."""
     match annotation:
-        case ast.Constant(value=str(name)):
-            return name
+        case ast.Constant(value=str(words)):
+            pass
         case ast.Attribute(attr=name):
-            return {"str": "string", "int": "number", "float": "number", "bool": "bool"}.get(name, "string")
-        case ast.Subscript(value=ast.Attribute(attr="Input"), slice=inner):
-            return _type(inner)
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return _type(inner)
+            words = {"str": "string", "int": "number", "float": "number", "bool": "bool"}.get(name, "string")
+        case ast.Subscript(value=ast.Attribute(attr="Input") | ast.Name(id="Optional"), slice=inner):
+            words = _type(inner)
         case ast.Subscript(value=ast.Name(id="Sequence"), slice=inner):
-            return f"list of {_type(inner)}"
+            words = f"list of {_type(inner)}"
         case ast.Subscript(value=ast.Name(id="Mapping"), slice=ast.Tuple(elts=[_, inner])):
-            return f"map of {_type(inner)}"
-    return "string"  # Any, and files
+            words = f"map of {_type(inner)}"
+        case _:
+            words = "string"  # Any, and files
+    return words
 
 
 if __name__ == "__main__":
