@@ -101,7 +101,7 @@ class Contender:
 def _finish(name: str, bundles: Iterable[Iterable[tuple[str, Any]]]) -> Result:
     sums: dict[tuple[int, str], dict[str, list]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
     bad = shuffled = size = 0
-    grace = options.parse(_SHIPPED)[0].grace_period if name == "shipped" else 0
+    grace = options.parse(SHIPPED)[0].grace_period if name == "shipped" else 0
     for bundle in bundles:
         for step, element in bundle:
             if "Bad" in step or "AllDeadLetters" in step:
@@ -221,11 +221,11 @@ def _combine(load: Load) -> Callable[[beam.Pipeline], None]:
 
 # --- shipped ---
 
-_SHIPPED = ["--input_topic=projects/bench-project/topics/readings", f"--interval={INTERVAL}s"]
+SHIPPED = ["--input_topic=projects/bench-project/topics/readings", f"--interval={INTERVAL}s"]
 
 
 def _shipped(load: Load) -> Callable[[beam.Pipeline], None]:
-    job, _ = options.parse([*_SHIPPED, f"--sensors={','.join(SENSORS)}", f"--group_by_device={load.by_device}".lower()])
+    job, _ = options.parse([*SHIPPED, f"--sensors={','.join(SENSORS)}", f"--group_by_device={load.by_device}".lower()])
 
     def build(pipeline: beam.Pipeline) -> None:
         graph.build(pipeline, job, Source(), Sink(), Sink())

@@ -83,13 +83,13 @@ def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -
     after: dict[str, list[float]] = {name: [] for name in NAMES}
     for _ in range(rounds):
         for name, (to_the_shuffle, from_there) in calls.items():
-            late = sum(_turn([call], seconds / 10) for call in from_there) / made * 1e6
-            micros[name].append(_turn(to_the_shuffle, seconds) / made * len(bundles) * 1e6 + late)
+            late = sum(turn([call], seconds / 10) for call in from_there) / made * 1e6
+            micros[name].append(turn(to_the_shuffle, seconds) / made * len(bundles) * 1e6 + late)
             after[name].append(late)
     return Measured(load, made, results, micros, after)
 
 
-def _turn(calls: Sequence[Callable[[], object]], seconds: float) -> float:
+def turn(calls: Sequence[Callable[[], object]], seconds: float) -> float:
     """Return the CPU seconds of one call; they take turns until `seconds` are over."""
     done = 0
     start = now = time.process_time()

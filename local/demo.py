@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from google.api_core.exceptions import GoogleAPICallError
+from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
 
@@ -24,10 +25,12 @@ from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Account, Row, read, reconcile, unpack
 from local.run_length import run_length
 from local.screen import Progress, screen
+from local.silences import Heard, Silences, check
 
 PROJECT = "sensor-stream-demo"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = timedelta(seconds=5)
+SILENCE_AFTER = timedelta(seconds=3)
 FOLDER = Path("demo")
 POLL = 0.5  # seconds between looks at the table
 PATIENCE = 60.0  # seconds the last rows may take once the publisher has finished
@@ -80,12 +83,13 @@ def main(argv: list[str]) -> int:
             _publish_malformed(stage)
             progress.started = time.monotonic()
             account = _follow(watch, pipeline, publisher, show)
-    problems = [*account.problems, *_publisher_problems(publisher, len(watch.published))]
+    silent = watch.silences()
+    problems = [*account.problems, *silent.problems, *_publisher_problems(publisher, len(watch.published))]
 
     picture = FOLDER / "sensors.png"
     readings = [reading for data in watch.published.values() if (reading := read(data, SENSORS))]
     chart.draw(picture, SENSORS, INTERVAL, readings, progress.rows)
-    _summarise(console, account, progress)
+    _summarise(console, account, silent, progress)
     console.print(f"Chart: {picture}")
     for problem in problems:
         console.print(f"WRONG  {problem}", style="red", markup=False)
@@ -123,6 +127,7 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
     command += [f"--input_subscription={stage.subscription}", "--timestamp_attribute=timestamp"]
     command += [f"--output_table={stage.table.replace('.', ':', 1)}"]
     command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s"]
+    command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
     console.print("Starting the pipeline")
     client = emulators.bigquery_client(stage.bigquery.host, PROJECT)
     with running("The pipeline", command, FOLDER / "pipeline.log", stage.env) as child:
@@ -140,6 +145,7 @@ def _publisher(stage: Stage, seconds: float) -> Iterator[Child]:
     """The shipped publisher, publishing."""
     command = [sys.executable, "-m", "publisher", "publish", "--topic", stage.topic]
     command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
+    command += ["--faults", "dropout=0.0002", "--dropout-for", "8s"]  # once in the first minute, after 13 s
     with running("The publisher", command, FOLDER / "publisher.log", stage.env) as child:
         yield child
 
@@ -160,6 +166,7 @@ class Watch:
     def __init__(self, stage: Stage, progress: Progress) -> None:
         self.published: dict[tuple[str, int], bytes] = {}
         self.dead_letters: list[bytes] = []
+        self._silences: list[bigquery.Row] = []
         self.progress = progress
         self._stage = stage
         self._subscriber = emulators.subscriber_client(stage.pubsub.host)
@@ -179,6 +186,12 @@ class Watch:
         """Compare all that was published with the tables as last seen."""
         return reconcile(self.published.values(), self.progress.rows, self.dead_letters, SENSORS, INTERVAL)
 
+    def silences(self) -> Silences:
+        """Compare the silences as last seen with the gaps in all that was published."""
+        found = [reading for data in self.published.values() if (reading := read(data, SENSORS))]
+        heard = [Heard(reading.device, reading.time, reading.time) for reading in found]
+        return check(self._silences, heard, SILENCE_AFTER)
+
     def _hear(self) -> None:
         while received := emulators.pull(self._subscriber, self._stage.audit, at_most=1000):
             for one in received:
@@ -194,6 +207,8 @@ class Watch:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
         letters = emulators.all_rows(self._bigquery, _dead_letters(self._stage))
+        self._silences = emulators.all_rows(self._bigquery, f"{self._stage.table}_silences")
+        self.progress.silent = self.silences().silent
         self.dead_letters = [found["payload"] for found in letters]
         self.progress.dead_letters = len(self.dead_letters)
 
@@ -234,7 +249,7 @@ def _publisher_problems(publisher: Child, heard: int) -> list[str]:
     return [] if heard == sent else [f"{sent} messages were published, {heard} came out of the topic"]
 
 
-def _summarise(console: Console, account: Account, progress: Progress) -> None:
+def _summarise(console: Console, account: Account, silent: Silences, progress: Progress) -> None:
     table = Table(box=None, show_header=False, title="Summary", title_justify="left", title_style="bold")
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -242,6 +257,7 @@ def _summarise(console: Console, account: Account, progress: Progress) -> None:
     table.add_row("  averaged", f"{account.averaged}")
     table.add_row("  dead-lettered", f"{account.dead_lettered}")
     table.add_row("rows", f"{len(progress.rows)}")
+    table.add_row("silences noticed", f"{silent.noticed}")
     if delays := list(progress.delays.values()):
         table.add_row("interval end to row, median", f"{statistics.median(delays):.1f} s")
         table.add_row("interval end to row, longest", f"{max(delays):.1f} s")

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from local.processes import Child, LocalStackError, running, wait_for
 
 LOCALHOST = "127.0.0.1"
+BIGQUERY_STORAGE = "BIGQUERY_STORAGE_EMULATOR_HOST"
 START_TIMEOUT = 60.0  # seconds; 5 are usual for Pub/Sub, 2 for BigQuery
 ACK_DEADLINE = (
     60  # seconds a bundle may take before its messages come again; the default of 10 is short for a busy machine
@@ -54,17 +55,11 @@ class OfficialEmulatorMissing(LocalStackError):
 
 @dataclass(frozen=True)
 class Emulator:
-    """An emulator that answers; `variable` tells Google's clients where it is."""
+    """An emulator that answers; `env` is the environment a process needs to use it."""
 
     host: str  # 127.0.0.1:PORT
-    variable: str  # name of the environment variable
-    value: str  # what that variable must hold
+    env: Mapping[str, str]
     child: Child | None = None  # None when somebody else started it
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment a child process needs to use this emulator."""
-        return {self.variable: self.value}
 
     def check(self) -> None:
         """Raise LocalStackError with the tail of its log if the emulator has ended."""
@@ -73,11 +68,12 @@ class Emulator:
 
 
 def _pubsub(host: str, child: Child | None = None) -> Emulator:
-    return Emulator(host, "PUBSUB_EMULATOR_HOST", host, child)
+    return Emulator(host, {"PUBSUB_EMULATOR_HOST": host}, child)
 
 
-def _bigquery(host: str, child: Child | None = None) -> Emulator:
-    return Emulator(host, "BIGQUERY_EMULATOR_HOST", f"http://{host}", child)
+def _bigquery(host: str, storage_host: str | None, child: Child | None = None) -> Emulator:
+    storage = {BIGQUERY_STORAGE: storage_host} if storage_host else {}
+    return Emulator(host, {"BIGQUERY_EMULATOR_HOST": f"http://{host}", **storage}, child)
 
 
 @contextmanager
@@ -144,24 +140,27 @@ def own_pubsub_server(port: int | None = None, log_dir: Path | None = None) -> I
 
 
 @contextmanager
-def bigquery_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
+def bigquery_emulator(
+    project: str, port: int | None = None, log_dir: Path | None = None, storage_port: int | None = None
+) -> Iterator[Emulator]:
     """A BigQuery emulator, for the length of the block; tables are kept in memory and gone at the end.
 
-    Uses the one BIGQUERY_EMULATOR_HOST names if that is set; else starts one, like `pubsub_emulator`.
+    Uses the one BIGQUERY_EMULATOR_HOST names if that is set; else starts local.bigquery_server, like `pubsub_emulator`.
+    The Storage Write API has a port of its own.
     """
     if already := os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        yield _bigquery(already.removeprefix("http://").rstrip("/"))
+        yield _bigquery(already.removeprefix("http://").rstrip("/"), os.environ.get(BIGQUERY_STORAGE))
         return
     port = _port("BigQuery", "--bigquery-port", port)
-    host = f"{LOCALHOST}:{port}"
+    storage_port = _port("BigQuery storage", "--bigquery-storage-port", storage_port)
     # Offline: DuckDB would otherwise try to download this extension. Costs nothing when it is there already.
     duckdb_extensions.import_extension("spatial")
     with tempfile.TemporaryDirectory(prefix="bigquery-emulator-") as scratch:
-        command = [str(Path(sys.executable).with_name("bqemulator")), "start", f"--project={project}"]
-        command += [f"--rest-port={port}", f"--grpc-port={_free_port()}", "--log-level=WARNING"]
+        command = [sys.executable, "-m", "local.bigquery_server", f"--project={project}"]
+        command += [f"--rest-port={port}", f"--grpc-port={storage_port}"]
         with running("The BigQuery emulator", command, (log_dir or Path(scratch)) / "bigquery-emulator.log") as child:
-            wait_for(child, lambda: _answers(host, f"/bigquery/v2/projects/{project}/datasets"), START_TIMEOUT)
-            yield _bigquery(host, child)
+            wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
+            yield _bigquery(f"{LOCALHOST}:{port}", f"{LOCALHOST}:{storage_port}", child)
 
 
 def publisher_client(host: str) -> PublisherClient:

@@ -31,6 +31,7 @@ class Progress:
     rows: Sequence[Row] = ()
     delays: dict[datetime, float] = field(default_factory=dict)
     dead_letters: int = 0
+    silent: Sequence[str] = ()  # devices
 
     @property
     def status(self) -> str:
@@ -39,7 +40,9 @@ class Progress:
         clock = f"{elapsed:.0f} of {self.total_seconds:.0f} s"
         if elapsed > self.total_seconds:
             clock = f"{self.total_seconds:.0f} s published, waiting for the last rows"
-        return f"{clock}   published {self.published}   rows {len(self.rows)}   dead letters {self.dead_letters}"
+        counts = f"published {self.published}   rows {len(self.rows)}   dead letters {self.dead_letters}"
+        silent = f"   silent: {', '.join(self.silent)}" if self.silent else ""
+        return f"{clock}   {counts}{silent}"
 
 
 @contextmanager

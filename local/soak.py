@@ -2,7 +2,7 @@
 
 The publisher makes all its faults (publisher/faults.py) and keeps a manifest. Half-way the BigQuery emulator is killed,
 stays away for OUTAGE seconds, and comes back with the tables it had. In the end manifest, rows and dead letters must
-balance (local.balance).
+balance (local.balance), and each silence must be there once (local.silences).
 """
 
 import os
@@ -19,20 +19,24 @@ from google.cloud import bigquery
 from rich.console import Console
 from rich.table import Table
 
-from local import emulators
+from local import emulators, silences
 from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Row
 from local.run_length import run_length
+from local.silences import Silences
 
 PROJECT = "sensor-stream-soak"
 TABLE = f"{PROJECT}.soak.readings"
 DEAD_LETTERS = f"{TABLE}_dead_letters"
+SILENCES = f"{TABLE}_silences"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = timedelta(seconds=5)
-FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,burst=100"
+FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,dropout=0.001,burst=100"
 LATE_BY = 20.0  # seconds; well past the interval and its grace period
+SILENCE_AFTER = timedelta(seconds=5)
+DROPOUT = 12.0  # seconds; noticed after ten, so that a silence is noticed before it ends
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
 POLL = 0.5  # seconds between looks at the table
@@ -74,9 +78,9 @@ def main(argv: list[str]) -> int:
             console.print(_outage(world, pipeline))
             _run(seconds / 2 + 2 * LATE_BY, world, pipeline, publisher)
         console.print("Waiting for the last rows")
-        result = _settled(world, pipeline, manifest)
+        result, silent = _settled(world, pipeline, manifest)
 
-    console.print(_shown(result))
+    console.print(_shown(result, silent))
     for problem in result.problems[:SHOWN]:
         console.print(f"WRONG  {problem}", style="red", markup=False)
     if result.problems:
@@ -119,6 +123,7 @@ def _pipeline(world: World) -> Iterator[Child]:
     command += [f"--input_subscription={world.subscription}", f"--output_table={TABLE}"]
     command += ["--timestamp_attribute=timestamp", "--id_attribute=reading_id"]
     command += [f"--interval={INTERVAL.seconds}s", "--grace_period=5s"]
+    command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
     with running("The pipeline", command, FOLDER / "pipeline.log", world.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
         wait_for(child, lambda: emulators.table_exists(world.client, DEAD_LETTERS), PIPELINE_START)
@@ -130,7 +135,7 @@ def _publisher(world: World, seconds: float, manifest: Path) -> Iterator[Child]:
     """The shipped publisher, publishing."""
     command = [sys.executable, "-m", "publisher", "publish", "--topic", world.topic, "--manifest", str(manifest)]
     command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
-    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}"]
+    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
     with running("The publisher", command, FOLDER / "publisher.log", world.env) as child:
         yield child
 
@@ -153,38 +158,47 @@ def _outage(world: World, pipeline: Child) -> str:
     world.emulator.child.process.kill()
     world.emulator_running.close()
     time.sleep(OUTAGE)
-    port = int(world.emulator.host.rpartition(":")[2])
-    world.emulator = world.emulator_running.enter_context(emulators.bigquery_emulator(PROJECT, port, FOLDER))
+    hosts = world.emulator.host, world.emulator.env[emulators.BIGQUERY_STORAGE]
+    port, storage_port = (int(host.rpartition(":")[2]) for host in hosts)
+    again = emulators.bigquery_emulator(PROJECT, port, FOLDER, storage_port)
+    world.emulator = world.emulator_running.enter_context(again)
     back = time.monotonic()
     rows = len(_rows(world.client))
     wait_for(pipeline, lambda: len(_rows(world.client)) > rows, PATIENCE)
     return f"It was away for {back - killed:.1f} s; {time.monotonic() - back:.1f} s after that came the next row"
 
 
-def _settled(world: World, pipeline: Child, manifest: Path) -> Balance:
+def _settled(world: World, pipeline: Child, manifest: Path) -> tuple[Balance, Silences]:
     """The balance once there is nothing to find fault with, or after PATIENCE; and once more when it has settled."""
     give_up = time.monotonic() + PATIENCE
-    while _balance(world.client, manifest).problems and time.monotonic() < give_up:
+    while _balance(world.client, manifest)[0].problems and time.monotonic() < give_up:
         pipeline.check()
         time.sleep(POLL)
     time.sleep(SETTLE)
     return _balance(world.client, manifest)
 
 
-def _balance(client: bigquery.Client, manifest: Path) -> Balance:
+def _balance(client: bigquery.Client, manifest: Path) -> tuple[Balance, Silences]:
+    """The balance, which has the problems of both."""
     letters = [DeadLetter(found["stage"], found["payload"]) for found in emulators.all_rows(client, DEAD_LETTERS)]
-    return balance(read_manifest(manifest), _rows(client), letters, SENSORS, INTERVAL)
+    published = read_manifest(manifest)
+    result = balance(published, _rows(client), letters, SENSORS, INTERVAL)
+    silent = silences.check(emulators.all_rows(client, SILENCES), silences.heard(published, SENSORS), SILENCE_AFTER)
+    result.problems += silent.problems
+    return result, silent
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
     return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
 
 
-def _shown(result: Balance) -> Table:
+def _shown(result: Balance, silent: Silences) -> Table:
     table = Table(box=None, show_header=False, title="Balance", title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(justify="right")
     for one in fields(result):
         if one.name != "problems":
             table.add_row(one.name.replace("_", " "), str(getattr(result, one.name)))
+    table.add_row("silences", str(silent.noticed))
+    table.add_row("silences filled by late readings", str(silent.late))
     return table

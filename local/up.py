@@ -18,11 +18,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m local up", description=__doc__, allow_abbrev=False)
     parser.add_argument("--pubsub-port", type=int, metavar="PORT", help="default: a free one")
     parser.add_argument("--bigquery-port", type=int, metavar="PORT", help="default: a free one")
+    parser.add_argument("--bigquery-storage-port", type=int, metavar="PORT", help="default: a free one")
     flags = parser.parse_args(argv)
     try:
         with (
             emulators.pubsub_emulator(PROJECT, flags.pubsub_port) as pubsub,
-            emulators.bigquery_emulator(PROJECT, flags.bigquery_port) as bigquery,
+            emulators.bigquery_emulator(
+                PROJECT, flags.bigquery_port, storage_port=flags.bigquery_storage_port
+            ) as bigquery,
         ):
             emulators.create_topic(pubsub.host, PROJECT, TOPIC)
             for subscription in (SUBSCRIPTION, LISTENER):

@@ -11,6 +11,10 @@ from google.cloud import bigquery
 _TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
 
 
+class Passing(Exception):
+    """A write failed in a way that may pass by itself; what it wrote may be stored or not."""
+
+
 @dataclass(frozen=True)
 class TableId:
     """A table's full name."""

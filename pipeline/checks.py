@@ -1,9 +1,10 @@
 """Checks before launch: whether what the job needs is there, and whether the job may use it.
 
-They call the Pub/Sub and BigQuery APIs only, which a launcher without a public address reaches through Private Google
+They call Pub/Sub's and BigQuery's APIs only, which a launcher without a public address reaches through Private Google
 Access. They look, and create nothing.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from requests.exceptions import RequestException
 
 from pipeline import tables
+from pipeline.append_stream import EMULATOR, stream_name, write_client
 from pipeline.options import Job
 
 T = TypeVar("T")
@@ -63,9 +65,9 @@ def check_pubsub(job: Job) -> None:
         # Dataflow follows event time in a backlog through a second subscription that it makes to the same topic:
         # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#timestamps-ids
         _check_permission(publisher, found.topic, "pubsub.topics.attachSubscription")
-    if job.dead_letter_topic:
-        _look_up(publisher.get_topic, topic=job.dead_letter_topic)
-        _check_permission(publisher, job.dead_letter_topic, "pubsub.topics.publish")
+    for topic in filter(None, (job.dead_letter_topic, job.silence_topic)):
+        _look_up(publisher.get_topic, topic=topic)
+        _check_permission(publisher, topic, "pubsub.topics.publish")
 
 
 def check_locations(job: Job, region: str | None) -> None:
@@ -96,6 +98,34 @@ def check_locations(job: Job, region: str | None) -> None:
                 f"dataset {dataset} is in {location}, but the job would run in {region} and its rows would leave it; "
                 f"launch with --region in {location}, name a dataset in {region}, {_SKIP}"
             )
+
+
+def check_storage_write(job: Job) -> None:
+    """Check that the Storage Write API is switched on and answers, if the job writes through it.
+
+    Raises:
+      CheckError: it is not, or cannot be reached.
+    """
+    if job.write_method == "streaming_inserts" or not job.output_table:
+        return
+    if os.environ.get("BIGQUERY_EMULATOR_HOST") and not os.environ.get(EMULATOR):
+        raise CheckError(
+            f"BIGQUERY_EMULATOR_HOST is set, but {EMULATOR} is not, so --write_method={job.write_method} would "
+            f"write to BigQuery itself; set it to the emulator's host:port, or use --write_method=streaming_inserts"
+        )
+    try:
+        write_client().get_write_stream(name=stream_name(job.output_table), retry=None, timeout=_PATIENCE)
+    except PermissionDenied as error:
+        if error.reason == "SERVICE_DISABLED":
+            raise CheckError(
+                f"the Storage Write API, which --write_method={job.write_method} needs, is switched off "
+                f"({_one_line(error)}); switch it on with: gcloud services enable bigquerystorage.googleapis.com, "
+                f"{_SKIP}"
+            ) from None
+    except (NotFound, MethodNotImplemented):
+        pass  # it answers: there is no table yet, or it is an emulator
+    except GoogleAPIError as error:
+        raise CheckError(f"cannot reach the Storage Write API ({_one_line(error)}); mend that, {_SKIP}") from None
 
 
 def _covers(location: str, region: str) -> bool:

@@ -34,7 +34,7 @@ def dead_letter(
     """Return a row for the dead-letter table (`tables.DEAD_LETTER_COLUMNS`).
 
     Args:
-      stage: where it failed: decode, timestamp, validate, late, average or insert.
+      stage: where it failed: decode, timestamp, validate, late, average, insert or silence.
       error: the name of the error, fit for grouping and alerting.
       message: the error in words, for a person.
       payload: the bytes that failed; a message's own, or the JSON of what was made from it.

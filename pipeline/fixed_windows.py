@@ -11,19 +11,21 @@ emitted once, `grace` after its end, without timers of our own:
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import apache_beam as beam
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark
-from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, SlidingWindows
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, SlidingWindows, WindowFn
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
+from pipeline.labels import emit_label
 from pipeline.memo import Memo
 from pipeline.readings import Reading
-from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums, add_values
+from pipeline.statistics import MEANS, Statistics
+from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums
 
 AGED, EXPIRED = "aged", "expired"
 
@@ -42,37 +44,66 @@ class FixedIntervals:
     """Intervals of `interval` seconds, emitted `grace` seconds after their end; a row's Timestamp is the start.
 
     What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are set apart; with
-    `revise` they instead emit the whole corrected interval again. Expired sums are always set apart.
+    `revise` they instead emit the whole corrected interval again. Expired sums are always set apart. What is kept of
+    the readings is up to `statistics`.
     """
 
     interval: int
     grace: int
     allowed_lateness: int
     revise: bool
+    statistics: Statistics = MEANS
 
     # Of what a bundle's buckets hold in the end.
     folded_type: ClassVar[Any] = tuple[int, Any]
 
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open intervals, with what must not change while it does."""
+        return emit_label(**self._held())
+
+    def _held(self) -> dict[str, tuple[int | str, int | str]]:
+        return {
+            "interval": (self.interval, 15),
+            "grace_period": (self.grace, 5),
+            "on_late": ("revise" if self.revise else "dead_letter", "dead_letter"),
+            "kept": (self.statistics.kept, MEANS.kept),
+        }
+
     def new_buckets(self, by_device: bool) -> "FixedBuckets":
         """Return empty buckets for one bundle."""
-        return FixedBuckets(self.interval * SECOND, by_device)
+        return FixedBuckets(self.interval * SECOND, by_device, self.statistics)
 
     def emit(self, clock: Callable[[], float] = time.time) -> beam.PTransform:
         """Return the transform from drained buckets to `Interval`s; `clock` gives seconds since the epoch."""
         return EmitFixedIntervals(self, clock)
 
+    def starts(self, bucket: int) -> Sequence[int]:
+        """Return the starts of the intervals that hold a bucket, in order; all are microseconds since the epoch."""
+        return (bucket,)
+
+    def window_fn(self) -> WindowFn:
+        """Return Beam's windows for these intervals."""
+        return FixedWindows(self.interval, self.grace % self.interval)
+
+    def expiry_window_fn(self) -> WindowFn:
+        """Return Beam's windows that end where these intervals expire."""
+        return SlidingWindows(self.interval + self.allowed_lateness, self.interval, self.grace % self.interval)
+
 
 class FixedBuckets:
     """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
 
-    def __init__(self, interval: int, by_device: bool):
+    def __init__(self, interval: int, by_device: bool, statistics: Statistics = MEANS):
         self._interval = interval
         self._by_device = by_device
+        self._add = statistics.add
         self._count = 0
         self._sums: dict[int, SumsOf] = {}
 
     def add(self, readings: Iterator[Reading]) -> bool:
         """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        add = self._add
         start = end = 0
         sums_of: SumsOf = {}
         for event_time, device, values in readings:
@@ -85,7 +116,7 @@ class FixedBuckets:
             if sums is None:
                 sums = sums_of[key] = {}
                 self._count += 1
-            add_values(sums, values)
+            add(sums, values)
             if self._count == MAX_BUCKETS:
                 return True
         return False
@@ -119,40 +150,45 @@ class EmitFixedIntervals(beam.PTransform):
 
     def expand(self, sums: beam.PCollection) -> beam.PCollection:
         """Apply the grouping."""
-        it = self._intervals
-        offset = it.grace % it.interval
-        windows = beam.Windowing(
-            FixedWindows(it.interval, offset),
-            triggerfn=AfterWatermark(late=AfterCount(1)),
-            # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
-            accumulation_mode=AccumulationMode.ACCUMULATING if it.revise else AccumulationMode.DISCARDING,
-            allowed_lateness=Duration(seconds=it.allowed_lateness),
+        split = sums | "SplitByAge" >> par_do(_SplitByAge(self._intervals, self._clock)).with_outputs(
+            AGED, main="young"
         )
-        expiry_windows = beam.Windowing(
-            SlidingWindows(it.interval + it.allowed_lateness, it.interval, offset),
-            triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
-            accumulation_mode=AccumulationMode.DISCARDING,
-            allowed_lateness=Duration(seconds=_EVER),
-        )
-        split = sums | "SplitByAge" >> _par_do(_SplitByAge(it, self._clock)).with_outputs(AGED, main="young")
-        judged = (
-            split[AGED]
-            | "AssignExpiryWindow" >> _InWindows(_AssignExpiryWindow(it), expiry_windows)
-            | "GroupUntilExpiry" >> beam.GroupByKey()
-            | "Judge" >> _par_do(_Judge(it)).with_outputs(EXPIRED, main="unexpired")
-        )
-        young = split.young | "AssignWindow" >> _InWindows(_AssignWindow(it), windows)
-        unexpired = judged.unexpired | "AssignWindowToAged" >> _InWindows(_AssignWindow(it), windows)
-        emitted = (
-            (young, unexpired)
-            | "AllUnexpired" >> beam.Flatten()
-            | "CombineSums" >> beam.CombinePerKey(CombineSums())
-            | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
-            # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
-            | "Unwindow" >> beam.WindowInto(GlobalWindows())
-        )
-        expired = judged[EXPIRED] | "UnwindowExpired" >> beam.WindowInto(GlobalWindows())
-        return (emitted, expired) | "AllIntervals" >> beam.Flatten()
+        return emit(self._intervals, split.young, split[AGED])
+
+
+def emit(it: FixedIntervals, young: beam.PCollection, aged: beam.PCollection) -> beam.PCollection:
+    """Add the steps from (bucket's start, Sums by device) to `Interval`s; the `aged` may have expired."""
+    windows = beam.Windowing(
+        it.window_fn(),
+        triggerfn=AfterWatermark(late=AfterCount(1)),
+        # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
+        accumulation_mode=AccumulationMode.ACCUMULATING if it.revise else AccumulationMode.DISCARDING,
+        allowed_lateness=Duration(seconds=it.allowed_lateness),
+    )
+    expiry_windows = beam.Windowing(
+        it.expiry_window_fn(),
+        triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
+        accumulation_mode=AccumulationMode.DISCARDING,
+        allowed_lateness=Duration(seconds=_EVER),
+    )
+    judged = (
+        aged
+        | "AssignExpiryWindow" >> _InWindows(_AssignExpiryWindow(it), expiry_windows)
+        | "GroupUntilExpiry" >> beam.GroupByKey()
+        | "Judge" >> par_do(_Judge(it)).with_outputs(EXPIRED, main="unexpired")
+    )
+    in_time = young | "AssignWindow" >> _InWindows(_AssignWindows(it), windows)
+    unexpired = judged.unexpired | "AssignWindowToAged" >> _InWindows(_AssignWindow(it), windows)
+    emitted = (
+        (in_time, unexpired)
+        | "AllUnexpired" >> beam.Flatten()
+        | "CombineSums" >> beam.CombinePerKey(CombineSums(it.statistics.merge))
+        | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
+        # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
+        | "Unwindow" >> beam.WindowInto(GlobalWindows())
+    )
+    expired = judged[EXPIRED] | "UnwindowExpired" >> beam.WindowInto(GlobalWindows())
+    return (emitted, expired) | "AllIntervals" >> beam.Flatten()
 
 
 class _InWindows(beam.ParDo):
@@ -170,17 +206,23 @@ class _InWindows(beam.ParDo):
         return self._windowing
 
 
-def _par_do(fn: beam.DoFn) -> beam.ParDo:
+def par_do(fn: beam.DoFn) -> beam.ParDo:
+    """Return a ParDo whose main output is (a start in microseconds, Sums by device)."""
     return beam.ParDo(fn).with_output_types(tuple[int, Any])
+
+
+def aged_before(intervals: FixedIntervals, now: float) -> float:
+    """Return the start, in microseconds, of the oldest interval that cannot have expired; `now` is in seconds."""
+    return (now - intervals.interval - intervals.grace - intervals.allowed_lateness + _CLOCK_SLACK) * SECOND
 
 
 class _SplitByAge(beam.DoFn):
     def __init__(self, intervals: FixedIntervals, clock: Callable[[], float]):
-        self._lifetime = intervals.interval + intervals.grace + intervals.allowed_lateness - _CLOCK_SLACK
+        self._intervals = intervals
         self._clock = clock
 
     def start_bundle(self) -> None:
-        self._aged_before = (self._clock() - self._lifetime) * SECOND
+        self._aged_before = aged_before(self._intervals, self._clock())
 
     def process(self, element: tuple[int, SumsOf]) -> tuple[Any]:
         start, _ = element
@@ -188,6 +230,8 @@ class _SplitByAge(beam.DoFn):
 
 
 class _AssignWindow(beam.DoFn):
+    """To the one interval that starts with the bucket."""
+
     def __init__(self, intervals: FixedIntervals):
         self._windows = _windows(intervals.grace, intervals.interval)
 
@@ -197,20 +241,37 @@ class _AssignWindow(beam.DoFn):
         return [WindowedValue(one, timestamp, windows) for one in sums_of.items()]
 
 
+class _AssignWindows(_AssignWindow):
+    """To all intervals that hold the bucket; its timestamp is the end of the first, for which it must not be late."""
+
+    def __init__(self, intervals: FixedIntervals):
+        alone = _windows(intervals.grace, intervals.interval)
+
+        def make(bucket: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
+            each = [alone[start] for start in intervals.starts(bucket)]
+            return each[0][0], tuple(window for _, (window,) in each)
+
+        self._windows = Memo(make, full=max(1, 1_000 // len(intervals.starts(0))))
+
+
 class _AssignExpiryWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
+        self._starts = intervals.starts
         self._windows = _windows(intervals.grace, intervals.interval + intervals.allowed_lateness)
 
     def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
-        start, sums_of = element
-        timestamp, windows = self._windows[start]
-        return [WindowedValue((device, (start, sums)), timestamp, windows) for device, sums in sums_of.items()]
+        bucket, sums_of = element
+        return [
+            WindowedValue((device, (start, sums)), *self._windows[start])
+            for start in self._starts(bucket)
+            for device, sums in sums_of.items()
+        ]
 
 
-def _windows(grace: int, length: int) -> Memo[int, tuple[Timestamp, tuple[IntervalWindow]]]:
+def _windows(grace: int, length: int) -> Memo[int, tuple[Timestamp, tuple[IntervalWindow, ...]]]:
     """By an interval's start in microseconds, the timestamp for its sums, and the window. Seconds: grace, length."""
 
-    def make(start: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+    def make(start: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
         begin = start + grace * SECOND
         window = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
         # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.

@@ -15,7 +15,11 @@ from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, to_dead_le
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
+from pipeline.silences import Heard
 from pipeline.sums import SECOND
+
+# Tag of what was heard of each device, among the outputs of the fold.
+HEARD = "heard"
 
 
 class FoldReadings(beam.PTransform):
@@ -24,12 +28,14 @@ class FoldReadings(beam.PTransform):
     Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is not used.
     Output `sums`: what the buckets of `intervals` drain; the device is "" for all unless `by_device`.
     Output `dead_letters`: dead-letter rows.
+    Output `heard`, with `silence_after`: when each device was heard, as `Heard` drains it.
 
     Args:
-      sensors: the sensor names to average.
+      sensors: the sensor names to look for.
       max_future_skew: seconds a reading may be ahead of the clock.
-      intervals: how event time is cut into windows.
+      intervals: how event time is cut into windows, and what is kept of the readings.
       by_device: keep devices apart.
+      silence_after: seconds without a reading that make a silence, or None if nobody asks.
     """
 
     def __init__(
@@ -38,15 +44,17 @@ class FoldReadings(beam.PTransform):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         by_device: bool,
+        silence_after: int | None = None,
     ):
         super().__init__()
         self._folded_type = intervals.folded_type
-        self._fold = _Fold(sensors, max_future_skew, intervals, by_device)
+        self._tags = {DEAD_LETTERS: Any} | ({HEARD: tuple[str, Any]} if silence_after else {})
+        self._fold = _Fold(sensors, max_future_skew, intervals, by_device, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
-        fold = beam.ParDo(self._fold).with_output_types(self._folded_type, **{DEAD_LETTERS: Any})
-        return messages | "Fold" >> fold.with_outputs(DEAD_LETTERS, main="sums")
+        fold = beam.ParDo(self._fold).with_output_types(self._folded_type, **self._tags)
+        return messages | "Fold" >> fold.with_outputs(*self._tags, main="sums")
 
 
 class _Fold(beam.DoFn):
@@ -60,11 +68,14 @@ class _Fold(beam.DoFn):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         by_device: bool,
+        silence_after: int | None,
     ):
         self._sensors = sensors
         self._max_future_skew = max_future_skew
         self._intervals = intervals
         self._by_device = by_device
+        self._lift = intervals.statistics.lift
+        self._silence_after = silence_after
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
@@ -80,6 +91,7 @@ class _Fold(beam.DoFn):
         self._waiting: list[Any] = []
         self._messages = self._decoder.readings = self._decoder.ignored_keys = 0
         self._buckets = self._intervals.new_buckets(self._by_device)
+        self._heard = Heard(self._silence_after * SECOND) if self._silence_after else None
 
     def process(self, element: Any) -> Iterable[Any]:
         # Not a generator: most calls have nothing to emit, and an iterator for each would cost more than the fold.
@@ -89,6 +101,8 @@ class _Fold(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         yield from self._fold()
         yield from self._drain()
+        if self._heard:
+            yield from self._drain_heard(self._heard)
         self._messages_total.inc(self._messages)
         self._readings_total.inc(self._decoder.readings)
         self._ignored_total.inc(self._decoder.ignored_keys)
@@ -100,8 +114,13 @@ class _Fold(beam.DoFn):
         refusals: list[Refusal] = []
         payloads = [message if type(message) is bytes else message.data for message in messages]
         readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
-        while self._buckets.add(readings):
+        if self._heard:
+            readings = self._heard.note(readings)
+        lifted = self._lift(readings)
+        while self._buckets.add(lifted):
             yield from self._drain()
+        if self._heard and self._heard.full:
+            yield from self._drain_heard(self._heard)
         for refusal in refusals:
             letter = _refused(refusal, messages[refusal.message])
             yield to_dead_letters(GlobalWindows.windowed_value(letter, Timestamp(int(now))))
@@ -110,6 +129,10 @@ class _Fold(beam.DoFn):
         for earliest, sums in self._buckets.drain():
             # The timestamp holds the watermark back until these sums are where they belong.
             yield GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
+
+    def _drain_heard(self, heard: Heard) -> Iterator[beam.pvalue.TaggedOutput]:
+        for earliest, runs in heard.drain():
+            yield beam.pvalue.TaggedOutput(HEARD, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
 def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:

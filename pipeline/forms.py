@@ -3,10 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.bigquery import TableId
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.statistics import STATISTICS as KNOWN
+from pipeline.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ def _seconds(text: str) -> int:
     return seconds
 
 
+def _micros(text: str) -> int:
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 def one_of(choices: Mapping[str, str]) -> Form:
     """Return the form of a value that is one of few; `choices` gives the label of each."""
     return Form("|".join(choices), " or ".join(choices), choices=choices)
@@ -90,6 +97,14 @@ def _sensors(text: str) -> tuple[str, ...]:
     return names
 
 
+def _statistics(text: str) -> Statistics:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is there twice; name each statistic once")
+    return Statistics(names)
+
+
 # A year; beyond it a window would outlive any job, and its state with it.
 _LONGEST = 366 * 24 * 3600
 
@@ -97,11 +112,22 @@ _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__RO
 
 BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
 ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+RFC3339 = Form(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[-+][0-9]{2}:[0-9]{2})",
+    "a time with its offset, such as 2026-11-22T13:00:00Z",
+    _micros,
+)
 _COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
 SENSORS = Form(
     f"{_COLUMN}(,{_COLUMN})*",
     "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
     _sensors,
+)
+_STATISTIC = f" *({'|'.join(KNOWN)}) *"
+STATISTICS = Form(
+    f"{_STATISTIC}(,{_STATISTIC})*",
+    f"comma-separated names out of {', '.join(KNOWN)}",
+    _statistics,
 )
 TABLE = Form(
     f"{_PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",

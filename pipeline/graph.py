@@ -5,6 +5,7 @@ import apache_beam as beam
 from pipeline.fold import FoldReadings
 from pipeline.options import Job
 from pipeline.rows import AverageRows
+from pipeline.silences import NoticeSilences
 
 
 def build(
@@ -13,8 +14,11 @@ def build(
     source: beam.PTransform,
     write_rows: beam.PTransform,
     write_dead_letters: beam.PTransform,
+    write_silences: beam.PTransform | None = None,
 ) -> None:
     """Connect source to sinks. Labels are the contract for updating a running job: never rename one.
+
+    The one of `intervals` is "EmitIntervals", and what an update must not change: see `labels`.
 
     Args:
       pipeline: where the steps are added.
@@ -22,15 +26,23 @@ def build(
       source: yields messages, as bytes or as PubsubMessage.
       write_rows: takes rows, returns the dead letters of those it could not write.
       write_dead_letters: takes dead letters.
+      write_silences: takes silences, returns the dead letters of those it could not write; needed with silence_after.
     """
     messages = pipeline | "ReadMessages" >> source
 
     folded = messages | "FoldReadings" >> FoldReadings(
-        job.sensors, job.max_future_skew, job.intervals, job.group_by_device
+        job.sensors, job.max_future_skew, job.intervals, job.group_by_device, job.silence_after
     )
-    intervals = folded.sums | "EmitIntervals" >> job.intervals.emit()
-    averaged = intervals | "AverageRows" >> AverageRows(job.sensors, job.group_by_device, job.revise)
+    intervals = folded.sums | job.intervals.label >> job.intervals.emit()
+    averaged = intervals | "AverageRows" >> AverageRows(
+        job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
+    )
     unwritten = averaged.rows | "WriteRows" >> write_rows
+    all_dead_letters = [folded.dead_letters, averaged.dead_letters, unwritten]
 
-    dead_letters = (folded.dead_letters, averaged.dead_letters, unwritten) | "AllDeadLetters" >> beam.Flatten()
+    if job.silence_after and write_silences:
+        silences = folded.heard | "NoticeSilences" >> NoticeSilences(job.silence_after, job.grace_period)
+        all_dead_letters.append(silences | "WriteSilences" >> write_silences)
+
+    dead_letters = all_dead_letters | "AllDeadLetters" >> beam.Flatten()
     _ = dead_letters | "WriteDeadLetters" >> write_dead_letters

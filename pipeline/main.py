@@ -2,13 +2,18 @@
 
 import logging
 import sys
+import time
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
 from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
 
-from pipeline import checks, graph, options, sinks, tables
+from pipeline import checks, graph, options, sinks, storage_write, tables, views
+from pipeline.bigquery import TableId
 from pipeline.source import ReadMessages
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,8 +31,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
+    if on_dataflow:
+        _LOGGER.info(
+            "An update of a job that holds open intervals in another step than %s is refused: drain that job, then "
+            "start this one with --rows_since, as docs/operate.md says",
+            job.intervals.label,
+        )
     pipeline = beam.Pipeline(options=beam_options)
-    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job))
+    silence_sink = _silence_sink(job) if job.silence_after else None
+    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job), silence_sink)
     result = pipeline.run()
     # The template launcher must return once the job is submitted; a local runner lives in this process.
     if not on_dataflow:
@@ -47,20 +59,47 @@ def _source(job: options.Job, on_dataflow: bool) -> beam.PTransform:
 
 
 def _row_sink(job: options.Job) -> beam.PTransform:
-    return sinks.BigQueryRows(job.output_table) if job.output_table else sinks.PrintRows()
+    return _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
+
+
+def _rows_to(
+    job: options.Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
+) -> beam.PTransform:
+    if not table:
+        return sinks.PrintRows()
+    if job.write_method == "streaming_inserts":
+        return sinks.BigQueryRows(table)
+    if job.write_method == "storage_write":
+        return storage_write.AppendRows(table, columns)
+    # An update starts anew too: what it writes comes after all that the job before it wrote.
+    return storage_write.UpsertRows(table, columns, key, job_start=int(time.time() * 1000))
+
+
+def _row_columns(job: options.Job) -> tuple[bigquery.SchemaField, ...]:
+    return tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table, job.statistics)
 
 
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
     table = job.dead_letter_table
-    return sinks.DeadLetters(
-        sinks.BigQueryDeadLetters(table) if table else sinks.PrintDeadLetters(), job.dead_letter_topic
-    )
+    if not table:
+        sink: beam.PTransform = sinks.PrintDeadLetters()
+    elif job.write_method == "streaming_inserts":
+        sink = sinks.BigQueryDeadLetters(table)
+    else:
+        sink = storage_write.AppendDeadLetters(table, tables.DEAD_LETTER_COLUMNS)
+    return sinks.DeadLetters(sink, job.dead_letter_topic)
+
+
+def _silence_sink(job: options.Job) -> beam.PTransform:
+    sink = _rows_to(job, job.silence_table, tables.SILENCE_COLUMNS, tables.SILENCE_KEY)
+    return sinks.Silences(sink, job.silence_topic, job.upsert)
 
 
 def _prepare_launch(job: options.Job, region: str | None) -> None:
     try:
         checks.check_pubsub(job)
         checks.check_locations(job, region)
+        checks.check_storage_write(job)
         _prepare_tables(job)
     except GoogleAuthError as error:
         raise checks.CheckError(
@@ -70,11 +109,16 @@ def _prepare_launch(job: options.Job, region: str | None) -> None:
 
 def _prepare_tables(job: options.Job) -> None:
     if job.output_table:
-        row_columns = tables.row_columns(job.sensors, job.group_by_device, job.revise)
         cluster_by = tables.DEVICE if job.group_by_device else None
-        tables.prepare(job.output_table, row_columns, tables.TIMESTAMP, cluster_by)
-        if job.revise:
-            tables.create_latest_view(job.output_table, job.sensors, job.group_by_device)
+        key = tables.row_key(job.group_by_device) if job.upsert else ()
+        tables.prepare(job.output_table, _row_columns(job), tables.TIMESTAMP, cluster_by, key)
+        if job.revisions_in_table:
+            views.create_latest_view(job.output_table, job.sensors, job.group_by_device, job.statistics)
+        if job.fill_gaps:
+            views.create_filled_view(job.output_table, _row_columns(job), job.hop or job.interval)
+    if job.silence_table:
+        key = tables.SILENCE_KEY if job.upsert else ()
+        tables.prepare(job.silence_table, tables.SILENCE_COLUMNS, tables.SILENT_SINCE, tables.DEVICE, key)
     if job.dead_letter_table:
         tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 

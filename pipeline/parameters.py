@@ -2,7 +2,18 @@
 
 from dataclasses import dataclass
 
-from pipeline.forms import ATTRIBUTE, BOOLEAN, SENSORS, TABLE, Form, duration, one_of, pubsub_path
+from pipeline.forms import (
+    ATTRIBUTE,
+    BOOLEAN,
+    RFC3339,
+    SENSORS,
+    STATISTICS,
+    TABLE,
+    Form,
+    duration,
+    one_of,
+    pubsub_path,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +29,7 @@ class Parameter:
       form: how its value is written.
       default: as text; empty means not given.
       required: by the template; a local run may go without.
-      shown_when: (another parameter, its value) that this one depends on.
+      shown_when: (another parameter, those of its values) that this one depends on.
     """
 
     name: str
@@ -29,10 +40,10 @@ class Parameter:
     form: Form
     default: str = ""
     required: bool = False
-    shown_when: tuple[str, str] | None = None
+    shown_when: tuple[str, tuple[str, ...]] | None = None
 
 
-_SOURCE, _READINGS, _WINDOWS, _TARGET = "Source", "Readings", "Windows", "Target"
+_SOURCE, _READINGS, _WINDOWS, _SILENCES, _TARGET = "Source", "Readings", "Windows", "Silences", "Target"
 
 PARAMETERS = (
     Parameter(
@@ -80,6 +91,16 @@ PARAMETERS = (
         default="Airtight,AtmP,H2OC,Temp",
     ),
     Parameter(
+        name="statistics",
+        type="TEXT",
+        group=_READINGS,
+        label="Statistics",
+        help="What a row says of each sensor, comma-separated: mean, count, min, max, sum, stddev, first, last. The "
+        "mean has the sensor's name for a column, the others SENSOR_STATISTIC, such as Temp_max.",
+        form=STATISTICS,
+        default="mean",
+    ),
+    Parameter(
         name="group_by_device",
         type="BOOLEAN",
         group=_READINGS,
@@ -102,9 +123,15 @@ PARAMETERS = (
         type="ENUM",
         group=_WINDOWS,
         label="Kind of window",
-        help="fixed: intervals of one length, stamped with their start. session: bursts of readings, stamped with "
-        "their end (last reading + session_gap).",
-        form=one_of({"fixed": "Fixed: intervals of one length", "session": "Session: bursts of readings"}),
+        help="fixed: intervals of one length, stamped with their start. hopping: the same, but one starts every hop, "
+        "so that they overlap. session: bursts of readings, stamped with their end (last reading + session_gap).",
+        form=one_of(
+            {
+                "fixed": "Fixed: intervals of one length",
+                "hopping": "Hopping: intervals that overlap",
+                "session": "Session: bursts of readings",
+            }
+        ),
         default="fixed",
     ),
     Parameter(
@@ -112,10 +139,20 @@ PARAMETERS = (
         type="TEXT",
         group=_WINDOWS,
         label="Interval",
-        help="Length of a fixed window, such as 15s, 5m or 1h.",
+        help="Length of a fixed or hopping window, such as 15s, 5m or 1h.",
         form=duration(at_least_one=True),
         default="15s",
-        shown_when=("window", "fixed"),
+        shown_when=("window", ("fixed", "hopping")),
+    ),
+    Parameter(
+        name="hop",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Hop",
+        help="How often a hopping window starts, such as 5s. Needed for hopping windows; the interval must be a "
+        "multiple of it, at most 1,440 times as long.",
+        form=duration(at_least_one=True),
+        shown_when=("window", ("hopping",)),
     ),
     Parameter(
         name="session_gap",
@@ -125,7 +162,7 @@ PARAMETERS = (
         help="Silence that ends a session.",
         form=duration(at_least_one=True),
         default="60s",
-        shown_when=("window", "session"),
+        shown_when=("window", ("session",)),
     ),
     Parameter(
         name="grace_period",
@@ -152,9 +189,36 @@ PARAMETERS = (
         label="Late readings",
         help="What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. "
         "revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest "
-        "shows the newest.",
+        "shows the newest. With write_method=upsert it takes the place of the one before.",
         form=one_of({"dead_letter": "Dead letter: rows are final", "revise": "Revise: write the corrected row again"}),
         default="dead_letter",
+    ),
+    Parameter(
+        name="rows_since",
+        type="TEXT",
+        group=_WINDOWS,
+        label="Rows since",
+        help="Intervals that begin before this time, such as 2026-11-22T13:00:00Z, are only counted. For a replay: "
+        "seek the subscription to a little before it.",
+        form=RFC3339,
+    ),
+    Parameter(
+        name="silence_after",
+        type="TEXT",
+        group=_SILENCES,
+        label="Silence after",
+        help="Note in the table OUTPUT_TABLE_silences when no reading of a device, or none at all, came for this long, "
+        "such as 5m, and when it is back. Without it nobody watches.",
+        form=duration(at_least_one=True),
+    ),
+    Parameter(
+        name="silence_topic",
+        type="PUBSUB_TOPIC",
+        group=_SILENCES,
+        label="Topic of silences",
+        help="Topic to publish silences to as well, to be paged: the row as JSON, with the attributes device and event "
+        "(silent or back). Needs silence_after.",
+        form=pubsub_path("topic"),
     ),
     Parameter(
         name="output_table",
@@ -164,6 +228,34 @@ PARAMETERS = (
         help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows.",
         form=TABLE,
         required=True,
+    ),
+    Parameter(
+        name="write_method",
+        type="ENUM",
+        group=_TARGET,
+        label="How rows are written",
+        help="streaming_inserts: BigQuery's older API. storage_write: appended through the Storage Write API, at least "
+        "once, so a row may be there twice. upsert: through the same API by primary key, so that each interval has one "
+        "row whatever is retried, revised or replayed.",
+        form=one_of(
+            {
+                "streaming_inserts": "Streaming inserts: the older API",
+                "storage_write": "Storage Write API: append, at least once",
+                "upsert": "Storage Write API: one row per interval, by primary key",
+            }
+        ),
+        default="streaming_inserts",
+    ),
+    Parameter(
+        name="fill_gaps",
+        type="BOOLEAN",
+        group=_TARGET,
+        label="View without gaps",
+        help="Create the view OUTPUT_TABLE_filled: a row for every interval of the last 30 days, values carried "
+        "forward for up to 20 intervals.",
+        form=BOOLEAN,
+        default="false",
+        shown_when=("window", ("fixed", "hopping")),
     ),
     Parameter(
         name="dead_letter_table",
@@ -196,7 +288,7 @@ PARAMETERS = (
         group=_TARGET,
         label="Check before launch",
         help="Check topics, subscription, permissions and tables before the job starts, and create missing tables. "
-        "With false nothing is looked up or created; both tables must be there.",
+        "With false nothing is looked up or created; all tables must be there.",
         form=BOOLEAN,
         default="true",
     ),

@@ -1,4 +1,4 @@
-"""From the sums of an interval to its row of means."""
+"""From the sums of an interval to its row of means, or of other statistics."""
 
 import json
 import math
@@ -10,9 +10,12 @@ from apache_beam.metrics import Metrics
 
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339, to_dead_letters
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import SECOND, Interval
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
+
+_OVERFLOW = "the sum of these readings, or of their squares, exceeds a 64-bit float"
 
 _LATE = {
     "Late": "these readings came after the row of their interval was emitted",
@@ -21,21 +24,30 @@ _LATE = {
 
 
 class AverageRows(beam.PTransform):
-    """Makes one row of means for each `Interval`.
+    """Makes one row of statistics, by default means, for each `Interval`.
 
-    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `revise`, also
-    "Revision": int, "WrittenAt": RFC 3339, and a row without any mean retracts the one before it.
+    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `numbered`, also
+    "Revision": int, "WrittenAt": RFC 3339, and a row without any value retracts the one before it.
     Output `dead_letters`: one for each late interval, and for sums beyond a 64-bit float.
 
     Args:
       sensors: the sensor columns, in table order.
       by_device: add the column Device.
-      revise: add the columns Revision and WrittenAt.
+      numbered: add Revision and WrittenAt.
+      since: microseconds since the epoch; of intervals that begin before it nothing is put out, they are counted.
+      statistics: the columns of each sensor.
     """
 
-    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
+    def __init__(
+        self,
+        sensors: tuple[str, ...],
+        by_device: bool,
+        numbered: bool,
+        since: int | None = None,
+        statistics: Statistics = MEANS,
+    ):
         super().__init__()
-        self._make_row = _MakeRow(sensors, by_device, revise)
+        self._make_row = _MakeRow(sensors, by_device, numbered, since, statistics)
 
     def expand(self, intervals: beam.PCollection) -> Any:
         """Apply the averaging."""
@@ -44,43 +56,51 @@ class AverageRows(beam.PTransform):
 
 
 class _MakeRow(beam.DoFn):
-    def __init__(self, sensors: tuple[str, ...], by_device: bool, revise: bool):
-        self._sensors = sensors
+    def __init__(
+        self, sensors: tuple[str, ...], by_device: bool, numbered: bool, since: int | None, statistics: Statistics
+    ):
+        self._statistics = statistics
+        self._columns = {name: [column for column, _ in statistics.columns(name)] for name in sensors}
         self._by_device = by_device
-        self._revise = revise
+        self._numbered = numbered
+        self._since = since
         self._rows = Metrics.counter(METRICS, "rows")
         self._late = Metrics.counter(METRICS, "late_intervals")
         self._expired = Metrics.counter(METRICS, "expired_intervals")
         self._revised = Metrics.counter(METRICS, "revised_rows")
         self._overflows = Metrics.counter(METRICS, "overflows")
+        self._before_start = Metrics.counter(METRICS, "intervals_before_start")
         self._delay = Metrics.distribution(METRICS, "seconds_to_row")
 
     def process(self, interval: Interval) -> list[Any]:
+        if self._since is not None and interval.begin < self._since:
+            self._before_start.inc()
+            return []
         if interval.late:
             (self._late if interval.late == "Late" else self._expired).inc()
-            return [_dead_letter(interval, "late", interval.late, _LATE[interval.late])]
-        means = {name: total / count for name, (total, count) in interval.sums.items()}
-        if not all(map(math.isfinite, means.values())):
+            return [self._dead_letter(interval, "late", interval.late, _LATE[interval.late])]
+        values = {name: self._statistics.values(parts) for name, parts in interval.sums.items()}
+        if not all(value is None or math.isfinite(value) for of_sensor in values.values() for value in of_sensor):
             self._overflows.inc()
-            return [_dead_letter(interval, "average", "Overflow", "the sum of these readings exceeds a 64-bit float")]
+            return [self._dead_letter(interval, "average", "Overflow", _OVERFLOW)]
         now = int(time.time() * SECOND)
         self._rows.inc()
         self._delay.update((now - interval.end) // SECOND)
         if interval.revision:
             self._revised.inc()
         row: dict[str, Any] = {TIMESTAMP: rfc3339(interval.row_time)}
-        row.update((name, means.get(name)) for name in self._sensors)
+        for name, columns in self._columns.items():
+            row.update(zip(columns, values.get(name) or [None] * len(columns), strict=True))
         if self._by_device:
             row[DEVICE] = interval.device or None
-        if self._revise:
+        if self._numbered:
             row[REVISION] = interval.revision
             row[WRITTEN_AT] = rfc3339(now)
         return [row]
 
-
-def _dead_letter(interval: Interval, stage: str, error: str, message: str) -> beam.pvalue.TaggedOutput:
-    row_time = rfc3339(interval.row_time)
-    readings = {name: {"sum": total, "count": count} for name, (total, count) in interval.sums.items()}
-    payload = json.dumps({TIMESTAMP: row_time, DEVICE: interval.device or None, "readings": readings}).encode()
-    letter = dead_letter(stage, error, message, payload, event_time=row_time, device=interval.device)
-    return to_dead_letters(letter)
+    def _dead_letter(self, interval: Interval, stage: str, error: str, message: str) -> beam.pvalue.TaggedOutput:
+        row_time = rfc3339(interval.row_time)
+        readings = {name: self._statistics.told(parts) for name, parts in interval.sums.items()}
+        payload = json.dumps({TIMESTAMP: row_time, DEVICE: interval.device or None, "readings": readings}).encode()
+        letter = dead_letter(stage, error, message, payload, event_time=row_time, device=interval.device)
+        return to_dead_letters(letter)

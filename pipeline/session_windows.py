@@ -13,7 +13,7 @@ that has fired, and the merged window fires again. So sessions are kept here, pe
 What is kept for a device is its open sessions and the end of its last row: less than a hundred bytes and the sums.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,8 +23,10 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.labels import emit_label
 from pipeline.readings import Reading
-from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums, add_sums, add_values
+from pipeline.statistics import MEANS, Statistics
+from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,28 @@ class SessionIntervals:
 
     A reading that would change an emitted row is late, and set apart. With `revise` it changes the row for
     `allowed_lateness` seconds: the whole session is emitted again, and rows that it swallowed are retracted.
+    What is kept of the readings is up to `statistics`.
     """
 
     gap: int
     grace: int
     allowed_lateness: int
     revise: bool
+    statistics: Statistics = MEANS
 
     # Of what a bundle's buckets hold in the end.
     folded_type: ClassVar[Any] = tuple[str, Any]
 
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open sessions, with what must not change while it does."""
+        return emit_label(
+            session_gap=(self.gap, 60), grace_period=(self.grace, 5), kept=(self.statistics.kept, MEANS.kept)
+        )
+
     def new_buckets(self, by_device: bool) -> "SessionBuckets":
         """Return empty buckets for one bundle."""
-        return SessionBuckets(self.gap * SECOND, by_device)
+        return SessionBuckets(self.gap * SECOND, by_device, self.statistics)
 
     def emit(self) -> beam.PTransform:
         """Return the transform from drained buckets to `Interval`s."""
@@ -55,9 +66,10 @@ class SessionIntervals:
 class SessionBuckets:
     """Sums of one bundle per device and run of readings less than a gap apart. Times are microseconds."""
 
-    def __init__(self, gap: int, by_device: bool):
+    def __init__(self, gap: int, by_device: bool, statistics: Statistics = MEANS):
         self._gap = gap
         self._by_device = by_device
+        self._add, self._merge = statistics.add, statistics.merge
         self._count = 0
         self._runs: dict[str, list[_Run]] = {}
 
@@ -70,9 +82,9 @@ class SessionBuckets:
                 run.last = max(run.last, event_time)
             else:
                 before = len(runs)
-                run = _join(runs, _Run(event_time, event_time, {}), self._gap)
+                run = _join(runs, _Run(event_time, event_time, {}), self._gap, self._merge)
                 self._count += len(runs) - before
-            add_values(run.sums, values)
+            self._add(run.sums, values)
             if self._count == MAX_BUCKETS:
                 return True
         return False
@@ -105,7 +117,7 @@ class _Run:
     open: bool = True
 
 
-def _join(runs: list[_Run], new: _Run, gap: int) -> _Run:
+def _join(runs: list[_Run], new: _Run, gap: int, merge: Callable[[Sums, Sums], None]) -> _Run:
     """Add `new` to `runs`, in place, joined with all it is less than a gap away from; return the joined run."""
     near = [run for run in runs if run.first < new.last + gap and new.first < run.last + gap]
     if not near:
@@ -118,7 +130,7 @@ def _join(runs: list[_Run], new: _Run, gap: int) -> _Run:
         joined.revision = max(joined.revision, run.revision)
         joined.rows += run.rows
         joined.open = True
-        add_sums(joined.sums, run.sums)
+        merge(joined.sums, run.sums)
         if run is not new:
             runs.remove(run)
     return joined
@@ -133,6 +145,7 @@ class _EmitSessions(beam.DoFn):
         self._gap = intervals.gap * SECOND
         self._grace = intervals.grace * SECOND
         self._too_late = "Expired" if intervals.revise else "Late"
+        self._merge = intervals.statistics.merge
         self._keep = intervals.allowed_lateness * SECOND if intervals.revise else 0
 
     def process(
@@ -145,8 +158,8 @@ class _EmitSessions(beam.DoFn):
         final_until, runs = self._read(sessions)
         if last < final_until:
             end = last + self._gap
-            return [Interval(end, end, device, sums, late=self._too_late)]
-        _join(runs, _Run(first, last, dict(sums)), self._gap)
+            return [Interval(end, end, device, sums, late=self._too_late, first=first)]
+        _join(runs, _Run(first, last, dict(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []
 
@@ -165,8 +178,8 @@ class _EmitSessions(beam.DoFn):
             if run.open and end + self._grace <= now.micros:
                 for swallowed in run.rows:
                     if swallowed != end:
-                        yield Interval(swallowed, swallowed, device, {}, run.revision)
-                yield Interval(end, end, device, run.sums, run.revision)
+                        yield Interval(swallowed, swallowed, device, {}, run.revision, first=run.first)
+                yield Interval(end, end, device, run.sums, run.revision, first=run.first)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

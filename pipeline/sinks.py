@@ -20,9 +20,11 @@ from google.auth.exceptions import TransportError
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
-from pipeline.bigquery import TableId, client
+from pipeline.bigquery import Passing, TableId, client
 from pipeline.dead_letters import METRICS, dead_letter, in_parts
-from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.readings import DEVICE, TIMESTAMP, parse_timestamp
+from pipeline.rows import REVISION
+from pipeline.silences import BACK_AT, SILENT_SINCE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class BigQueryRows(beam.PTransform):
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
-        return rows | "Insert" >> _Insert(self._table_id) | "ToDeadLetters" >> beam.Map(_insert_letter)
+        return rows | "Insert" >> _Insert(self._table_id) | "ToDeadLetters" >> beam.Map(insert_letter)
 
 
 class BigQueryDeadLetters(beam.PTransform):
@@ -50,9 +52,9 @@ class BigQueryDeadLetters(beam.PTransform):
         """Apply the write."""
         return (
             letters
-            | "InParts" >> beam.FlatMap(in_parts, _MAX_PAYLOAD).with_output_types(Any)
+            | "InParts" >> beam.FlatMap(in_parts, MAX_PAYLOAD).with_output_types(Any)
             | "Insert" >> _Insert(self._table_id)
-            | "Log" >> beam.FlatMap(_log_letter)
+            | "Log" >> beam.FlatMap(log_letter)
         )
 
 
@@ -76,6 +78,35 @@ class DeadLetters(beam.PTransform):
             messages = letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
         return letters | "Store" >> self._sink
+
+
+class Silences(beam.PTransform):
+    """Hands silences to a sink of rows and, if a topic is named, publishes them as well.
+
+    On the topic a silence is JSON, with the attributes `event`, which is silent or back, and `device` if it is one.
+    Returns a dead letter of the stage silence for each that the sink could not write.
+
+    Args:
+      sink: takes rows, returns dead letters.
+      topic: to publish to, or None.
+      revise: tell the sink by Revision which of the rows of a silence is to stay.
+    """
+
+    def __init__(self, sink: beam.PTransform, topic: str | None, revise: bool = False):
+        super().__init__()
+        self._sink = sink
+        self._topic = topic
+        self._revise = revise
+
+    def expand(self, silences: beam.PCollection) -> beam.PCollection:
+        """Apply both."""
+        if self._topic:
+            messages = silences | "ToMessages" >> beam.Map(silence_message).with_output_types(PubsubMessage)
+            _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
+        if self._revise:
+            silences |= "Revise" >> beam.Map(revision_of_silence).with_output_types(Any)
+        unwritten = silences | "Store" >> self._sink
+        return unwritten | "OfSilences" >> beam.Map(lambda letter: {**letter, "stage": "silence"})
 
 
 class PrintRows(beam.PTransform):
@@ -150,30 +181,26 @@ class InsertClient:
             try:
                 failures = insert(table, rows, row_ids=ids, retry=None, **kwargs)
             except (RequestException, TransportError) as error:
-                raise _Transient(str(error)) from None
+                raise Passing(str(error)) from None
             except GoogleAPICallError as error:
                 errors = [{"reason": _reason(error), "message": error.message}]
                 if error.code in _TRANSIENT_STATUS or _reason(error) in _TRANSIENT_REASONS:
-                    raise _Transient(str(error)) from None
+                    raise Passing(str(error)) from None
                 failures = [{"index": i, "errors": errors} for i in range(len(rows))]
             failed = {waiting[failure["index"]]: failure["errors"] for failure in failures}
             transient = [i for i, errors in failed.items() if any(e["reason"] in _TRANSIENT_REASONS for e in errors)]
             refused.extend({"index": i, "errors": errors} for i, errors in failed.items() if i not in transient)
             waiting[:] = transient
             if waiting:
-                raise _Transient(f"{len(waiting)} rows: {failed[waiting[0]]}")
+                raise Passing(f"{len(waiting)} rows: {failed[waiting[0]]}")
 
-        _UNTIL_IT_PASSES(insert_waiting)()
+        UNTIL_IT_PASSES(insert_waiting)()
         return refused
 
 
 # Characters of base64. A message can have 10 MB, and so can an insert request, base64 included.
 # https://cloud.google.com/bigquery/quotas#streaming_inserts
-_MAX_PAYLOAD = 6_000_000
-
-
-class _Transient(Exception):
-    """An insert failed in a way that may pass by itself."""
+MAX_PAYLOAD = 6_000_000
 
 
 def _reason(error: GoogleAPICallError) -> str:
@@ -184,8 +211,8 @@ def _log_retry(error: Exception) -> None:
     _LOGGER.warning("BigQuery does not take rows for now, trying again: %s", error)
 
 
-_UNTIL_IT_PASSES = Retry(
-    predicate=if_exception_type(_Transient), initial=0.2, maximum=30.0, timeout=None, on_error=_log_retry
+UNTIL_IT_PASSES = Retry(
+    predicate=if_exception_type(Passing), initial=0.2, maximum=30.0, timeout=None, on_error=_log_retry
 )
 
 # https://cloud.google.com/bigquery/docs/error-messages: those that a streaming insert can outwait.
@@ -195,13 +222,15 @@ _TRANSIENT_REASONS = frozenset(
 )
 
 
-def _insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
+def insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
+    """Return the dead letter of (table, row, errors), a row that BigQuery refused for good."""
     _, row, errors = failed
     # Beam itself refuses a row beyond the size of a request, in words instead of a list.
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
     Metrics.counter(METRICS, "insert_failures").inc()
     payload = json.dumps(row).encode()
-    return dead_letter("insert", error, json.dumps(errors), payload, event_time=row[TIMESTAMP], device=row.get(DEVICE))
+    event_time = row.get(TIMESTAMP) or row[SILENT_SINCE]
+    return dead_letter("insert", error, json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE))
 
 
 def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
@@ -221,7 +250,27 @@ def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
     ]
 
 
-def _log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:
+def revision_of_silence(silence: dict[str, Any]) -> dict[str, Any]:
+    """Return the silence with its Revision: 0 until it is over, and more the earlier it was over."""
+    back = silence[BACK_AT]
+    return {**silence, REVISION: _LATEST - parse_timestamp(back) if back else 0}
+
+
+# The year 10000, in microseconds.
+_LATEST = 253_402_300_800_000_000
+
+
+def silence_message(silence: dict[str, Any]) -> PubsubMessage:
+    """Return the silence as a Pub/Sub message."""
+    attributes = {"event": "back" if silence[BACK_AT] else "silent"}
+    if silence[DEVICE]:
+        # https://cloud.google.com/pubsub/quotas#resource_limits
+        attributes["device"] = silence[DEVICE].encode()[:1024].decode(errors="ignore")
+    return PubsubMessage(json.dumps(silence).encode(), attributes)
+
+
+def log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:
+    """Write (table, dead letter, errors) to the log, since BigQuery refused it for good; yields nothing."""
     _, letter, errors = failed
     Metrics.counter(METRICS, "dead_letter_failures").inc()
     _LOGGER.error("dead letter not written (%s): %s", json.dumps(errors), json.dumps(letter))

@@ -1,6 +1,6 @@
-"""Sums and counts per sensor: what is shuffled, and what an interval's means are made of."""
+"""What is kept of each sensor's readings and shuffled: sums and counts, or what other statistics are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -10,8 +10,8 @@ SECOND = 1_000_000  # microseconds
 # Sums that a bundle may hold before it emits them: bounds its memory when it touches very many windows or devices.
 MAX_BUCKETS = 20_000
 
-# Sensor name to [sum, count], only for sensors that were present. Names, not positions: the state of a running job
-# then survives an update that reorders `sensors`.
+# Sensor name to [sum, count], or the parts of other `Statistics`, only for sensors that were present. Names, not
+# positions: the state of a running job then survives an update that reorders `sensors`.
 Sums = dict[str, list]
 
 
@@ -25,6 +25,7 @@ class Interval(NamedTuple):
       sums: of the whole interval, or only of what came late; empty to retract a row written before.
       revision: counts from 0 what was emitted for this Timestamp and device.
       late: None for a row; else why these sums cannot be in one.
+      first: the first reading's time, where the interval begins with it and not at `row_time`; in microseconds.
     """
 
     row_time: int
@@ -33,6 +34,12 @@ class Interval(NamedTuple):
     sums: Sums
     revision: int = 0
     late: str | None = None
+    first: int | None = None
+
+    @property
+    def begin(self) -> int:
+        """Where the interval begins, microseconds since the epoch."""
+        return self.row_time if self.first is None else self.first
 
 
 def add_values(sums: Sums, values: dict[str, float]) -> None:
@@ -58,7 +65,11 @@ def add_sums(into: Sums, other: Sums) -> None:
 
 
 class CombineSums(beam.CombineFn):
-    """Adds up the partial sums of bundles."""
+    """Adds up the partial sums of bundles; `merge` adds `Sums` to others in place."""
+
+    def __init__(self, merge: Callable[[Sums, Sums], None] = add_sums):
+        super().__init__()
+        self._merge = merge
 
     def create_accumulator(self) -> Sums:
         """Return empty sums."""
@@ -66,14 +77,14 @@ class CombineSums(beam.CombineFn):
 
     def add_input(self, accumulator: Sums, sums: Sums) -> Sums:
         """Return the accumulator with one bundle's sums added."""
-        add_sums(accumulator, sums)
+        self._merge(accumulator, sums)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
         """Return the sums of all accumulators."""
         merged: Sums = {}
         for accumulator in accumulators:
-            add_sums(merged, accumulator)
+            self._merge(merged, accumulator)
         return merged
 
     def extract_output(self, accumulator: Sums) -> Sums:

@@ -65,7 +65,7 @@ def _publish(options: argparse.Namespace) -> int:
     total = None if wanted == math.inf else int(wanted)
     seed = secrets.randbits(32) if options.seed is None else options.seed
 
-    disturb = Faults(options.faults, options.late_by, seed)
+    disturb = Faults(options.faults, options.late_by, seed, options.dropout_for)
     run = Publishing(options.topic, disturb, options.manifest, pack=options.pack)
     _on_signals(run.stop)
     planned = readings(
@@ -146,11 +146,14 @@ def _parser() -> Parser:
         type=_faults,
         default={},
         metavar="NAME=RATE,...",
-        help="what goes wrong, as probabilities per reading: late, duplicate, malformed, out_of_order, skew; and "
-        "burst=N, N readings at once every 10 s (default: nothing)",
+        help="what goes wrong, as probabilities per reading: late, duplicate, malformed, out_of_order, skew, dropout; "
+        "and burst=N, N readings at once every 10 s (default: nothing)",
     )
     publish.add_argument(
         "--late-by", type=_duration, default=60.0, metavar="TIME", help="how late, give or take a quarter (default: 60)"
+    )
+    publish.add_argument(
+        "--dropout-for", type=_duration, default=60.0, metavar="TIME", help="how long a device drops out (default: 60)"
     )
     publish.add_argument(
         "--manifest",

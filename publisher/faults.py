@@ -5,11 +5,12 @@
     malformed     data that is no reading, in one of the ways of MALFORMED
     out_of_order  held back for a fraction of a second up to 2 s
     skew          stamped a year ahead, or in 1970 because seconds were taken for milliseconds
+    dropout       the last of its device for `dropout_for` seconds of event time; what follows is never sent
     burst         every 10 s so many readings are held back until the last of them, then sent at once
 
-The first five are probabilities per reading, and a reading has one of them at most; it goes out in a message of its
-own, so that readings packed together are good and of one moment. A reading of a burst that has none of its own is
-marked "burst".
+All but burst are probabilities per reading, and a reading has one of them at most. With one of the first five it goes
+out in a message of its own, so that readings packed together are good and of one moment. A reading of a burst that has
+none of its own is marked "burst".
 """
 
 import heapq
@@ -25,6 +26,7 @@ from publisher.messages import Message, encode
 from publisher.sensors import Reading
 
 PER_READING = ("late", "duplicate", "malformed", "out_of_order", "skew")
+DRAWN = (*PER_READING, "dropout")
 BURST_EVERY_MS = 10_000
 SHORT_HOLD_MS = (100, 2000)
 LATE_SPREAD = (0.75, 1.25)
@@ -74,12 +76,12 @@ def parse(text: str) -> dict[str, float]:
     rates: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
-        if name not in (*PER_READING, "burst"):
-            raise ValueError(f"{name!r} is not a fault; choose from {', '.join(PER_READING)} and burst")
+        if name not in (*DRAWN, "burst"):
+            raise ValueError(f"{name!r} is not a fault; choose from {', '.join(DRAWN)} and burst")
         if name in rates:
             raise ValueError(f"{name!r} is given twice")
         rates[name] = _burst(number) if name == "burst" else _rate(name, number)
-    if sum(rates.get(name, 0) for name in PER_READING) > 1:
+    if sum(rates.get(name, 0) for name in DRAWN) > 1:
         raise ValueError(f"the rates of {text!r} add up to more than 1, but a reading has one fault at most")
     return rates
 
@@ -102,11 +104,12 @@ def _burst(text: str) -> int:
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong with a run, repeatably: `rates` as `parse` returns them, `late_by` in seconds, `seed`."""
+    """What goes wrong with a run, repeatably: `rates` as `parse` returns them, times in seconds, `seed`."""
 
     rates: Mapping[str, float] = field(default_factory=dict)
     late_by: float = 60.0
     seed: int = 0
+    dropout_for: float = 60.0
 
     def messages(self, readings: Iterable[Reading], run_id: str) -> Iterator[Message]:
         """Yield the messages of `readings` in the order in which they are due.
@@ -119,10 +122,16 @@ class Faults:
             return
         chance = random.Random(self.seed)
         held: list[tuple[int, int, Message]] = []
+        silent_until: dict[str, float] = {}
         for number, (reading, fault) in enumerate(self._in_bursts(iter(readings))):
             while held and held[0][0] <= reading.time_ms:
                 yield heapq.heappop(held)[-1]
-            for message in self._spoil(reading, self._draw(chance) or fault, run_id, chance):
+            if reading.time_ms < silent_until.get(reading.device, 0):
+                continue
+            drawn = self._draw(chance)
+            if drawn == "dropout":
+                silent_until[reading.device] = reading.time_ms + self.dropout_for * 1000
+            for message in self._spoil(reading, drawn or fault, run_id, chance):
                 if message.due_ms > reading.time_ms:
                     heapq.heappush(held, (message.due_ms, number, message))
                 else:
@@ -144,7 +153,7 @@ class Faults:
 
     def _draw(self, chance: random.Random) -> str | None:
         drawn = chance.random()
-        for name in PER_READING:
+        for name in DRAWN:
             drawn -= self.rates.get(name, 0)
             if drawn < 0:
                 return name
@@ -152,7 +161,7 @@ class Faults:
 
     def _spoil(self, reading: Reading, fault: str | None, run_id: str, chance: random.Random) -> list[Message]:
         message = encode(reading, run_id)
-        if fault in (None, "burst"):
+        if fault in (None, "burst", "dropout"):
             return [message._replace(fault=fault)]
         alone = message._replace(fault=fault, alone=True)
         if fault == "late":

@@ -8,7 +8,7 @@ publisher leaves out only what was confirmed in that very moment. A line is a re
     sent          wall clock when the message was handed to the client, RFC 3339 in UTC; never before that of what was
                   handed over earlier
     confirmed     wall clock when the confirmation was there, RFC 3339 in UTC
-    fault         late, duplicate, out_of_order, skew, burst, "malformed: WAY"; null if nothing was done to it
+    fault         late, duplicate, out_of_order, skew, dropout, burst, "malformed: WAY"; null if nothing was done to it
     device, sensor, value, event_time
                   what the data holds, event_time as it is in there; all null if it is malformed
     attributes    of the message

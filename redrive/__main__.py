@@ -4,7 +4,7 @@
 
 Letters of the stages decode, timestamp and validate hold a message's own bytes: they go to --topic with the kept
 attributes, `dead_letter_id` and `redrive_attempt` (1, 2, ...). Letters of the stage insert hold a row: they go to
---output_table. Letters of the stages late and average hold sums, which nothing can take back.
+--output_table. Letters of the stages late, average and silence stay.
 
 No run sends what an earlier one sent. The table <dead_letter_table>_redriven records each letter's steps:
 
@@ -30,7 +30,7 @@ from google.auth.exceptions import GoogleAuthError
 from requests.exceptions import RequestException
 
 from pipeline import tables
-from redrive.flags import MESSAGE_STAGES, ROW_STAGES, SUM_STAGES, parse
+from redrive.flags import MESSAGE_STAGES, ROW_STAGES, STAYING_STAGES, parse
 from redrive.ledger import Ledger
 from redrive.targets import Letter, Target, to_table, to_topic
 
@@ -110,8 +110,8 @@ def _redrive(ledger: Ledger, target: Target, batch: list[Letter], counts: Counte
 
 
 def _goes_to(stage: str, status: str, routes: dict[str, Target], statuses: Sequence[str]) -> str:
-    if stage in SUM_STAGES:
-        return "nowhere: sums cannot be redriven"
+    if stage in STAYING_STAGES:
+        return f"nowhere: {STAYING_STAGES[stage]}"
     if status == "in parts":
         return "nowhere: too large for one row; join its payloads by dead_letter_id, in order of part"
     if status == "done":

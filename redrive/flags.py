@@ -10,7 +10,12 @@ from pipeline.bigquery import TableId
 
 MESSAGE_STAGES = ("decode", "timestamp", "validate")
 ROW_STAGES = ("insert",)
-SUM_STAGES = ("late", "average")
+# Those whose letters stay, and why.
+STAYING_STAGES = {
+    "late": "sums cannot be redriven",
+    "average": "sums cannot be redriven",
+    "silence": "its payload is a row of the table of silences",
+}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -24,7 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--dead_letter_table", required=True, type=_reads(TableId.parse), help="project:dataset.table")
     flag("--topic", type=_reads(_topic), help="where messages go, projects/PROJECT/topics/NAME")
     flag("--output_table", type=_reads(TableId.parse), help="where refused rows go, project:dataset.table")
-    flag("--stage", choices=MESSAGE_STAGES + ROW_STAGES + SUM_STAGES, help="only letters of this stage")
+    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only letters of this stage")
     flag("--error", help="only letters with this error, such as NotJson")
     flag("--since", type=_reads(_time), help="only letters received at this time (RFC 3339) or later")
     flag("--until", type=_reads(_time), help="only letters received before this time (RFC 3339)")

@@ -16,7 +16,7 @@ def template_metadata() -> dict[str, Any]:
     """Return what metadata.json must hold."""
     return {
         "name": "Sensor Stream",
-        "description": "Reads sensor readings from Pub/Sub and writes one row of means per interval to BigQuery.",
+        "description": "Reads sensor readings from Pub/Sub and writes one row of statistics per interval to BigQuery.",
         "streaming": True,
         # In that mode a reading may count twice in its mean, and a row may be written twice.
         "supportsAtLeastOnce": False,
@@ -42,8 +42,8 @@ def _field(parameter: Parameter) -> dict[str, Any]:
     if parameter.form.choices:
         field["enumOptions"] = [{"value": value, "label": label} for value, label in parameter.form.choices.items()]
     if parameter.shown_when:
-        parent, value = parameter.shown_when
-        return {**field, "parentName": parent, "parentTriggerValues": [value]}
+        parent, values = parameter.shown_when
+        return {**field, "parentName": parent, "parentTriggerValues": list(values)}
     # The form ignores the group of a parameter that has a parent.
     return {**field, "groupName": parameter.group}
 

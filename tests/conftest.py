@@ -23,14 +23,14 @@ def project() -> str:
 def pubsub_emulator() -> Iterator[str]:
     """host:port of the official emulator; fails, never skips, without it. Tests set os.environ, this does not."""
     with emulators.official_pubsub_emulator(PROJECT) as emulator:
-        yield emulator.value
+        yield emulator.host
 
 
 @pytest.fixture(scope="session")
 def own_pubsub_server() -> Iterator[str]:
     """host:port of local.pubsub_server in a process of its own."""
     with emulators.own_pubsub_server() as server:
-        yield server.value
+        yield server.host
 
 
 @pytest.fixture(params=["official", "ours"])
@@ -40,7 +40,19 @@ def pubsub_server(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def bigquery_emulator() -> Iterator[str]:
-    """http://host:port, as BIGQUERY_EMULATOR_HOST wants it. Nothing is set in os.environ; tests do that."""
+def bigquery_server() -> Iterator[emulators.Emulator]:
+    """The BigQuery emulator with its Storage Write API. Nothing is set in os.environ; tests do that."""
     with emulators.bigquery_emulator(PROJECT) as emulator:
-        yield emulator.value
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def bigquery_emulator(bigquery_server: emulators.Emulator) -> str:
+    """http://host:port, as BIGQUERY_EMULATOR_HOST wants it."""
+    return bigquery_server.env["BIGQUERY_EMULATOR_HOST"]
+
+
+@pytest.fixture(scope="session")
+def bigquery_storage(bigquery_server: emulators.Emulator) -> str:
+    """host:port, as BIGQUERY_STORAGE_EMULATOR_HOST wants it."""
+    return bigquery_server.env[emulators.BIGQUERY_STORAGE]

@@ -14,7 +14,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from local.emulators import all_rows
+from local.emulators import Emulator, all_rows
 from local.processes import Child, running, wait_for
 from pipeline import tables
 
@@ -64,10 +64,11 @@ class Stack:
 
 @pytest.fixture
 def stack(
-    pubsub_server: str, bigquery_emulator: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pubsub_server: str, bigquery_server: Emulator, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:
     name = f"t{uuid.uuid4().hex}"
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
+    for variable, value in bigquery_server.env.items():
+        monkeypatch.setenv(variable, value)
     bq = tables.client(project)
     bq.create_dataset(name)
     channel = grpc.insecure_channel(pubsub_server)
@@ -78,7 +79,7 @@ def stack(
     subscriber.create_subscription(name=subscription, topic=topic)
 
     def start(*flags: str) -> AbstractContextManager[Child]:
-        env = {"PUBSUB_EMULATOR_HOST": pubsub_server, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
+        env = {"PUBSUB_EMULATOR_HOST": pubsub_server, **bigquery_server.env}
         command = [sys.executable, "-m", "local", "pipeline", *flags]
         return running("the pipeline", command, tmp_path / "pipeline.log", env)
 

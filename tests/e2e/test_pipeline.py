@@ -197,6 +197,63 @@ class TestDeadLetterTopic:
         assert message.attributes["dead_letter_id"] == row["dead_letter_id"]
 
 
+class TestSilences:
+    @pytest.mark.parametrize("write_method", ["streaming_inserts", "upsert"])
+    def test_are_noticed_closed_and_published_of_a_device_and_of_the_stream(self, stack: Stack, write_method: str):
+        topic, subscription = f"{stack.topic}-silences", f"{stack.subscription}-silences"
+        stack.publisher.create_topic(name=topic)
+        stack.subscriber.create_subscription(name=subscription, topic=topic)
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
+        flags += [
+            "--silence_after=2s",
+            "--grace_period=1s",
+            f"--silence_topic={topic}",
+            f"--write_method={write_method}",
+        ]
+        since = math.floor(time.time())
+        stack.publish([reading(since - 1, "Temp", 1.0, "north"), reading(since, "Temp", 2.0, "north")])
+        with stack.start(*flags) as pipeline:
+            noticed = stack.wait_for_rows(pipeline, 2, "readings_silences")
+            back = math.floor(time.time())
+            stack.publish([reading(back, "Temp", 3.0, "north")])
+
+            def over() -> list:
+                rows = stack.rows("readings_silences")
+                return [
+                    (row["Device"] or None, row["SilentSince"].timestamp(), row["BackAt"])
+                    for row in rows
+                    if row["BackAt"]
+                ]
+
+            wait_for(pipeline, lambda: len(over()) >= 2, PATIENCE)
+            pulled: list = []
+
+            def arrived() -> bool:
+                pulled.extend(stack.subscriber.pull(subscription=subscription, max_messages=9).received_messages)
+                return len(pulled) >= 4
+
+            wait_for(pipeline, arrived, PATIENCE)
+        # A key must not be NULL.
+        stream = "" if write_method == "upsert" else None
+        assert {(row["Device"], row["SilentSince"].timestamp(), row["BackAt"]) for row in noticed} == {
+            ("north", since, None),
+            (stream, since, None),
+        }
+        assert all(row["NoticedAt"].timestamp() >= since + 3 for row in noticed)
+        ended = datetime.fromtimestamp(back, UTC)
+        assert sorted(over(), key=str) == [("north", since, ended), (None, since, ended)]
+        # One row of each silence when upserted; the two that begin at `back` may have been noticed by now.
+        rows = [row for row in stack.rows("readings_silences") if row["SilentSince"].timestamp() == since]
+        assert len(rows) == (2 if write_method == "upsert" else 4)
+        messages = [received.message for received in pulled]
+        assert [(m.attributes["event"], m.attributes.get("device", "")) for m in messages][:4].count(
+            ("silent", "north")
+        )
+        assert {json.loads(m.data)["SilentSince"][:19] for m in messages if m.attributes["event"] == "back"} == {
+            stamp(since)[:19]
+        }
+
+
 class TestWithoutATable:
     def test_rows_are_printed(self, stack: Stack):
         start = TestBacklog.START

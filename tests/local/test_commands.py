@@ -99,12 +99,13 @@ def test_up_prints_the_environment_and_leaves_nothing_behind(tmp_path: Path, mon
 @pytest.mark.parametrize("terminal", [True, False])
 def test_rows_are_shown_with_a_dash_for_null(terminal, tmp_path: Path) -> None:
     progress = Progress(("AtmP", "Temp"), 60, published=100, rows=[ROW], delays={ROW.start: 3.21}, dead_letters=3)
+    progress.silent = ["device-1"]
     with (tmp_path / "shown").open("w+") as file:
         with screen(Console(file=file, force_terminal=terminal, width=100), progress) as show:
             show()
         file.seek(0)
         shown = file.read()
-    for part in ("13:00:00", " - ", "20.500", "3.2 s", "published 100", "dead letters 3"):
+    for part in ("13:00:00", " - ", "20.500", "3.2 s", "published 100", "dead letters 3", "silent: device-1"):
         assert part in shown
 
 

@@ -61,6 +61,7 @@ def test_stopping_leaves_no_process(start, monkeypatch: pytest.MonkeyPatch, proj
     ],
 )
 def test_an_emulator_named_in_the_environment_is_used(start, variable, value, host, monkeypatch) -> None:
+    monkeypatch.delenv("BIGQUERY_STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("PATH", "")
     with start("any-project") as emulator:

@@ -21,6 +21,24 @@ NOON = 1_732_280_400
 _CAPTURED: dict[str, list] = defaultdict(list)
 
 
+class Kept:
+    """A state cell, or a timer, of one key, as a DoFn writes it."""
+
+    value: Any = None
+
+    def read(self) -> Any:
+        return self.value
+
+    def write(self, value: Any) -> None:
+        self.value = value
+
+    def set(self, when: Any) -> None:
+        self.value = when
+
+    def clear(self) -> None:
+        self.value = None
+
+
 class Capture(beam.PTransform):
     def __init__(self, name: str):
         super().__init__()
@@ -59,12 +77,16 @@ class Stream:
 
 
 def run_through(
-    source: beam.PTransform, write_rows: beam.PTransform, write_dead_letters: beam.PTransform, *flags: str
+    source: beam.PTransform,
+    write_rows: beam.PTransform,
+    write_dead_letters: beam.PTransform,
+    *flags: str,
+    write_silences: beam.PTransform | None = None,
 ) -> None:
     """Run the shipped graph from a source to the given sinks, with the shipped options."""
     job, beam_options = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
     with beam.Pipeline(options=beam_options) as pipeline:
-        graph.build(pipeline, job, source, write_rows, write_dead_letters)
+        graph.build(pipeline, job, source, write_rows, write_dead_letters, write_silences)
 
 
 @contextmanager
@@ -77,10 +99,12 @@ def captured() -> Iterator[tuple[list, Capture]]:
         del _CAPTURED[name]
 
 
-def run_captured(source: beam.PTransform, *flags: str) -> tuple[list[dict], list[dict]]:
+def run_captured(
+    source: beam.PTransform, *flags: str, write_silences: beam.PTransform | None = None
+) -> tuple[list[dict], list[dict]]:
     """Return the rows, sorted by Timestamp and Device, and the dead letters with decoded payloads."""
     with captured() as (rows, to_rows), captured() as (letters, to_letters):
-        run_through(source, to_rows, to_letters, *flags)
+        run_through(source, to_rows, to_letters, *flags, write_silences=write_silences)
     rows = sorted(rows, key=lambda row: (row["Timestamp"], row.get("Device") or ""))
     return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
 
@@ -103,3 +127,10 @@ def run_on_worker():
         return run_captured(beam.Create(messages), "--runner=FnApiRunner", *flags)
 
     return run
+
+
+@pytest.fixture(params=["young", "aged"])
+def age(request, monkeypatch):
+    """Fixed and hopping windows ask nothing of readings too young to have expired; these here are two years old."""
+    if request.param == "young":
+        monkeypatch.setattr("pipeline.fixed_windows._CLOCK_SLACK", -10 * 366 * 24 * 3600)

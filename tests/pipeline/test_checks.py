@@ -4,13 +4,16 @@ import uuid
 
 import grpc
 import pytest
-from google.api_core.exceptions import Forbidden, NotFound
+from google.api_core.exceptions import Forbidden, NotFound, PermissionDenied
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, pubsub_v1
+from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsResponse
+from google.rpc.error_details_pb2 import ErrorInfo
 
 from local.pubsub_server import PubsubServer
 from pipeline import checks, options, tables
+from pipeline.append_stream import EMULATOR
 from pipeline.checks import CheckError
 
 
@@ -47,6 +50,7 @@ def place(pubsub_emulator, project, monkeypatch) -> Place:
 class TestPubSub:
     def test_what_is_there_passes(self, place):
         place.check("--timestamp_attribute=timestamp", f"--dead_letter_topic={place.topic}")
+        place.check("--silence_after=5m", f"--silence_topic={place.topic}")
         checks.check_pubsub(job(f"--input_topic={place.topic}"))
 
     def test_a_missing_subscription_names_the_command_that_creates_it(self, place, project):
@@ -56,10 +60,10 @@ class TestPubSub:
             f"gcloud pubsub subscriptions create nothing --project={project} --topic=TOPIC"
         )
 
-    @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic"])
+    @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic", "--silence_topic"])
     def test_a_missing_topic_names_the_command_that_creates_it(self, place, project, flag):
         missing = f"{flag}=projects/{project}/topics/nothing"
-        source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}",)
+        source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}", "--silence_after=5m")
         with pytest.raises(CheckError, match=f"gcloud pubsub topics create nothing --project={project}"):
             checks.check_pubsub(job(missing, *source))
 
@@ -183,6 +187,47 @@ class TestBigQueryPermissions:
         with pytest.raises(CheckError) as caught:
             checks.check_locations(job("--input_topic=projects/p-12345/topics/t-1", "--output_table=p-12345:d.t"), None)
         assert self.GRANT in str(caught.value)
+
+
+class TestStorageWrite:
+    def check(self, *flags: str) -> None:
+        topic = "--input_topic=projects/p-12345/topics/t-1"
+        checks.check_storage_write(job(topic, "--output_table=p-12345:d.t", *flags))
+
+    def answer(self, monkeypatch, error: Exception | None) -> None:
+        def get_write_stream(client, **kwargs):
+            if error:
+                raise error
+
+        monkeypatch.setenv(EMULATOR, "127.0.0.1:1")
+        monkeypatch.setattr(BigQueryWriteClient, "get_write_stream", get_write_stream)
+
+    @pytest.mark.parametrize("method", ["storage_write", "upsert"])
+    def test_an_api_that_is_switched_off_names_the_command_that_switches_it_on(self, monkeypatch, method):
+        error = PermissionDenied("API has not been used", error_info=ErrorInfo(reason="SERVICE_DISABLED"))
+        self.answer(monkeypatch, error)
+        with pytest.raises(CheckError, match=r"gcloud services enable bigquerystorage\.googleapis\.com, or launch"):
+            self.check(f"--write_method={method}")
+
+    @pytest.mark.parametrize("error", [None, NotFound("no table"), PermissionDenied("no look, or no table")])
+    def test_one_that_answers_passes(self, monkeypatch, error):
+        self.answer(monkeypatch, error)
+        self.check("--write_method=upsert")
+
+    def test_one_that_does_not_answer_is_said_so(self, monkeypatch):
+        monkeypatch.setenv(EMULATOR, "127.0.0.1:1")
+        with pytest.raises(CheckError, match="cannot reach the Storage Write API"):
+            self.check("--write_method=upsert")
+
+    def test_streaming_inserts_do_not_need_it(self, monkeypatch):
+        self.answer(monkeypatch, AssertionError("asked"))
+        self.check()
+
+    def test_one_emulator_without_the_other_would_write_to_bigquery_itself(self, monkeypatch):
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
+        monkeypatch.delenv(EMULATOR, raising=False)
+        with pytest.raises(CheckError, match=f"{EMULATOR} is not"):
+            self.check("--write_method=upsert")
 
 
 def missing(*args, **kwargs):

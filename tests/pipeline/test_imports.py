@@ -10,13 +10,17 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
-from pipeline import graph, options, sinks
+from local.bigquery_server.append import StorageWriteServer
+from local.bigquery_server.tables import MemoryTables
+from pipeline import graph, main, options, tables
+from pipeline.append_stream import EMULATOR
 from tests.pipeline.conftest import message
 from tests.pipeline.fake_bigquery import fake_bigquery
 
 # What only the launcher, or an operator, has a use for.
 NOT_ON_WORKERS = {
-    f"pipeline.{name}" for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "source")
+    f"pipeline.{name}"
+    for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "views", "source")
 } | {"local", "publisher", "redrive", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
 
 IN_PROCESS = EmbeddedPythonEnvironment.default()
@@ -37,29 +41,35 @@ print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
 """
 
 
-@pytest.fixture(scope="module", params=["fixed", "session"])
+@pytest.fixture(scope="module", params=[("fixed", "streaming_inserts"), ("session", "upsert")], ids=str)
 def imports(request, tmp_path_factory):
     """(modules of Beam's own worker, modules that our steps added), after a row and a dead letter were stored."""
-    flags = [f"--window={request.param}", "--input_topic=projects/test-project/topics/readings"]
+    window, write_method = request.param
+    flags = [f"--window={window}", f"--write_method={write_method}", "--input_topic=projects/test-project/topics/t-1"]
     job, beam_options = options.parse([*flags, "--output_table=test-project:sensors.readings"])
     pipeline = beam.Pipeline(options=beam_options)
-    letters = sinks.DeadLetters(sinks.BigQueryDeadLetters(job.dead_letter_table), None)
     messages = beam.Create([message(1, Temp=1), b"bad"])
-    graph.build(pipeline, job, messages, sinks.BigQueryRows(job.output_table), letters)
+    graph.build(pipeline, job, messages, main._row_sink(job), main._dead_letter_sink(job))
     graph_file = tmp_path_factory.mktemp("graph") / "pipeline.pb"
     graph_file.write_bytes(pipeline.to_runner_api(default_environment=IN_PROCESS).SerializeToString())
-    with fake_bigquery() as bigquery:
+    stored = MemoryTables()
+    stored.create("test-project.sensors.readings", tables.row_columns(job.sensors, False, False), ("Timestamp",))
+    stored.create("test-project.sensors.readings_dead_letters", tables.DEAD_LETTER_COLUMNS)
+    with fake_bigquery() as bigquery, StorageWriteServer(stored) as server:
         ran = subprocess.run(
             [sys.executable, "-c", WORKER, graph_file],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "BIGQUERY_EMULATOR_HOST": bigquery.host},
+            env={**os.environ, "BIGQUERY_EMULATOR_HOST": bigquery.host, EMULATOR: server.host},
             capture_output=True,
             text=True,
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
-        assert [row["Temp"] for row in bigquery.rows("readings")] == [1.0]
-        assert [letter["error"] for letter in bigquery.rows("readings_dead_letters")] == ["NotJson"]
+        rows, letters = bigquery.rows("readings"), bigquery.rows("readings_dead_letters")
+        if write_method == "upsert":
+            rows, letters = stored.rows.values()
+        assert [row["Temp"] for row in rows] == [1.0]
+        assert [letter["error"] for letter in letters] == ["NotJson"]
     return json.loads(ran.stdout.splitlines()[-1])
 
 

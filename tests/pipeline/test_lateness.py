@@ -6,8 +6,6 @@ import pytest
 
 from tests.pipeline.conftest import Stream, message
 
-YOUNG = "--allowed_lateness=8000h"  # by the clock, nothing of this year is old enough to be expired
-
 
 def clock(timestamp: str) -> str:
     assert timestamp.startswith("2024-11-22T13:")
@@ -36,18 +34,18 @@ def late(letters: list[dict]) -> list[tuple]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("age", [YOUNG, "--allowed_lateness=1h"])
+@pytest.mark.usefixtures("age")
 class TestFixedDeadLetter:
-    def test_the_row_is_final_and_each_late_bundle_a_letter(self, run_graph, age):
+    def test_the_row_is_final_and_each_late_bundle_a_letter(self, run_graph):
         stream = Stream().add(message(1, Temp=1)).watermark(20)
         stream.add(message(2, Temp=10), message(3, Temp=30)).add(message(4, Temp=5))
-        rows, letters = run_graph(stream, age)
+        rows, letters = run_graph(stream)
         assert temps(rows) == [("00:00", 1.0)]
         assert late(letters) == [("Late", "00:00", 5.0, 1), ("Late", "00:00", 40.0, 2)]
 
-    def test_an_interval_still_open_takes_what_is_older_than_the_grace(self, run_graph, age):
+    def test_an_interval_still_open_takes_what_is_older_than_the_grace(self, run_graph):
         stream = Stream().add(message(14, Temp=1)).watermark(19).add(message(0, Temp=3))
-        assert temps(run_graph(stream, age)[0]) == [("00:00", 2.0)]
+        assert temps(run_graph(stream)[0]) == [("00:00", 2.0)]
 
 
 class TestFixedRevise:

@@ -11,9 +11,9 @@ from tests.pipeline.conftest import NOON, captured, message
 def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
     argv = ["--input_topic=projects/test-project/topics/t-1", "--runner=FnApiRunner", *flags]
     job, beam_options = options.parse(argv)
-    with captured() as (_, rows), captured() as (_, letters):
+    with captured() as (_, rows), captured() as (_, letters), captured() as (_, silences):
         pipeline = beam.Pipeline(options=beam_options)
-        graph.build(pipeline, job, beam.Create(messages), rows, letters)
+        graph.build(pipeline, job, beam.Create(messages), rows, letters, silences)
         result = pipeline.run()
         result.wait_until_finish()
     found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
@@ -21,6 +21,12 @@ def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
     (delay,) = found["distributions"]
     assert delay.committed.count == 2
     return {counter.key.metric.name: counter.committed for counter in found["counters"]}
+
+
+def test_intervals_before_the_start_are_counted_and_not_as_rows():
+    long_before = [message(0, Temp=1), message(1, Temp=2), message(15, Temp=3)]
+    found = counts([*long_before, message(30, Temp=4), message(45, Temp=5)], "--rows_since=2024-11-22T13:00:30Z")
+    assert found == {"messages": 5, "readings": 5, "ignored_keys": 0, "rows": 2, "intervals_before_start": 2}
 
 
 def test_every_message_reading_and_row_is_counted():
@@ -35,3 +41,9 @@ def test_every_message_reading_and_row_is_counted():
         "rows": 2,
         "overflows": 1,
     }
+
+
+def test_every_silence_is_counted_once():
+    # Of the device and of the stream; what lasts until the end is not one.
+    readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
+    assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2

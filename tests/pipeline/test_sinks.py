@@ -12,7 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import sinks
 from pipeline.dead_letters import dead_letter
-from pipeline.tables import TableId
+from pipeline.storage_write import to_change
+from pipeline.tables import SILENCE_KEY, TableId
 from tests.pipeline.conftest import Stream, message, run_through
 from tests.pipeline.fake_bigquery import fake_bigquery
 
@@ -126,6 +127,48 @@ class TestBigQueryDeadLetters:
         message_of_10_mb = bytes(range(256)) * 39_062
         run_to_bigquery(Stream().add(message_of_10_mb))
         check_parts(bigquery_fake.rows("readings_dead_letters"), "NotJson", message_of_10_mb)
+
+
+class TestSilences:
+    SILENCES = TableId("test-project", "d", "readings_silences")
+
+    def test_are_stored_and_one_that_is_refused_becomes_a_dead_letter_of_its_own_stage(self, bigquery_fake):
+        bigquery_fake.refuse = lambda row: "no" if row.get("SilentSince") and row["Device"] == "a" else None
+        stream = Stream().add(message(0, Temp=1, Device="a")).add(message(60, Temp=1, Device="a"))
+        run_through(
+            stream.watermark(120).end(),
+            sinks.BigQueryRows(ROWS),
+            sinks.BigQueryDeadLetters(LETTERS),
+            "--silence_after=30s",
+            write_silences=sinks.Silences(sinks.BigQueryRows(self.SILENCES), None),
+        )
+        (stored,) = bigquery_fake.rows("readings_silences")
+        assert (stored["Device"], stored["BackAt"]) == (None, "2024-11-22T13:01:00.000000Z")
+        (letter,) = bigquery_fake.rows("readings_dead_letters")
+        assert (letter["stage"], letter["error"], letter["device"]) == ("silence", "invalid", "a")
+        assert letter["event_time"] == "2024-11-22T13:00:00.000000Z"
+        refused = json.loads(base64.b64decode(letter["payload"]))
+        assert refused == {**stored, "Device": "a", "NoticedAt": refused["NoticedAt"]}
+
+    def test_are_messages_that_say_what_happened_to_whom(self):
+        silence = {"Device": "a", "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": "x", "BackAt": None}
+        message = sinks.silence_message(silence)
+        assert (json.loads(message.data), message.attributes) == (silence, {"event": "silent", "device": "a"})
+        over = sinks.silence_message({**silence, "Device": None, "BackAt": "x"})
+        assert over.attributes == {"event": "back"}
+        long = sinks.silence_message({**silence, "Device": "é" * 1024})
+        long._to_proto_str(for_publish=True)  # Beam's own check of sizes
+
+    def test_when_upserted_the_earliest_end_stays_whatever_comes_last(self):
+        silence = {"Device": None, "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": "x"}
+        ends = [None, "2024-11-22T14:00:00.000000Z", "2024-11-22T13:30:00.000001Z", "2024-11-22T13:30:00.000000Z"]
+        changes = [
+            to_change(sinks.revision_of_silence({**silence, "BackAt": end}), SILENCE_KEY, job_start=16) for end in ends
+        ]
+        assert {(change["Device"], change["_CHANGE_TYPE"]) for change in changes} == {("", "UPSERT")}
+        numbers = [tuple(int(part, 16) for part in change["_CHANGE_SEQUENCE_NUMBER"].split("/")) for change in changes]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] == (16, 0)
 
 
 class TestDeadLetterMessages:

@@ -73,6 +73,7 @@ class TestBadInput:
             (f"publish --topic {TOPIC} --faults lost=0.1", "--faults: 'lost' is not a fault; choose from late, dupl"),
             (f"publish --topic {TOPIC} --faults late=2", "--faults: late=2 is not a probability from 0 to 1"),
             (f"publish --topic {TOPIC} --late-by 0", "--late-by: '0' is not a time above 0"),
+            (f"publish --topic {TOPIC} --dropout-for 0", "--dropout-for: '0' is not a time above 0"),
             (f"publish --topic {TOPIC} --manifest no/such/folder", "cannot write to 'no/such/folder': No such file"),
             (f"publish --topic {TOPIC} --rat 5", "unrecognized arguments: --rat 5"),
         ],

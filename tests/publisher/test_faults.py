@@ -11,6 +11,7 @@ from publisher.messages import encode
 from publisher.sensors import readings
 
 START_MS = 1_800_000_000_000
+DEVICES = ("device-1", "device-2")
 RATES = "late=0.01,duplicate=0.02,malformed=0.03,out_of_order=0.05,skew=0.01"
 
 
@@ -138,3 +139,25 @@ class TestOnTheCommandLine:
         assert len(service.published) == 20
         last = max(message.attributes["timestamp"] for message in service.published)
         assert time.time() - datetime.fromisoformat(last).timestamp() > 1.4
+
+
+class TestDropout:
+    def test_a_device_sends_nothing_for_so_long_after_a_reading_that_says_so_while_others_go_on(self):
+        sent = list(Faults({"dropout": 0.002}, dropout_for=3.0, seed=5).messages(plan(10_000), "run"))
+        marked = [message.reading for message in sent if message.fault == "dropout"]
+        assert len(marked) > 3
+        silent = {device: [(m.time_ms, m.time_ms + 3000) for m in marked if m.device == device] for device in DEVICES}
+        expected = [
+            encode(reading, "run").data
+            for reading in plan(10_000)
+            if not any(since < reading.time_ms < until for since, until in silent[reading.device])
+        ]
+        assert [message.data for message in sent] == expected
+
+    def test_what_was_held_back_before_it_is_still_sent(self):
+        sent = list(Faults({"out_of_order": 0.5, "dropout": 0.05}, dropout_for=60.0, seed=5).messages(plan(), "run"))
+        last = {device: max(m.reading.number for m in sent if m.reading.device == device) for device in DEVICES}
+        by_number = {message.reading.number: message.fault for message in sent}
+        assert [by_number[number] for number in last.values()] == ["dropout", "dropout"]
+        # Two sensors of device-1, then two of device-2, and so on.
+        assert set(by_number) == {number for number in range(1000) if number <= last[DEVICES[number // 2 % 2]]}

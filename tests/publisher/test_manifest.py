@@ -3,6 +3,7 @@ import json
 import signal
 import time
 from datetime import datetime
+from itertools import pairwise
 
 from publisher.manifest import Manifest
 from publisher.messages import Message, encode, pack
@@ -83,6 +84,27 @@ class TestRun:
         assert_is_what_was_received(manifest, topic.pull(len(manifest)))
         assert len({line["reading_id"] for line in manifest}) == 400
         assert len(manifest) > 420
+
+    def test_says_after_which_readings_devices_dropped_out(self, start, topic, tmp_path):
+        process = start(
+            *("publish", "--topic", topic.path, "--rate", "1000", "--messages", "1000", "--seed", "3"),
+            *("--devices", "2", "--faults", "dropout=0.01", "--dropout-for", "0.2s"),
+            *("--manifest", "manifest"),
+            PUBSUB_EMULATOR_HOST=topic.host,
+        )
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        manifest = lines(tmp_path / "manifest")
+        assert_is_what_was_received(manifest, topic.pull(len(manifest)))
+        for device in ("device-1", "device-2"):
+            own = sorted((line for line in manifest if line["device"] == device), key=lambda line: line["event_time"])
+            times = [datetime.fromisoformat(line["event_time"]) for line in own]
+            gaps = [
+                (line["fault"], (b - a).total_seconds()) for line, (a, b) in zip(own, pairwise(times), strict=False)
+            ]
+            assert "dropout" in {fault for fault, _ in gaps}
+            # A device has four readings in four milliseconds, then it is the other's turn.
+            assert all((0.2 <= gap < 0.21) if fault else gap < 0.006 for fault, gap in gaps)
 
     def test_stopped_sends_what_is_held_back_and_records_it(self, start, topic, tmp_path):
         process = start(

@@ -140,9 +140,27 @@ def fixed(launch) -> Launch:
 
 
 @pytest.fixture(scope="session")
+def hopping(launch) -> Launch:
+    """A job with hopping windows and every statistic."""
+    return launch(
+        f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.hopping~window=hopping~hop=5s"
+        "~statistics=mean,count,min,max,sum,stddev,first,last~timestamp_attribute=timestamp"
+    )
+
+
+@pytest.fixture(scope="session")
 def session(launch) -> Launch:
     """A job with session windows, and with what else changes the graph."""
     return launch(
         f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.session,window=session,on_late=revise,"
         "group_by_device=true,keep_attributes=true"
+    )
+
+
+@pytest.fixture(scope="session")
+def silences(launch) -> Launch:
+    """A job that watches for silences."""
+    return launch(
+        f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.watched,silence_after=5m,"
+        f"silence_topic={TOPIC},fill_gaps=true"
     )

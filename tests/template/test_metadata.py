@@ -27,15 +27,22 @@ GOOD = {
     "output_table": ["my-project:sensors.readings", "my-project.sensors.readings", "example.com:my-proj.d.t-1"],
     "dead_letter_table": ["my-project:sensors.readings_dead_letters"],
     "dead_letter_topic": ["projects/my-project/topics/dead.letters"],
+    "silence_after": ["1s", "5m"],
+    "silence_topic": ["projects/my-project/topics/silences"],
+    "fill_gaps": ["true", "false"],
     "sensors": ["Temp", "Temp,AtmP", " Temp , _a1 "],
+    "statistics": ["mean", "max,mean", " count , min,sum ,stddev,first,last"],
     "group_by_device": ["true", "false"],
     "max_future_skew": ["0s", "10m"],
-    "window": ["fixed", "session"],
+    "window": ["fixed", "hopping", "session"],
     "interval": ["1s", "15s", "5m", "1h", "999s"],
+    "hop": ["5s", "1m"],
     "session_gap": ["60s"],
     "grace_period": ["0s", "0h", "5s"],
     "allowed_lateness": ["0m", "1h", "24h"],
     "on_late": ["dead_letter", "revise"],
+    "rows_since": ["2026-11-22T13:00:00Z", "2026-11-22T13:00:00.25+01:00"],
+    "write_method": ["streaming_inserts", "storage_write", "upsert"],
     "keep_attributes": ["true", "false"],
     "check_before_launch": ["true", "false"],
 }
@@ -66,15 +73,22 @@ BAD = {
     "output_table": ["", *TABLES, *(f"`{good}`" for good in GOOD["output_table"])],
     "dead_letter_table": TABLES,
     "dead_letter_topic": TOPICS,
+    "silence_after": [*DURATIONS, "0s"],
+    "silence_topic": TOPICS,
+    "fill_gaps": BOOLEANS,
     "sensors": ["Temp,", ",Temp", "Temp;AtmP", "Temp AtmP", "2Temp", "Température", "a-b", "Temp,,AtmP", "'Temp'"],
+    "statistics": ["average", "Mean", "mean,", ",max", "mean;max", "mean max", "meanmax", "'mean'", "mean,,max"],
     "group_by_device": BOOLEANS,
     "max_future_skew": DURATIONS,
     "window": ["sliding", "Fixed", "fixed,session", "fixedsession"],
     "interval": [*DURATIONS, "0s", "0h"],
+    "hop": [*DURATIONS, "0s"],
     "session_gap": [*DURATIONS, "0s"],
     "grace_period": DURATIONS,
     "allowed_lateness": DURATIONS,
     "on_late": ["drop", "dead-letter", "dead_letters"],
+    "rows_since": ["2026-11-22", "2026-11-22T13:00:00", "2026-11-22 13:00:00Z", "13:00:00Z", "1795352400"],
+    "write_method": ["insert", "Upsert", "storage-write", "STORAGE_WRITE_API"],
     "keep_attributes": BOOLEANS,
     "check_before_launch": BOOLEANS,
 }
@@ -106,7 +120,7 @@ class TestTheForm:
     def test_has_every_parameter_once_in_unbroken_groups(self):
         groups = [field["groupName"] for field in FIELDS.values() if "groupName" in field]
         assert list(FIELDS) == [parameter.name for parameter in PARAMETERS]
-        assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Target"]
+        assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Silences", "Target"]
         assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
 
     def test_requires_the_output_table_alone_and_says_so(self):
@@ -119,13 +133,19 @@ class TestTheForm:
 
     def test_shows_what_depends_on_the_kind_of_window_only_then(self):
         shown = {name: (f["parentName"], f["parentTriggerValues"]) for name, f in FIELDS.items() if "parentName" in f}
-        assert shown == {"interval": ("window", ["fixed"]), "session_gap": ("window", ["session"])}
+        assert shown == {
+            "interval": ("window", ["fixed", "hopping"]),
+            "hop": ("window", ["hopping"]),
+            "session_gap": ("window", ["session"]),
+            "fill_gaps": ("window", ["fixed", "hopping"]),
+        }
 
     def test_offers_the_choices_that_the_regex_allows_each_with_a_label(self):
         enums = {name: field["enumOptions"] for name, field in FIELDS.items() if field["paramType"] == "ENUM"}
         assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
-            "window": ["fixed", "session"],
+            "window": ["fixed", "hopping", "session"],
             "on_late": ["dead_letter", "revise"],
+            "write_method": ["streaming_inserts", "storage_write", "upsert"],
         }
         assert all(option["label"] for options in enums.values() for option in options)
 

@@ -6,18 +6,23 @@ name, and reads them with the new step's coders.
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam import DoFn
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
 
+from pipeline import graph, main, options
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
 from pipeline.session_windows import SessionIntervals
+from pipeline.silences import Heard, NoticeSilences
 from pipeline.sums import SECOND
+from tests.pipeline.conftest import Kept
 from tests.template.conftest import SUBSCRIPTION
 
 HERE = Path(__file__).parent
@@ -77,7 +82,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "session"])
+@pytest.fixture(params=["fixed", "hopping", "session", "silences"])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now
@@ -94,35 +99,88 @@ def test_a_running_job_can_be_updated(golden_and_now):
     )
 
 
+def test_beginning_to_watch_for_silences_is_no_update(fixed, silences):
+    [broken] = breaks(steps_of(fixed.graph), steps_of(silences.graph))
+    assert broken.startswith("step FoldReadings/Fold/ParDo(_Fold): outputs was")
+
+
 def test_new_steps_are_recorded(golden_and_now):
     golden, now = golden_and_now
     added = sorted(now.keys() - golden.keys())
     assert not added, f"\nNew steps; an update takes them in. To protect them from now on, run\n  {ACCEPT}\n{added}"
 
 
-def test_the_service_takes_an_update_of_every_parameter_but_the_kind_of_window(launch, fixed, session):
+def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(launch, fixed):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
-        "~group_by_device=true~interval=5m~grace_period=1m~allowed_lateness=2h~on_late=revise~max_future_skew=1h"
+        "~group_by_device=true~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
         "~keep_attributes=true~timestamp_attribute=time~id_attribute=id"
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
-    assert breaks(steps_of(fixed.graph), steps_of(session.graph)) != []
 
 
-class Kept:
-    """State and timer in one, as a DoFn writes them."""
+SESSION = "--window=session"
 
-    value: Any = None
 
-    def read(self) -> Any:
-        return self.value
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--interval=5m"]),
+        ([], ["--grace_period=1m"]),
+        ([], ["--on_late=revise"]),
+        ([], [SESSION]),
+        (["--interval=5m"], []),
+        (["--interval=5m"], ["--interval=10m"]),
+        (["--interval=5m"], [SESSION]),
+        ([SESSION], []),
+        ([SESSION], [SESSION, "--session_gap=5m"]),
+        ([SESSION], [SESSION, "--grace_period=1m"]),
+        ([SESSION, "--session_gap=5m"], [SESSION]),
+        ([], ["--statistics=mean,max"]),
+    ],
+)
+def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after)))
+    assert [step for step in found if re.fullmatch(r"step EmitIntervals.* is gone", step)]
 
-    def write(self, value: Any) -> None:
-        self.value = value
 
-    def set(self, when: Any) -> None:
-        self.value = when
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["--session_gap=5m"]),
+        (["--interval=5m"], ["--interval=300s", "--allowed_lateness=2h"]),
+        # Late sessions are kept whole, whatever becomes of them.
+        ([SESSION], [SESSION, "--interval=5m", "--on_late=revise"]),
+    ],
+)
+def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
+    assert breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after))) == []
+
+
+@pytest.mark.parametrize("change", [["--hop=3s"], ["--interval=30s"], ["--window=fixed", "--hop="]])
+def test_the_service_refuses_an_update_of_what_hopping_windows_are(change):
+    before = ["--window=hopping", "--hop=5s"]
+    found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*before, *change)))
+    assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
+
+
+def test_the_service_takes_an_update_to_statistics_made_of_what_is_kept_already():
+    assert breaks(steps_of(graph_of()), steps_of(graph_of("--statistics=sum,count"))) == []
+
+
+@pytest.mark.parametrize("method", ["storage_write", "upsert"])
+def test_another_write_method_needs_a_drain(method):
+    found = breaks(steps_of(graph_of()), steps_of(graph_of(f"--write_method={method}")))
+    assert [step for step in found if re.fullmatch(r"step WriteRows/Insert/.* is gone", step)]
+
+
+def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:
+    """The graph as `main` builds it, with the source that Dataflow gets."""
+    source = f"--input_subscription={SUBSCRIPTION}"
+    job, beam_options = options.parse([source, "--output_table=my-project:d.t", *flags])
+    pipeline = beam.Pipeline(options=beam_options)
+    graph.build(pipeline, job, main._source(job, True), main._row_sink(job), main._dead_letter_sink(job))
+    return pipeline.to_runner_api()
 
 
 def folded(intervals: FixedIntervals | SessionIntervals) -> Any:
@@ -139,11 +197,24 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     state = Kept()
     emit: DoFn = sessions.emit().fn
     emit.process(folded(sessions), state, Kept())
+    heard, watch, due = Heard(60 * SECOND), Kept(), Kept()
+    list(heard.note(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
+    of_device = next(drained for _, drained in heard.drain() if drained[0] == "device-1")
+    clock = [100.0]
+    notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
+    notice.process(of_device, watch, due)
+    clock[0] = 165.0
+    list(notice.notice_due("device-1", due.value, watch, due))
+    silent = repr(watch.value)
+    notice.process(("device-1", [(300 * SECOND, 300 * SECOND)]), watch, due)
     now = {
         "fixed windows": repr(in_window.value),
         "fixed windows until expiry": repr(until_expiry.value),
         "sessions": repr(folded(sessions)),
         "state of sessions": repr(state.value),
+        "heard": repr(of_device),
+        "state of a silent device": silent,
+        "state of a device that is back": repr(watch.value),
     }
     assert now == golden("held", now), (
         "\nThe coders are the same for any shape, so the service would update a running job and its workers fail on "

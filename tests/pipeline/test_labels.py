@@ -1,0 +1,34 @@
+"""What a running job must keep is in the name of the step that holds it."""
+
+import pytest
+
+from pipeline.fixed_windows import FixedIntervals
+from pipeline.hopping_windows import HoppingIntervals
+from pipeline.labels import emit_label
+from pipeline.session_windows import SessionIntervals
+from pipeline.statistics import Statistics
+
+
+@pytest.mark.parametrize(
+    ("intervals", "label"),
+    [
+        (FixedIntervals(15, 5, 3600, False), "EmitIntervals"),
+        (FixedIntervals(15, 5, 60, False), "EmitIntervals"),
+        (FixedIntervals(90, 5, 3600, False), "EmitIntervals(interval 90s)"),
+        (FixedIntervals(300, 0, 3600, False), "EmitIntervals(interval 5m, grace_period 0s)"),
+        (FixedIntervals(15, 5, 3600, True), "EmitIntervals(on_late revise)"),
+        (FixedIntervals(15, 5, 3600, False, Statistics(["count", "mean"])), "EmitIntervals"),
+        (FixedIntervals(15, 5, 3600, False, Statistics(["max"])), "EmitIntervals(kept highest)"),
+        (HoppingIntervals(15, 5, 3600, False, hop=5), "EmitIntervals(hop 5s)"),
+        (HoppingIntervals(60, 5, 3600, False, hop=1), "EmitIntervals(interval 1m, hop 1s)"),
+        (SessionIntervals(60, 5, 3600, True), "EmitIntervals"),
+        (SessionIntervals(60, 5, 3600, True, Statistics(["sum"])), "EmitIntervals(kept sum)"),
+        (SessionIntervals(7200, 60, 3600, False), "EmitIntervals(session_gap 2h, grace_period 1m)"),
+    ],
+)
+def test_the_label_of_intervals(intervals, label):
+    assert intervals.label == label
+
+
+def test_two_lengths_never_share_a_label():
+    assert len({emit_label(interval=(seconds, 15)) for seconds in range(1, 8000)}) == 7999
