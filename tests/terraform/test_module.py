@@ -108,7 +108,7 @@ class TestMinimal:
         ("argument", "complaint"),
         [
             ('interval = "15"', "Expected a whole number above 0 with s, m or h, such as 15s, 5m or 1h."),
-            ('window = "tumbling"', "Expected fixed or session"),
+            ('window = "tumbling"', "Expected fixed or "),
             ('output_table = "readings"', "Expected project:dataset.table"),
             ('windwo = "session"', 'An argument named "windwo" is not expected here.'),
         ],
