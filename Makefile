@@ -54,13 +54,24 @@ bench-startup: $(READY)  ## seconds from launch to the job request, and what is 
 bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods against the same stand-in, in about 3 minutes
 	@$(BIN)/python -m benchmarks.writing
 
+.PHONY: acceptance
+acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
+	@$(BIN)/python -m acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
+
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
+metadata: $(READY)  ## write metadata.json, the template's form, and terraform/parameters.tf from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
+	@$(BIN)/python -m template.terraform
+
+PULUMI_GCP := 10.2.0
+.PHONY: terraform-schema
+terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of terraform/, from the package pulumi-gcp
+	@$(BIN)/python -m pip download --quiet --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
+	@$(BIN)/python -m tests.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
 
 .PHONY: picture
 picture: $(READY)  ## draw the README's picture of the live page anew

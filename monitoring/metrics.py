@@ -57,7 +57,10 @@ OWN = (
         f"refused messages and array items by error: {', '.join(f'`{error}`' for error in REFUSALS)} "
         "(which nobody foresaw, so ask what the decoder met)",
     ),
-    Own("late_intervals", "dead letters of sums that came after the grace period; of hopping windows, one for each interval"),
+    Own(
+        "late_intervals",
+        "dead letters of sums that came after the grace period; of hopping windows, one for each interval",
+    ),
     Own("expired_intervals", "dead letters of sums that came after the allowed lateness"),
     Own("intervals_before_start", "rows and late sums left out because their interval begins before `rows_since`"),
     Own("overflows", "intervals whose sum exceeds a float"),
