@@ -51,7 +51,7 @@ bench-publisher: $(READY)  ## readings/s published beside other ways, and memory
 bench-startup: $(READY)  ## seconds from launch to the job request, and what is imported
 	@$(BIN)/python -m benchmarks.startup
 
-bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods against the same stand-in, in about 3 minutes
+bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods against the same stand-in, in about 10 minutes
 	@$(BIN)/python -m benchmarks.writing
 
 .PHONY: acceptance
