@@ -12,14 +12,15 @@ help:  ## list the targets
 setup: $(READY)  ## install what everything else needs into .venv, or mend it
 	@:
 
-demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60)
+demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60 WRITE_METHOD=upsert)
 	@$(BIN)/python -m local demo
 
-soak: $(READY)  ## run it with faulty sensors and a BigQuery that dies, then account for every message (SOAK_SECONDS=300)
+soak: $(READY)  ## run it with faulty sensors, kill BigQuery, kill the pipeline, then account for every message (SOAK_SECONDS=300)
 	@$(BIN)/python -m local soak
 
+# Two files at a time, in order, so that the tests of a file share what they start and end-to-end tests never run side by side.
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
 test-pythons:  ## tests of what ships, on every Python that is supported
@@ -61,12 +62,17 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
 
+.PHONY: picture
+picture: $(READY)  ## draw the README's picture of the live page anew
+	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in files
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
+	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
 	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
 
 clean:  ## remove the environment and everything generated

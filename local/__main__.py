@@ -10,8 +10,10 @@ USAGE = """\
 usage: python -m local COMMAND ...
 
   up        run the Pub/Sub and BigQuery emulators until Ctrl-C, and print the environment that points to them
-  demo      run publisher and pipeline on emulators, show the rows, check every one (DEMO_SECONDS=60)
-  soak      run both on emulators in a faulty world, then account for every message (SOAK_SECONDS=300)
+  demo      run publisher and pipeline on emulators, show the rows, check every one
+            (DEMO_SECONDS=60, WRITE_METHOD=streaming_inserts)
+  soak      run both on emulators in a faulty world, then account for every message
+            (SOAK_SECONDS=300, WRITE_METHOD=upsert)
   pipeline  run the pipeline on this machine; takes the pipeline's own flags"""
 
 COMMANDS = {"up": "local.up", "demo": "local.demo", "soak": "local.soak", "pipeline": "local.run_pipeline"}

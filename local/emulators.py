@@ -186,13 +186,19 @@ def create_topic(host: str, project: str, topic: str) -> str:
     return name
 
 
-def create_subscription(host: str, project: str, topic: str, subscription: str) -> str:
-    """Create a subscription to `topic` unless it exists; returns its full name, projects/P/subscriptions/S."""
+def create_subscription(
+    host: str, project: str, topic: str, subscription: str, retain_acknowledged: bool = False
+) -> str:
+    """Create a subscription to `topic` unless it exists; returns its full name, projects/P/subscriptions/S.
+
+    With `retain_acknowledged`, a seek to a time brings back what was acknowledged since.
+    """
     name = f"projects/{project}/subscriptions/{subscription}"
     request = {
         "name": name,
         "topic": f"projects/{project}/topics/{topic}",
         "ack_deadline_seconds": ACK_DEADLINE,
+        "retain_acked_messages": retain_acknowledged,
     }
     with subscriber_client(host) as client, suppress(AlreadyExists):
         client.create_subscription(request)

@@ -1,8 +1,14 @@
-"""`python -m local soak`: the pipeline in a faulty world for SOAK_SECONDS (300), then an account of every message.
+"""`python -m local soak`: the shipped pipeline in a faulty world, then an account of every message.
 
-The publisher makes all its faults (publisher/faults.py) and keeps a manifest. Half-way the BigQuery emulator is killed,
-stays away for OUTAGE seconds, and comes back with the tables it had. In the end manifest, rows and dead letters must
-balance (local.balance), and each silence must be there once (local.silences).
+The sensors send late, twice, out of order, malformed and in bursts. After a third the BigQuery emulator is killed,
+stays away for OUTAGE seconds, and comes back with the tables it had. Once a row has come after that, the pipeline is
+killed too, with SIGKILL; the subscription is sought back, and another pipeline starts with `rows_since`. In the end
+manifest, rows and dead letters must balance (local.balance, local.replay), and each silence must be there
+(local.silences).
+
+That takes `write_method=upsert`. With WRITE_METHOD=streaming_inserts or storage_write the pipeline is left alive,
+since without upserts a second run adds its rows to those of the first.
+SOAK_SECONDS, 300 by default, is how long readings are published.
 """
 
 import os
@@ -12,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from google.cloud import bigquery
@@ -23,7 +29,8 @@ from local import emulators, silences
 from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, running, wait_for
-from local.reconcile import Row
+from local.reconcile import Row, interval_start
+from local.replay import account
 from local.run_length import run_length
 from local.silences import Silences
 
@@ -32,11 +39,14 @@ TABLE = f"{PROJECT}.soak.readings"
 DEAD_LETTERS = f"{TABLE}_dead_letters"
 SILENCES = f"{TABLE}_silences"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
-INTERVAL = timedelta(seconds=5)
+INTERVAL = timedelta(seconds=2)
+GRACE = timedelta(seconds=3)
 FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001,dropout=0.001,burst=100"
-LATE_BY = 20.0  # seconds; well past the interval and its grace period
+LATE_BY = 10.0  # seconds, give or take a quarter; well past the interval and its grace period
+LATE_AT_MOST = timedelta(seconds=LATE_BY * 1.25)
 SILENCE_AFTER = timedelta(seconds=5)
-DROPOUT = 12.0  # seconds; noticed after ten, so that a silence is noticed before it ends
+DROPOUT = 12.0  # seconds; noticed after eight, so that a silence is noticed before it ends
+SEEK_BEFORE = INTERVAL / 2  # of rows_since: so that half of the interval before it is seen again
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
 POLL = 0.5  # seconds between looks at the table
@@ -59,28 +69,46 @@ class World:
     env: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Replay:
+    """What the second pipeline was told, and when the first was dead and the second not yet there."""
+
+    between: datetime
+    seek: datetime
+    since: datetime
+
+
 def main(argv: list[str]) -> int:
     """Run the soak; returns 0 if all balances, 1 if not. LocalStackError if something cannot run."""
     if argv:
         raise LocalStackError("the soak takes no flags; SOAK_SECONDS=60 python -m local soak runs a shorter one")
-    seconds = run_length("SOAK_SECONDS", default=300, least=10)
+    seconds = run_length("SOAK_SECONDS", default=300, least=20)
+    write_method = os.environ.get("WRITE_METHOD") or "upsert"
     FOLDER.mkdir(parents=True, exist_ok=True)
     manifest = FOLDER / "manifest.jsonl"
     manifest.unlink(missing_ok=True)
     console = Console(highlight=False, soft_wrap=True)
 
-    console.print("Starting the emulators and the pipeline")
-    with _world() as world, _pipeline(world) as pipeline:
+    console.print(f"Starting the emulators and the pipeline, write_method={write_method}")
+    flags = [f"--write_method={write_method}"]
+    replay = None
+    with _world() as world, ExitStack() as pipelines:
+        pipeline = pipelines.enter_context(_pipeline(world, "pipeline", *flags))
         console.print(f"Publishing for {seconds:g} s: 50 readings a second, {FAULTS}")
         with _publisher(world, seconds, manifest) as publisher:
-            _run(seconds / 2, world, pipeline, publisher)
+            _run(seconds / 3, world, pipeline, publisher)
             console.print(f"Killing the BigQuery emulator; it stays away for {OUTAGE:g} s")
             console.print(_outage(world, pipeline))
-            _run(seconds / 2 + 2 * LATE_BY, world, pipeline, publisher)
+            if write_method == "upsert":
+                replay = _kill(world, pipeline)
+                console.print(f"Killed the pipeline; seeking to {replay.seek:%X.%f}, rows_since={replay.since:%X}")
+                flags.append(f"--rows_since={replay.since:%Y-%m-%dT%H:%M:%SZ}")
+                pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", *flags))
+            _run(seconds + 2 * LATE_BY, world, pipeline, publisher)
         console.print("Waiting for the last rows")
-        result, silent = _settled(world, pipeline, manifest)
+        result, silent, repeated = _settled(world, pipeline, manifest, replay)
 
-    console.print(_shown(result, silent))
+    console.print(_shown(result, silent, repeated))
     for problem in result.problems[:SHOWN]:
         console.print(f"WRONG  {problem}", style="red", markup=False)
     if result.problems:
@@ -111,20 +139,20 @@ def _world() -> Iterator[World]:
             stack,
             emulators.bigquery_client(emulator.host, PROJECT),
             emulators.create_topic(pubsub.host, PROJECT, name),
-            emulators.create_subscription(pubsub.host, PROJECT, name, name),
+            emulators.create_subscription(pubsub.host, PROJECT, name, name, retain_acknowledged=True),
             {**pubsub.env, **emulator.env},
         )
 
 
 @contextmanager
-def _pipeline(world: World) -> Iterator[Child]:
-    """The shipped pipeline, up and ready."""
+def _pipeline(world: World, log: str, *flags: str) -> Iterator[Child]:
+    """The shipped pipeline, up and ready if it is the first; `log` is the name of its log."""
     command = [sys.executable, "-m", "local", "pipeline"]
     command += [f"--input_subscription={world.subscription}", f"--output_table={TABLE}"]
     command += ["--timestamp_attribute=timestamp", "--id_attribute=reading_id"]
-    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=5s"]
+    command += [f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s", *flags]
     command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
-    with running("The pipeline", command, FOLDER / "pipeline.log", world.env) as child:
+    with running("The pipeline", command, FOLDER / f"{log}.log", world.env) as child:
         # It makes its tables just before it starts to read, the dead letters' last.
         wait_for(child, lambda: emulators.table_exists(world.client, DEAD_LETTERS), PIPELINE_START)
         yield child
@@ -168,37 +196,75 @@ def _outage(world: World, pipeline: Child) -> str:
     return f"It was away for {back - killed:.1f} s; {time.monotonic() - back:.1f} s after that came the next row"
 
 
-def _settled(world: World, pipeline: Child, manifest: Path) -> tuple[Balance, Silences]:
+def _kill(world: World, pipeline: Child) -> Replay:
+    """Kill the pipeline and seek back, to recompute what it may not have finished: all that is not well in the past.
+
+    An interval that ended before the newest row by as much as a reading may be late has its row, and a dead letter for
+    all that came late. The first such intervals are waited for.
+    """
+    wait_for(pipeline, lambda: _finished(world) > 0, PATIENCE)
+    pipeline.process.kill()
+    pipeline.process.wait()
+    since = max(row.start for row in _rows(world.client)) - LATE_AT_MOST
+    since = interval_start(since, INTERVAL)
+    replay = Replay(datetime.now(UTC), since - SEEK_BEFORE, since)
+    with emulators.subscriber_client(world.pubsub.host) as client:
+        client.seek({"subscription": world.subscription, "time": replay.seek})
+    return replay
+
+
+def _finished(world: World) -> int:
+    """How many intervals are certain to be finished, of what is in the table."""
+    starts = [row.start for row in _rows(world.client)]
+    return sum(start < interval_start(max(starts) - LATE_AT_MOST, INTERVAL) for start in starts)
+
+
+def _settled(world: World, pipeline: Child, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
     """The balance once there is nothing to find fault with, or after PATIENCE; and once more when it has settled."""
     give_up = time.monotonic() + PATIENCE
-    while _balance(world.client, manifest)[0].problems and time.monotonic() < give_up:
+    while _balance(world.client, manifest, replay)[0].problems and time.monotonic() < give_up:
         pipeline.check()
         time.sleep(POLL)
     time.sleep(SETTLE)
-    return _balance(world.client, manifest)
+    return _balance(world.client, manifest, replay)
 
 
-def _balance(client: bigquery.Client, manifest: Path) -> tuple[Balance, Silences]:
-    """The balance, which has the problems of both."""
-    letters = [DeadLetter(found["stage"], found["payload"]) for found in emulators.all_rows(client, DEAD_LETTERS)]
+def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
+    """The balance, which has the problems of all; how many dead letters only repeat others or are out of date."""
+    # By id: a write that is confirmed too late is written again.
+    found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(client, DEAD_LETTERS)}
+    first: list[DeadLetter] = []
+    second: list[DeadLetter] = []
+    for letter in found.values():
+        again = replay is not None and letter["received_at"] > replay.between
+        (second if again else first).append(DeadLetter(letter["stage"], letter["payload"]))
     published = read_manifest(manifest)
-    result = balance(published, _rows(client), letters, SENSORS, INTERVAL)
-    silent = silences.check(emulators.all_rows(client, SILENCES), silences.heard(published, SENSORS), SILENCE_AFTER)
-    result.problems += silent.problems
-    return result, silent
+    noticed = emulators.all_rows(client, SILENCES)
+    repeated = 0
+    problems: list[str] = []
+    if replay is not None:
+        of_both = account(first, second, published, SENSORS, replay.seek, replay.since)
+        first, repeated, problems = of_both.letters, of_both.repeated, of_both.problems
+        # Of what was before the seek the second pipeline knows only what came late: it may take that for a silence.
+        noticed = [one for one in noticed if one["SilentSince"] >= replay.seek or one["NoticedAt"] <= replay.between]
+    result = balance(published, _rows(client), first, SENSORS, INTERVAL)
+    silent = silences.check(noticed, silences.heard(published, SENSORS), SILENCE_AFTER, 1 + (replay is not None))
+    result.problems += [*problems, *silent.problems]
+    return result, silent, repeated
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
     return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
 
 
-def _shown(result: Balance, silent: Silences) -> Table:
+def _shown(result: Balance, silent: Silences, repeated: int) -> Table:
     table = Table(box=None, show_header=False, title="Balance", title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(justify="right")
     for one in fields(result):
         if one.name != "problems":
             table.add_row(one.name.replace("_", " "), str(getattr(result, one.name)))
+    table.add_row("dead letters repeated", str(repeated))
     table.add_row("silences", str(silent.noticed))
     table.add_row("silences filled by late readings", str(silent.late))
     return table

@@ -152,15 +152,15 @@ class StorageWriteServer:
             self.requests.append(Request(call.number, call.table, len(request.proto_rows.rows.serialized_rows)))
         fault = self.faults.take(call.table)
         response = AppendRowsResponse(write_stream=call.stream)
-        if fault and fault.code and fault.in_answer:
-            response.error.CopyFrom(Refusal(fault.code, fault.message(call.table)).status(call.stream))
-            return response
         if not fault or fault.stored:
             self._store(request, call, response)
-        if fault and fault.code:
-            raise Refusal(fault.code, fault.message(call.table))
-        if fault:
+        if fault and fault.code is None:
             raise Cut
+        if fault and fault.code:
+            refusal = Refusal(fault.code, fault.message(call.table))
+            if not fault.in_answer:
+                raise refusal
+            response.error.CopyFrom(refusal.status(call.stream))
         return response
 
     def _store(self, request: Any, call: _Call, response: Any) -> None:

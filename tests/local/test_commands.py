@@ -72,14 +72,16 @@ def test_up_prints_the_environment_and_leaves_nothing_behind(tmp_path: Path, mon
         names = [
             "PUBSUB_EMULATOR_HOST",
             "BIGQUERY_EMULATOR_HOST",
+            "BIGQUERY_STORAGE_EMULATOR_HOST",
             "PROJECT_ID",
             "TOPIC_NAME",
             "SUBSCRIPTION_NAME",
             "BQ_TABLE",
         ]
         shell = f"{exported}; echo {' '.join(f'${name}' for name in names)}"
-        pubsub, bigquery, *rest = subprocess.check_output(["sh", "-c", shell], text=True).split()
+        pubsub, bigquery, storage, *rest = subprocess.check_output(["sh", "-c", shell], text=True).split()
         assert bigquery.startswith("http://127.0.0.1:")
+        assert storage.startswith("127.0.0.1:")
         assert rest == [
             "sensor-stream-local",
             "sensor-readings",

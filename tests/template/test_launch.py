@@ -32,6 +32,9 @@ class TestFixed:
         assert fixed.exit_code == 0, fixed.stderr
         assert fixed.flags == sorted(fixed.flags)
 
+    def test_it_says_what_to_do_when_an_update_is_refused(self, fixed):
+        assert "another step than EmitIntervals is refused: drain that job, then start this one with" in fixed.stderr
+
     def test_it_streams_on_the_image_of_the_template(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]
         harnesses = [harness["containerImage"] for harness in pool["sdkHarnessContainerImages"]]

@@ -203,13 +203,14 @@ def test_a_call_fails_on_command_before_or_after_the_rows_are_stored(code, store
     assert len(tables.rows[PLAIN]) == stored + 1
 
 
-def test_an_answer_fails_on_command_and_the_call_goes_on(client, tables, server) -> None:
-    server.faults.fail(grpc.StatusCode.ABORTED, in_answer=True)
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_answer_fails_on_command_and_the_call_goes_on(stored, client, tables, server) -> None:
+    server.faults.fail(grpc.StatusCode.ABORTED, in_answer=True, stored=stored)
     row = request(PLAIN, [{"Temp": 1.0}])
     first, then = append(client, row, row)
     assert first.error.code == grpc.StatusCode.ABORTED.value[0]
     assert not then.error.code
-    assert len(tables.rows[PLAIN]) == 1
+    assert len(tables.rows[PLAIN]) == 1 + stored
 
 
 def test_faults_come_in_their_order_and_only_to_their_table(client, tables, server) -> None:
