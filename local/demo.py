@@ -157,7 +157,7 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
     command = [sys.executable, "-m", "local", "pipeline"]
     command += [f"--input_subscription={stage.subscription}", "--timestamp_attribute=timestamp"]
     command += [f"--output_table={stage.table.replace('.', ':', 1)}"]
-    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s"]
+    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", "--statistics=mean,min,max"]
     command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
     write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
     command += [f"--write_method={write_method}"]
