@@ -1,9 +1,11 @@
 # The template's one image. Dataflow starts it twice: with the template launcher, to make the job, and with Beam's boot
 # on every worker. Both find the same packages, and neither installs any.
-ARG LAUNCHER_TAG=flex_templates_base_image_release_20260720_RC00
-FROM gcr.io/dataflow-templates-base/python313-template-launcher-base:${LAUNCHER_TAG} AS launcher
+# cloudbuild.yaml builds on the digests that these tags stand for at the time.
+ARG LAUNCHER=gcr.io/dataflow-templates-base/python313-template-launcher-base:flex_templates_base_image_release_20260720_RC00
+ARG BEAM=apache/beam_python3.13_sdk:2.77.0
+FROM ${LAUNCHER} AS launcher
 
-FROM apache/beam_python3.13_sdk:2.77.0
+FROM ${BEAM}
 
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/
 
@@ -27,11 +29,13 @@ ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
     SENSOR_STREAM_IMAGE=${IMAGE}
 
+ARG BEAM
 ARG VERSION
 ARG REVISION
 LABEL org.opencontainers.image.title="sensor-stream" \
     org.opencontainers.image.description="Live sensor readings in Pub/Sub to one tidy row per interval in BigQuery" \
     org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="${BEAM}" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 

@@ -18,8 +18,9 @@ demo: $(READY)  ## run the whole system on local emulators, then check every row
 soak: $(READY)  ## run it with faulty sensors, kill BigQuery, kill the pipeline, then account for every message (SOAK_SECONDS=300)
 	@$(BIN)/python -m local soak
 
+# Two files at a time, in order, so that the tests of a file share what they start and end-to-end tests never run side by side.
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13
 test-pythons:  ## tests of what ships, on every Python that is supported
@@ -50,16 +51,35 @@ bench-publisher: $(READY)  ## readings/s published beside other ways, and memory
 bench-startup: $(READY)  ## seconds from launch to the job request, and what is imported
 	@$(BIN)/python -m benchmarks.startup
 
-bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods against the same stand-in, in about 3 minutes
+bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods against the same stand-in, in about 10 minutes
 	@$(BIN)/python -m benchmarks.writing
+
+.PHONY: acceptance
+acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
+	@$(BIN)/python -m acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
 
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, the template's form, from pipeline/parameters.py
+metadata: $(READY)  ## write metadata.json, the template's form, and terraform/parameters.tf from pipeline/parameters.py
 	@$(BIN)/python -m template.metadata
+	@$(BIN)/python -m template.terraform
+
+PULUMI_GCP := 10.2.0
+.PHONY: terraform-schema
+terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of terraform/, from the package pulumi-gcp
+	@$(BIN)/python -m pip download --quiet --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
+	@$(BIN)/python -m tests.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
+
+.PHONY: picture
+picture: $(READY)  ## draw the README's picture of the live page anew
+	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
+
+.PHONY: monitoring
+monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metric from monitoring/*.py
+	@$(BIN)/python -m monitoring
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
@@ -67,7 +87,20 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
+	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
 	for peer in bytewax pathway quix; do $(COMPILE) benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; done
+
+.PHONY: sbom audit
+sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
+	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt; do \
+	  environment=build/sbom/$${image%%:*}; \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
+	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes $${image#*:} && \
+	  $(BIN)/cyclonedx-py environment $$environment --output-reproducible --output-file $$environment.cdx.json || exit 1; \
+	done
+
+audit: $(READY)  ## look for known vulnerabilities in what the images install (asks PyPI)
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

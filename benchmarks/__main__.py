@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cost, folding, parts
+from benchmarks import cost, folding, hopping, parts
 from benchmarks.load import Load
 from benchmarks.measure import measure
 from benchmarks.report import as_json, chart, goals, table
@@ -39,11 +39,13 @@ def main() -> None:
         measured.append(measure(load, rounds, seconds))
     alone = folding.measure(rounds=3 if quick else 50)
     made_of = parts.measure(rounds=3 if quick else 200)
+    overlapping = hopping.measure(rounds=3 if quick else 100)
     console.print(table(measured))
     console.print(parts.table(made_of))
     console.print(folding.table(alone))
+    console.print(hopping.table(overlapping))
     console.print(cost.table(measured))
-    for goal in goals(measured):
+    for goal in [*goals(measured), *hopping.goals(overlapping)]:
         console.print(str(goal), highlight=False)
     _OUT.mkdir(parents=True, exist_ok=True)
     found = as_json(measured, rounds, seconds) | {"parts_micros": made_of, "fold_alone_micros_by_packing": alone}

@@ -1,7 +1,7 @@
 """What a job costs, by calculation from what `benchmarks.measure` found.
 
 CPU is that of the worker's Python alone. Dataflow's own part of a worker, Streaming Engine and Pub/Sub are not in it;
-their prices go by bytes: https://cloud.google.com/dataflow/pricing.
+`python -m cost` has their prices.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.load import INTERVAL
 from benchmarks.measure import Measured
+from cost import cpu
 
 RATES = (1_000, 100_000, 1_000_000)  # readings per second
 
@@ -28,10 +29,7 @@ def table(measured: Iterable[Measured]) -> Table:
     for one in measured:
         micros = one.median("shipped")
         shuffled = one.results["shipped"].shuffled_bytes / one.readings  # bytes per reading, so megabytes per million
-        cores = (
-            f"{micros * rate / 1e6:.2g}" if micros * rate < 1e7 else f"{micros * rate / 1e6:.0f}" for rate in RATES
-        )
-        made.add_row(
-            str(one.load), f"{micros:.1f}", f"{shuffled:.2f}", *cores, f"{one.load.devices * 3600 // INTERVAL:,}"
-        )
+        cores = (f"{busy:.2g}" if busy < 10 else f"{busy:.0f}" for busy in (cpu.cores(micros, rate) for rate in RATES))
+        rows = cpu.rows_per_hour(one.load.devices, INTERVAL)
+        made.add_row(str(one.load), f"{micros:.1f}", f"{shuffled:.2f}", *cores, f"{rows:,.0f}")
     return made

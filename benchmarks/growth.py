@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import random
+import re
 import statistics
 import sys
 import time
@@ -316,7 +317,7 @@ def state_per_device(shape: Shape, readings: int) -> int:
     [step] = [
         found
         for found in proto.components.transforms.values()
-        if found.unique_name in ("EmitIntervals/CombineSums", "EmitIntervals")
+        if re.fullmatch(r"EmitIntervals(\(.*\))?(/CombineSums)?", found.unique_name)
         and found.spec.urn in (common_urns.composites.COMBINE_PER_KEY.urn, common_urns.primitives.PAR_DO.urn)
     ]
     worker = Graph(shape)

@@ -167,7 +167,7 @@ def _pickled_dofns(directory: Path) -> list[Path]:
     """Write each DoFn and CombineFn of the shipped graph to a file, as workers get them."""
     job, beam_options = options.parse([f"--{name}={value}" for name, value in _PARAMETERS.items()])
     pipeline = beam.Pipeline(options=beam_options)
-    source = ReadMessages(job.input_topic, None, None, None, False, service_removes_duplicates=True)
+    source = ReadMessages(job.input_topic, None, None, None, False, runner_removes_duplicates=True)
     letters = sinks.DeadLetters(sinks.BigQueryDeadLetters(job.dead_letter_table), None)
     graph.build(pipeline, job, source, sinks.BigQueryRows(job.output_table), letters)
     paths = []

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from local import chart, emulators
 from local.emulators import Emulator
+from local.live_page import live_page, stay
 from local.processes import Child, LocalStackError, running, wait_for
 from local.reconcile import Account, Row, read, reconcile, unpack
 from local.run_length import run_length
@@ -38,6 +40,13 @@ PATIENCE = 60.0  # seconds the last rows may take once the publisher has finishe
 SETTLE = 2.0  # seconds in which a row that must not be there could still come
 PIPELINE_START = 90.0  # seconds; 10 are usual
 PUBLISHER_END = 60.0  # seconds the publisher may take longer than it was asked to publish
+
+# As Pub/Sub's BigQuery subscriptions name them.
+MESSAGE_COLUMNS = (
+    bigquery.SchemaField("data", "BYTES"),
+    bigquery.SchemaField("message_id", "STRING"),
+    bigquery.SchemaField("publish_time", "TIMESTAMP"),
+)
 
 MALFORMED = (
     b"this is not JSON",
@@ -77,16 +86,37 @@ def main(argv: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     progress = Progress(SENSORS, seconds)
 
-    with _stage(console) as stage, _pipeline(console, stage) as pipeline:
-        watch = Watch(stage, progress)
-        console.print(f"Publishing for {seconds:g} s: 50 readings a second, 2 devices; rows of 5 s, held open for 2 s")
-        with _publisher(stage, seconds) as publisher, screen(console, progress) as show:
-            _publish_malformed(stage)
-            progress.started = time.monotonic()
-            account = _follow(watch, pipeline, publisher, show)
-    silent = watch.silences()
-    problems = [*account.problems, *silent.problems, *_publisher_problems(publisher, len(watch.published))]
+    with _stage(console) as stage, live_page(stage.table, _messages(stage), stage.env, FOLDER) as page:
+        console.print(f"Live page: {page.url}")
+        with _pipeline(console, stage) as pipeline:
+            watch = Watch(stage, progress)
+            console.print(
+                f"Publishing for {seconds:g} s: 50 readings a second, 2 devices; rows of 5 s, held open for 2 s"
+            )
+            with _publisher(stage, seconds) as publisher, screen(console, progress) as show:
+                _publish_malformed(stage)
+                progress.started = time.monotonic()
 
+                def look() -> None:
+                    pipeline.check()
+                    watch.look()
+                    page.show_now_and_then(watch.account)
+                    show()
+
+                account = _follow(watch, publisher, look)
+        page.show(account)
+        silent = watch.silences()
+        problems = [*account.problems, *silent.problems, *_publisher_problems(publisher, len(watch.published))]
+        failed = _report(console, watch, account, silent, problems, [pipeline.log, publisher.log])
+        stay(page, stage.check)
+    return failed
+
+
+def _report(
+    console: Console, watch: "Watch", account: Account, silent: Silences, problems: list[str], logs: list[Path]
+) -> int:
+    """Draw the chart and print the summary; returns 0 if there are no problems, else 1."""
+    progress = watch.progress
     picture = FOLDER / "sensors.png"
     readings = [reading for data in watch.published.values() if (reading := read(data, SENSORS))]
     chart.draw(picture, SENSORS, INTERVAL, readings, progress.rows)
@@ -95,7 +125,7 @@ def main(argv: list[str]) -> int:
     for problem in problems:
         console.print(f"WRONG  {problem}", style="red", markup=False)
     if problems:
-        console.print(f"{len(problems)} problems. Logs: {pipeline.log} {publisher.log}")
+        console.print(f"{len(problems)} problems. Logs: {' '.join(map(str, logs))}")
         return 1
     console.print(f"Checked: all {len(progress.rows)} rows are there once and right.", style="green")
     return 0
@@ -127,7 +157,7 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
     command = [sys.executable, "-m", "local", "pipeline"]
     command += [f"--input_subscription={stage.subscription}", "--timestamp_attribute=timestamp"]
     command += [f"--output_table={stage.table.replace('.', ':', 1)}"]
-    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s"]
+    command += [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", "--statistics=mean,min,max"]
     command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
     write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
     command += [f"--write_method={write_method}"]
@@ -141,6 +171,10 @@ def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
 
 def _dead_letters(stage: Stage) -> str:
     return f"{stage.table}_dead_letters"
+
+
+def _messages(stage: Stage) -> str:
+    return f"{stage.table}_messages"
 
 
 @contextmanager
@@ -174,6 +208,8 @@ class Watch:
         self._stage = stage
         self._subscriber = emulators.subscriber_client(stage.pubsub.host)
         self._bigquery = emulators.bigquery_client(stage.bigquery.host, PROJECT)
+        # As a BigQuery subscription of the topic would fill it, which the emulators do not have.
+        self._messages = self._bigquery.create_table(bigquery.Table(_messages(stage), MESSAGE_COLUMNS))
 
     def look(self) -> None:
         """Take one look. LocalStackError if an emulator has ended."""
@@ -200,6 +236,7 @@ class Watch:
             for one in received:
                 for place, data in enumerate(unpack(one.message.data)):
                     self.published[one.message.message_id, place] = data
+            self._bigquery.insert_rows(self._messages, [_message_row(one.message) for one in received])
             self._subscriber.acknowledge(subscription=self._stage.audit, ack_ids=[one.ack_id for one in received])
         self.progress.published = len(self.published)
 
@@ -216,14 +253,12 @@ class Watch:
         self.progress.dead_letters = len(self.dead_letters)
 
 
-def _follow(watch: Watch, pipeline: Child, publisher: Child, show: Callable[[], None]) -> Account:
-    """Watch until the publisher has finished and every row is there, or PATIENCE is over; returns the last account."""
+def _message_row(message: Any) -> tuple[bytes, str, datetime]:
+    return message.data, message.message_id, message.publish_time.ToDatetime(UTC)
 
-    def look() -> None:
-        pipeline.check()
-        watch.look()
-        show()
 
+def _follow(watch: Watch, publisher: Child, look: Callable[[], None]) -> Account:
+    """Look until the publisher has finished and every row is there, or PATIENCE is over; returns the last account."""
     give_up = time.monotonic() + watch.progress.total_seconds + PUBLISHER_END
     while publisher.alive():
         if time.monotonic() > give_up:

@@ -1,17 +1,18 @@
 """The patches of Beam's local runner: a Pub/Sub read that is fast, never stalls, and holds the watermark.
 
 Stock BundleBasedDirectRunner pulls 10 messages at a time, blocks up to 30 s when none come, acknowledges what it has
-not processed, and takes the wall clock as watermark, so that every reading of a backlog is late. And it runs all steps
-for each bundle, though most of them are given nothing. `install()` mends that, in this process only.
+not processed, refuses to remove duplicates, and takes the wall clock as watermark, so that every reading of a backlog
+is late. And it runs all steps for each bundle, though most of them are given nothing. `install()` mends that, in this
+process only.
 """
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -22,62 +23,19 @@ from apache_beam.runners.direct.executor import _ExecutorServiceParallelExecutor
 from apache_beam.runners.direct.util import TransformResult
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils import windowed_value
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from google.pubsub_v1 import PubsubMessage as ServiceMessage
 
+from local.duplicates import Seen
 from local.emulators import PULL_MESSAGES, pull
+from local.watermark import EARLIEST, LATEST, SECOND, Watermark
 
 BUNDLE_MESSAGES = 1000
 IDLE_WAIT = 0.05  # seconds between pulls that find little, so that an idle pipeline does not keep a core busy
-SECOND = 1_000_000  # microseconds
-CATCH_UP = 2 * SECOND  # see Watermark
-SHORTEST_WAY = SECOND // 2  # see Watermark
 HELD = 8 * SECOND  # how long messages pulled ahead may wait; ack deadlines are 10 s or more
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 GLOBAL = (GlobalWindow(),)
-EARLIEST, LATEST = MIN_TIMESTAMP.micros, GlobalWindow().max_timestamp().micros
-
-
-class Watermark:
-    """What the reader promises: no more messages with an event time before this, as far as it can know.
-
-    Behind: a message pulled in the last 2 s was already 2 s old when pulled, or the reader started less than 2 s ago.
-    Then more of the backlog may come, in any order of event time, and the watermark stays where it was (at the
-    beginning of time, when nothing was ever caught up).
-
-    Caught up: it is expected that all that was published before the oldest message of the last pull has been read (if
-    it had none: before the pull), and that no message is longer on its way, from event time to publish time, than the
-    longest of the last 2 s, at least half a second. So that much before is the watermark. It never goes back.
-
-        clock      12:00:00     :01          :02            :03      :04      :05      :06      :07      :08
-        pulled     11:50-11:55  11:50-11:59  11:57-now      now      now      now      nothing  nothing  nothing
-        state      behind --------------------------------------------------> caught up ------------------------->
-        watermark  -inf         -inf         -inf           -inf     -inf     :04.5    :05.5    :06.5    :07.5
-
-    All times are microseconds since 1970.
-    """
-
-    def __init__(self, started: int) -> None:
-        self.value = EARLIEST
-        self._started = started
-        self._pulls: deque[tuple[int, int, bool]] = deque()  # when, longest way, anything old in it
-
-    def advance(self, began: int, event_times: Sequence[int], publish_times: Sequence[int]) -> int:
-        """Take note of one pull and of the times of each of its messages, and return the watermark after it.
-
-        `began` is the beginning of the pull, not its end: what was published meanwhile may not be in it.
-        """
-        oldest = min(began, *publish_times) if publish_times else began
-        if event_times:
-            way = max(published - event for event, published in zip(event_times, publish_times, strict=True))
-            self._pulls.append((began, way, oldest < began - CATCH_UP))
-        while self._pulls and self._pulls[0][0] < began - CATCH_UP:
-            self._pulls.popleft()
-        behind = began < self._started + CATCH_UP or any(old for _, _, old in self._pulls)
-        if not behind:
-            self.value = max(self.value, oldest - max([SHORTEST_WAY, *(way for _, way, _ in self._pulls)]))
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -101,6 +59,7 @@ class Reader:
 
     def __init__(self, client: Any, subscription: str) -> None:
         self.watermark = Watermark(_now())
+        self.seen = Seen()
         self._client = client
         self._subscription = subscription
         self._thread = ThreadPoolExecutor(1, "pubsub-pull")
@@ -140,6 +99,15 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
 
     _readers: ClassVar[WeakKeyDictionary[Any, Reader]] = WeakKeyDictionary()
 
+    def __init__(self, evaluation_context: Any, applied_ptransform: Any, *args: Any) -> None:
+        source = applied_ptransform.transform._source
+        # Stock refuses an id_label.
+        self._id_attribute, source.id_label = source.id_label, None
+        try:
+            super().__init__(evaluation_context, applied_ptransform, *args)
+        finally:
+            source.id_label = self._id_attribute
+
     def finish_bundle(self) -> TransformResult:
         """Put out one bundle, possibly empty, of PubsubMessages or of their data."""
         reader = self._readers.get(self._applied_ptransform)
@@ -157,10 +125,15 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
 
         result = super().finish_bundle()
         result.keyed_watermark_holds = {None: Timestamp(micros=watermark)}
-        if messages:
+        timed = list(zip(messages, event_times, strict=True))
+        if self._id_attribute:
+            # Not sooner, as what is pulled ahead may be given back. The others are acknowledged with this bundle.
+            first = reader.seen.first_times(_now(), [_id(message, self._id_attribute) for message in messages])
+            timed = list(compress(timed, first))
+        if timed:
             # The stock loop makes a Timestamp and a window for each message, and compares it with the one before.
             bundle = _Bundle(next(iter(self._outputs)), stacked=False)
-            for message, event_time in zip(messages, event_times, strict=True):
+            for message, event_time in timed:
                 element = _with_attributes(message) if self.source.with_attributes else message.data
                 bundle.add(windowed_value.create(element, event_time, GLOBAL))
             result.uncommitted_output_bundles = [bundle]
@@ -173,6 +146,12 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
 
 def _with_attributes(message: Any) -> PubsubMessage:
     return PubsubMessage._from_message(ServiceMessage.wrap(message))
+
+
+def _id(message: Any, id_attribute: str) -> str:
+    """What identifies the message: the attribute, or else Pub/Sub's id, so that only its redelivery is the same."""
+    own_id = message.attributes.get(id_attribute)
+    return f"id {own_id}" if own_id else f"message {message.message_id}"
 
 
 def _now() -> int:

@@ -21,17 +21,25 @@ class Reading:
     values: Mapping[str, float]
 
 
+Range = tuple[float | None, float | None]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: the start of its interval, and the mean of each sensor (None: NULL)."""
+    """One row of the table: the start of its interval, and the mean of each sensor (None: NULL).
+
+    `ranges` has the least and the greatest value of each sensor, where the table has these columns.
+    """
 
     start: datetime
     means: Mapping[str, float | None]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Mapping[str, Any], sensors: Sequence[str]) -> "Row":
         """Read a record of the table, by column name."""
-        return cls(record["Timestamp"], {name: record[name] for name in sensors})
+        ranges = {name: (record[f"{name}_min"], record[f"{name}_max"]) for name in sensors if f"{name}_min" in record}
+        return cls(record["Timestamp"], {name: record[name] for name in sensors}, ranges)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,13 @@ class _Cell:
     @property
     def count(self) -> int:
         return len(self.values) - self.late_count
+
+    @property
+    def range(self) -> Range | None:
+        """None when it cannot be told, as the sums of late readings do not say which of the values they were."""
+        if self.late_count:
+            return None
+        return (min(self.values), max(self.values)) if self.values else (None, None)
 
     @property
     def mean(self) -> float | None:
@@ -181,6 +196,10 @@ def _compare_row(cells: Mapping[str, _Cell], row: Row, problems: list[str]) -> i
             averaged += cell.count
         else:
             problems.append(f"wrong row: {row.start.isoformat()} {name} is {found}, must be {cell.mean}")
+        if name in row.ranges and cell.range not in (None, row.ranges[name]):
+            problems.append(
+                f"wrong row: {row.start.isoformat()} {name} ranges over {row.ranges[name]}, must over {cell.range}"
+            )
     return averaged
 
 

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> NoReturn:
     threading.Thread(target=_await_stop, daemon=True).start()
     pubsub_source.install()
     try:
-        code = run_pipeline(argv)
+        code = run_pipeline(argv, runner_removes_duplicates=True)
     except Exception:
         traceback.print_exc()
         code = 1

@@ -65,9 +65,16 @@ def _live(progress: Progress) -> Group:
 
 
 def _cells(row: Row, progress: Progress) -> list[str]:
-    means = (row.means[name] for name in progress.sensors)
-    values = ["-" if mean is None else f"{mean:.3f}" for mean in means]
+    values = (_value(row, name) for name in progress.sensors)
     return [f"{row.start:%H:%M:%S}", *values, f"{progress.delays[row.start]:.1f} s"]
+
+
+def _value(row: Row, name: str) -> str:
+    mean = row.means[name]
+    if mean is None:
+        return "-"
+    least, greatest = row.ranges.get(name, (None, None))
+    return f"{mean:.3f}" if least is None else f"{mean:.2f} {least:.2f}..{greatest:.2f}"
 
 
 class _Lines:

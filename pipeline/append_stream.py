@@ -14,6 +14,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.protobuf.descriptor_pb2 import DescriptorProto  # type: ignore[import-untyped]
 
 from pipeline.bigquery import Passing, TableId
+from pipeline.sinks import UNTIL_IT_PASSES
 
 # Bytes of a request: https://cloud.google.com/bigquery/quotas#write-api-limits
 MAX_REQUEST = 10_000_000
@@ -96,8 +97,27 @@ class AppendStream:
         # What rows may take of a request.
         self.room = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
 
+    def store(self, rows: Sequence[bytes]) -> dict[int, tuple[str, str]]:
+        """Append rows until BigQuery has all but those it refuses for good, however long that takes.
+
+        Returns:
+          By the index of each refused row its error code, and BigQuery's words.
+        """
+        append = UNTIL_IT_PASSES(self.append)
+        waiting: Sequence[int] = range(len(rows))
+        refused: dict[int, tuple[str, str]] = {}
+        while waiting:
+            try:
+                errors = append([rows[index] for index in waiting])
+            except Refused as error:
+                return refused | dict.fromkeys(waiting, (error.code, str(error)))
+            refused |= {waiting[position]: error for position, error in errors.items()}
+            # None of a request with a bad row is stored.
+            waiting = [index for index in waiting if index not in refused] if errors else []
+        return refused
+
     def append(self, rows: Sequence[bytes]) -> dict[int, tuple[str, str]]:
-        """Append rows and wait until BigQuery has them; if it refuses some, none is stored.
+        """Append rows, once, and wait until BigQuery has them; if it refuses some, none is stored.
 
         Returns:
           By the index of each refused row its error code, and BigQuery's words.

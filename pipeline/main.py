@@ -16,8 +16,12 @@ from pipeline.source import ReadMessages
 _LOGGER = logging.getLogger(__name__)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False) -> int:
     """Check the parameters and what they name, then start the job; wait for it only when it runs on this machine.
+
+    Args:
+      argv: the flags; those of the process if None.
+      runner_removes_duplicates: whether a runner on this machine does, as Dataflow does. Beam's own does not.
 
     Returns:
       The exit code: 0, or 2 with one line on stderr when a parameter, or something it names, is wrong.
@@ -38,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
             job.intervals.label,
         )
     pipeline = beam.Pipeline(options=beam_options)
+    source = _source(job, on_dataflow or runner_removes_duplicates)
     silence_sink = _silence_sink(job) if job.silence_after else None
-    graph.build(pipeline, job, _source(job, on_dataflow), _row_sink(job), _dead_letter_sink(job), silence_sink)
+    graph.build(pipeline, job, source, _row_sink(job), _dead_letter_sink(job), silence_sink)
     result = pipeline.run()
     # The template launcher must return once the job is submitted; a local runner lives in this process.
     if not on_dataflow:
@@ -47,14 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _source(job: options.Job, on_dataflow: bool) -> beam.PTransform:
+def _source(job: options.Job, runner_removes_duplicates: bool) -> beam.PTransform:
     return ReadMessages(
         job.input_topic,
         job.input_subscription,
         job.timestamp_attribute,
         job.id_attribute,
         job.keep_attributes,
-        service_removes_duplicates=on_dataflow,
+        runner_removes_duplicates,
     )
 
 

@@ -99,6 +99,12 @@ class NoKnownSensor(Refused):
     """None of the configured sensors is present."""
 
 
+class Unforeseen(Refused):
+    """The decoder failed on it in a way that nobody foresaw: a defect here, whatever was sent."""
+
+    stage = "decode"
+
+
 def parse_timestamp(stamp: object) -> int:
     """Return the microseconds since the epoch that a JSON Timestamp stands for.
 
@@ -162,7 +168,7 @@ class Decoder:
         for number, payload in enumerate(payloads):
             try:
                 document = parse(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except Exception as error:
                 document = _unparsed(payload, error)
             packed = type(document) is list and len(document) > 0
             raw_items: list[msgspec.Raw] = []
@@ -189,7 +195,9 @@ class Decoder:
                             break
                     if not fields:
                         raise NoKnownSensor("no configured sensor in this reading")
-                except Refused as reason:
+                except Exception as error:
+                    # Raised on, it would come back with every redelivery and stop all others with it.
+                    reason = error if isinstance(error, Refused) else Unforeseen(f"{type(error).__name__}: {error}")
                     raw_items = raw_items or (_raw_items(payload) if packed else [])
                     refusals.append(_refusal(reason, payload, number, index, raw_items))
                 else:
@@ -204,7 +212,7 @@ class Decoder:
         if isinstance(item, msgspec.Raw):
             try:
                 item = self._parse_json(item)
-            except msgspec.ValidationError as error:
+            except Exception as error:
                 raise _why_unparsed(error) from None
         if item == []:
             raise NotAReading("an empty array holds no reading")
@@ -229,14 +237,16 @@ def _unparsed(payload: bytes, error: Exception) -> Any:
 def _why_unparsed(error: Exception) -> Refused:
     if isinstance(error, msgspec.ValidationError):
         return BadValue("a number is too large for a 64-bit float")
-    return NotJson(str(error))
+    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
+        return NotJson(str(error))
+    return Unforeseen(f"{type(error).__name__}: {error}")
 
 
 def _raw_items(payload: bytes) -> list[msgspec.Raw]:
-    """Return the items of an array unparsed; nothing if it is no array."""
+    """Return the items of an array unparsed; nothing if it is no array, or one that is nested too deeply."""
     try:
         return _RAW_ITEMS.decode(payload)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return []
 
 

@@ -22,7 +22,7 @@ class ReadMessages(beam.PTransform):
       timestamp_attribute: the attribute that drives the watermark, or None for the publish time.
       id_attribute: the attribute by which duplicates are removed, or None.
       keep_attributes: yield PubsubMessage.
-      service_removes_duplicates: whether the runner does it, as Dataflow does; the local runner refuses to.
+      runner_removes_duplicates: whether the runner does it, as Dataflow does; Beam's local runner refuses to.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class ReadMessages(beam.PTransform):
         timestamp_attribute: str | None,
         id_attribute: str | None,
         keep_attributes: bool,
-        service_removes_duplicates: bool,
+        runner_removes_duplicates: bool,
     ):
         super().__init__()
-        self._remove_here = None if service_removes_duplicates else id_attribute
+        self._remove_here = None if runner_removes_duplicates else id_attribute
         self._keep_attributes = keep_attributes
         self._read = ReadFromPubSub(
             topic,
             subscription,
-            id_label=id_attribute if service_removes_duplicates else None,
+            id_label=id_attribute if runner_removes_duplicates else None,
             with_attributes=keep_attributes or self._remove_here is not None,
             timestamp_attribute=timestamp_attribute,
         )

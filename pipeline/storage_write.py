@@ -28,13 +28,15 @@ from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
-from pipeline.append_stream import Refused, shared_stream
+from pipeline.append_stream import shared_stream
 from pipeline.bigquery import TableId
 from pipeline.dead_letters import in_parts
 from pipeline.rows import REVISION, WRITTEN_AT
-from pipeline.sinks import MAX_PAYLOAD, UNTIL_IT_PASSES, insert_letter, log_letter
+from pipeline.sinks import MAX_PAYLOAD, insert_letter, log_letter
 
 CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
+
+CHANGE_COLUMNS = tuple(bigquery.SchemaField(name, "STRING") for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER))
 
 Columns = Sequence[bigquery.SchemaField]
 
@@ -73,11 +75,7 @@ class UpsertRows(beam.PTransform):
         super().__init__()
         self._key = tuple(key)
         self._job_start = job_start
-        pseudo = (
-            bigquery.SchemaField(CHANGE_TYPE, "STRING"),
-            bigquery.SchemaField(CHANGE_SEQUENCE_NUMBER, "STRING"),
-        )
-        self._append = _Append(table_id, (*columns, *pseudo))
+        self._append = _Append(table_id, (*columns, *CHANGE_COLUMNS))
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
@@ -158,19 +156,10 @@ class _Append(beam.DoFn):
         self._size = 0
 
     def _append_batch(self) -> list[Any]:
-        waiting = self._batch
+        batch = self._batch
         self._begin_batch()
-        failed: list[Any] = []
-        append = UNTIL_IT_PASSES(self._stream.append)
-        while waiting:
-            try:
-                refused = append([encoded for _, encoded in waiting])
-            except Refused as error:
-                return failed + [self._failed(row, error.code, str(error)) for row, _ in waiting]
-            failed += [self._failed(waiting[index][0], *error) for index, error in refused.items()]
-            # None of a request with a bad row is stored.
-            waiting = [one for index, one in enumerate(waiting) if index not in refused] if refused else []
-        return failed
+        refused = self._stream.store([encoded for _, encoded in batch])
+        return [self._failed(batch[index][0], *error) for index, error in sorted(refused.items())]
 
     def _failed(self, row: dict[str, Any], reason: str, message: str) -> tuple[str, dict[str, Any], list[Any]]:
         return str(self._table_id), row, [{"reason": reason, "message": message}]
@@ -211,7 +200,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONVERT: dict[str, Callable[[str], Any]] = {"TIMESTAMP": _micros, "BYTES": base64.b64decode}
 
 # https://cloud.google.com/bigquery/docs/supported-data-types#supported_protocol_buffer_data_types
-_TYPES = {
+TYPES = {
     "BOOLEAN": FieldDescriptorProto.TYPE_BOOL,
     "BYTES": FieldDescriptorProto.TYPE_BYTES,
     "FLOAT": FieldDescriptorProto.TYPE_DOUBLE,
@@ -227,7 +216,7 @@ def _descriptor(name: str, columns: Columns) -> DescriptorProto:
     for number, column in enumerate(columns, 1):
         repeated = column.mode == "REPEATED"
         label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-        field = descriptor.field.add(name=column.name, number=number, type=_TYPES[column.field_type], label=label)
+        field = descriptor.field.add(name=column.name, number=number, type=TYPES[column.field_type], label=label)
         if column.fields:
             field.type_name = f"{column.name}_record"
             descriptor.nested_type.append(_descriptor(field.type_name, column.fields))

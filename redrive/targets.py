@@ -9,7 +9,9 @@ from google.api_core.exceptions import ClientError, InvalidArgument
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
+from pipeline.append_stream import shared_stream
 from pipeline.bigquery import TableId
+from pipeline.storage_write import CHANGE_COLUMNS, TYPES, Encoder
 
 # At first BigQuery is tried for half a minute; the client's own ten would look like a hang.
 IMPATIENT = bigquery.DEFAULT_RETRY.with_timeout(30.0)
@@ -30,6 +32,10 @@ class Letter(NamedTuple):
         return len(self.payload) + sum(len(key) + len(value) for key, value in self.attributes.items()) + 200
 
 
+# Sends letters and returns the refused ones' errors by id.
+Send = Callable[[Sequence[Letter]], dict[str, ClientError]]
+
+
 @dataclass(frozen=True)
 class Target:
     """Where letters go back to.
@@ -43,7 +49,7 @@ class Target:
 
     kind: str
     name: str
-    send: Callable[[Sequence[Letter]], dict[str, ClientError]]
+    send: Send
 
 
 def to_topic(topic: str, id_attribute: str | None) -> Target:
@@ -67,9 +73,13 @@ def to_topic(topic: str, id_attribute: str | None) -> Target:
 
 
 def to_table(bq: bigquery.Client, table_id: TableId) -> Target:
-    """Return the target of rows; raises NotFound and whatever else BigQuery answers."""
+    """Return the target of rows, or of changes if it has a key; raises NotFound and whatever else BigQuery answers."""
     table = bq.get_table(table_id.reference, retry=IMPATIENT)
+    keyed = table.table_constraints is not None and table.table_constraints.primary_key is not None
+    return Target("table", str(table_id), _upserts(table_id, table) if keyed else _inserts(bq, table))
 
+
+def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Send:
     def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
         rows, ids = [json.loads(letter.payload) for letter in letters], [letter.id for letter in letters]
         try:
@@ -79,7 +89,27 @@ def to_table(bq: bigquery.Client, table_id: TableId) -> Target:
             return dict.fromkeys(ids, error)
         return {ids[error["index"]]: InvalidArgument(json.dumps(error["errors"])) for error in errors}
 
-    return Target("table", str(table_id), send)
+    return send
+
+
+def _upserts(table_id: TableId, table: bigquery.Table) -> Send:
+    """Changes keep the sequence number that they failed with, so what a job has written since wins over them."""
+    encoder = Encoder([*(column for column in table.schema if column.field_type in TYPES), *CHANGE_COLUMNS])
+    stream = shared_stream(table_id, encoder.schema)
+
+    def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
+        refused: dict[str, ClientError] = {}
+        encoded = {}
+        for letter in letters:
+            try:
+                encoded[letter.id] = encoder.encode(json.loads(letter.payload))
+            except (TypeError, ValueError) as error:
+                refused[letter.id] = InvalidArgument(str(error))
+        ids = list(encoded)
+        errors = stream.store(list(encoded.values()))
+        return refused | {ids[index]: InvalidArgument(f"{code}: {words}") for index, (code, words) in errors.items()}
+
+    return send
 
 
 def _message(letter: Letter, id_attribute: str | None) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 """The emulators, started once for all tests that ask for them."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from local import emulators
 
 PROJECT = "sensor-stream-test"
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +50,21 @@ def bigquery_server() -> Iterator[emulators.Emulator]:
     """The BigQuery emulator with its Storage Write API. Nothing is set in os.environ; tests do that."""
     with emulators.bigquery_emulator(PROJECT) as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[str, str]:
+    """An environment in which gcloud knows nothing of this machine's user, and asks nobody."""
+    return {
+        **os.environ,
+        "CLOUDSDK_CONFIG": str(tmp_path_factory.mktemp("gcloud")),
+        "CLOUDSDK_CORE_PROJECT": project,
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
+        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
+        "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 @pytest.fixture(scope="session")

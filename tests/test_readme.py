@@ -4,6 +4,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from monitoring.metrics import OWN, REFUSALS
+from monitoring.page import google_rows, own_rows
 from pipeline.dead_letters import PIPELINE_VERSION
 from pipeline.parameters import PARAMETERS
 
@@ -52,12 +56,18 @@ def test_dead_letters_carry_the_version_of_the_package():
     assert f'version="{PIPELINE_VERSION}"' in (ROOT / "setup.py").read_text()
 
 
-def test_every_metric_is_in_the_table():
+def test_the_metrics_are_those_of_the_code():
     code = "".join(module.read_text() for module in (ROOT / "pipeline").glob("*.py"))
-    table = (ROOT / "docs/operate.md").read_text()
-    named = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
-    assert len(named) > 10
-    for metric in named - {"refused_"}:
-        assert f"`{metric}`" in table, metric
-    for error in re.findall(r"^class (\w+)\((?:Refused|BadTimestamp)\)", code, re.MULTILINE):
-        assert f"`{error}`" in table, error
+    counted = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
+    assert {metric.name.removesuffix("<error>") for metric in OWN} == counted
+    assert set(REFUSALS) == set(re.findall(r"^class (\w+)\((?:Refused|BadTimestamp)\)", code, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [("| metric | counts | alert |", own_rows()), ("| metric | tells | alert |", google_rows())],
+    ids=["own", "google"],
+)
+def test_the_tables_of_metrics_are_those_of_the_list(header, rows):
+    page = (ROOT / "docs/operate.md").read_text()
+    assert page.partition(f"{header}\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines() == rows

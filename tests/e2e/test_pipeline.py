@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import signal
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from local.processes import wait_for
-from tests.e2e.conftest import PATIENCE, Stack
+from tests.e2e.conftest import ON_BOTH_SERVERS, PATIENCE, Stack
 
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 
@@ -60,6 +59,7 @@ class TestBacklog:
     # Ten minutes ago or more, so that nothing is near the present.
     START = math.floor(time.time() / 60) * 60 - 1500
 
+    @ON_BOTH_SERVERS
     @pytest.mark.parametrize("attribute", ["timestamp", ""])
     def test_of_ten_minutes_device_after_device_comes_out_complete_and_exact(self, stack: Stack, attribute: str):
         readings = backlog(20_000, self.START, 0.06, ("north", "south"))
@@ -155,6 +155,7 @@ class TestLate:
 
 
 class TestLive:
+    @ON_BOTH_SERVERS
     def test_a_topic_read_with_readings_out_of_order_within_the_grace(self, stack: Stack):
         flags = [
             f"--input_topic={stack.topic}",
@@ -261,14 +262,3 @@ class TestWithoutATable:
         flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp"]
         with stack.start(*flags) as pipeline:
             wait_for(pipeline, lambda: '"Temp": 21.0' in pipeline.log.read_text(), PATIENCE)
-
-
-class TestStopping:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_ends_the_process_without_a_traceback(self, stack: Stack, number: int):
-        flags = [f"--input_subscription={stack.subscription}", stack.table_flag]
-        with stack.start(*flags) as pipeline:
-            wait_for(pipeline, stack.table_exists, PATIENCE)
-            pipeline.process.send_signal(number)
-            assert pipeline.process.wait(15) == 130
-        assert "Traceback" not in pipeline.log.read_text()

@@ -1,4 +1,4 @@
-"""Builds both images and tries each of their roles: `make image-test`. Needs root, minutes, and 5 GB in TMPDIR.
+"""Builds all images and tries each of their roles: `make image-test`. Needs root, minutes, and 5 GB in TMPDIR.
 
 Neither Docker nor a registry is needed: the Dockerfiles are used as they are, but on stand-ins for the base images
 that builds.py makes.
@@ -14,6 +14,7 @@ from math import isclose
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -28,6 +29,7 @@ PROJECT = "image-test"
 TOPIC = f"projects/{PROJECT}/topics/readings"
 TEMPLATE = "registry.example/image-test/sensor-stream:1.2.3"
 PUBLISHER = "registry.example/image-test/sensor-publisher:1.2.3"
+DASHBOARD = "registry.example/image-test/sensor-dashboard:1.2.3"
 STAMPS = {"VERSION": "1.2.3", "REVISION": "0123abc"}
 READINGS = 600
 PATIENCE = 60.0  # seconds for the worker pool to start
@@ -45,7 +47,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    _say("Both images do what they are for")
+    _say("All images do what they are for")
     return 0
 
 
@@ -68,6 +70,13 @@ def _check_images(images: Builder) -> None:
     _check_common(images, PUBLISHER, publisher)
     assert images.run(publisher, "id", "--user") != "0"
     assert "apache-beam" not in images.run(publisher, "pip", "list")
+
+    _say("Building the dashboard image")
+    added = images.build("dashboard/Dockerfile", DASHBOARD, **STAMPS)
+    _say(f"Dashboard image: {added} MB on top of its base")
+    dashboard = images.container(DASHBOARD)
+    _check_common(images, DASHBOARD, dashboard)
+    _check_dashboard(images, dashboard)
 
     with emulators.pubsub_emulator(PROJECT) as pubsub, emulators.bigquery_emulator(PROJECT) as bigquery:
         emulators.create_topic(pubsub.host, PROJECT, "readings")
@@ -124,6 +133,22 @@ def _check_publisher(images: Builder, publisher: str, pubsub: emulators.Emulator
     assert len(messages) == READINGS, f"{READINGS} readings published, {len(messages)} in the subscription"
     _say(f"The publisher published {len(messages)} readings")
     return messages
+
+
+def _check_dashboard(images: Builder, dashboard: str) -> None:
+    """The image serves the page where PORT says, as Cloud Run starts it."""
+    assert images.run(dashboard, "id", "--user") != "0"
+    assert "apache-beam" not in images.run(dashboard, "pip", "list")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with TemporaryDirectory() as directory:
+        start = [*images.config(DASHBOARD)["Entrypoint"], f"--table={PROJECT}:sensors.readings"]
+        command = images.command(dashboard, *start, env={"PORT": str(port)})
+        with running("The dashboard", command, Path(directory) / "log") as child:
+            wait_for(child, lambda: _listens(port), PATIENCE)
+            with urlopen(f"http://127.0.0.1:{port}/") as page:
+                assert b"Sensor Stream" in page.read()
+    _say("The dashboard serves its page")
 
 
 def _check_worker(images: Builder, template: str, messages: list[bytes]) -> None:

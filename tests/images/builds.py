@@ -17,8 +17,10 @@ from local.processes import LocalStackError, running
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# The Debian release whose own Python is that of the images, 3.11.
-DEBIAN = "bookworm"
+# The Debian release whose own Python is that of the images.
+DEBIAN, PYTHON = "trixie", (3, 13)
+# The Dockerfiles that build on a plain Python.
+ON_PYTHON = ("publisher/Dockerfile",)
 TOOLS = ("buildah", "debootstrap")
 
 
@@ -33,7 +35,7 @@ class Builder:
     def stand_in_for_bases(self) -> None:
         """Make images of the names that the Dockerfiles build on.
 
-        The publisher's base is a Debian with Python, the template's the same with boot.sh. Neither has a package
+        A plain Python is a Debian with Python, the template's base the same with boot.sh. Neither has a package
         installed, so the locks must be complete.
         """
         debian = self._scratch / "debian"
@@ -41,8 +43,8 @@ class Builder:
         # Puts a python and a pip where the real images have them.
         self._call("chroot", str(debian), "python3", "-m", "venv", "/usr/local")
         launcher, beam = _bases(ROOT / "Dockerfile")
-        (python,) = _bases(ROOT / "publisher" / "Dockerfile")
-        self._stand_in(python, "scratch", debian, "/")
+        for python in {base for dockerfile in ON_PYTHON for base in _bases(ROOT / dockerfile)}:
+            self._stand_in(python, "scratch", debian, "/")
         self._stand_in(beam, python, HERE / "boot.sh", "/opt/apache/beam/boot")
         self._stand_in(launcher, "scratch", HERE / "launcher.sh", "/opt/google/dataflow/python_template_launcher")
         shutil.rmtree(debian)
@@ -103,9 +105,10 @@ class Builder:
 @contextmanager
 def builder() -> Iterator[Builder]:
     """A Builder for the length of the block; what it stored is removed at the end."""
-    if sys.version_info[:2] != (3, 11):
+    if sys.version_info[:2] != PYTHON:
+        version = ".".join(map(str, PYTHON))
         raise LocalStackError(
-            "This needs .venv to have the images' Python: rm -r .venv; make PYTHON=python3.11 image-test"
+            f"This needs the images' Python: make PYTHON=python{version} VENV=build/python{version} image-test"
         )
     if any(not shutil.which(tool) for tool in TOOLS):
         raise LocalStackError(f"{' and '.join(TOOLS)} are needed; on Debian: apt-get install {' '.join(TOOLS)}")

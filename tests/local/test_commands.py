@@ -1,5 +1,6 @@
 """`python -m local ...` as people run it: what it prints, and how it ends."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -109,6 +110,14 @@ def test_rows_are_shown_with_a_dash_for_null(terminal, tmp_path: Path) -> None:
         shown = file.read()
     for part in ("13:00:00", " - ", "20.500", "3.2 s", "published 100", "dead letters 3", "silent: device-1"):
         assert part in shown
+
+
+def test_least_and_greatest_values_are_shown_beside_the_mean() -> None:
+    row = Row(ROW.start, {"AtmP": None, "Temp": 20.5}, {"AtmP": (None, None), "Temp": (19.0, 21.25)})
+    file = io.StringIO()
+    with screen(Console(file=file), Progress(("AtmP", "Temp"), 60, rows=[row], delays={row.start: 3.21})) as show:
+        show()
+    assert "13:00:00  AtmP -  Temp 20.50 19.00..21.25  (after 3.2 s)" in file.getvalue()
 
 
 def test_the_chart_is_a_picture(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct import executor, transform_evaluator
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from google.api_core.exceptions import ServiceUnavailable
 from google.pubsub_v1 import PullResponse
 
-from local import emulators, pubsub_source
-from local.pubsub_source import Reader, Watermark
+from local import emulators, pubsub_source, watermark
+from local.pubsub_source import Reader
 
 # What the pipelines of these tests put out: the runner works in this process, on another thread.
 OUTPUT: "queue.Queue[Any]" = queue.Queue()
@@ -146,6 +147,40 @@ def test_live_readings_come_out_soon_though_nothing_follows_them(place) -> None:
             assert time.time() - float(window.end) < 8
 
 
+class Slow(beam.DoFn):
+    """Makes a bundle take so long that the reader stays behind."""
+
+    def process(self, element):
+        yield element
+
+    def finish_bundle(self):
+        time.sleep(0.6)
+
+
+def test_rows_come_out_though_the_reader_is_steadily_behind(place, monkeypatch) -> None:
+    monkeypatch.setattr(watermark, "CATCH_UP", watermark.SECOND // 4)
+    source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
+    published: list[datetime] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.wait(0.1):
+            published.append(datetime.now(UTC))
+            place.publish([reading(published[-1], "device-1")])
+
+    publishing = threading.Thread(target=publish)
+    with running(count_by_window(source | beam.ParDo(Slow()), seconds=1)):
+        publishing.start()
+        try:
+            panes = [OUTPUT.get(timeout=40) for _ in range(5)]
+        finally:
+            stop.set()
+            publishing.join()
+    for devices, window, pane in panes:
+        whole = [moment for moment in published if window.start <= Timestamp.of(moment.timestamp()) < window.end]
+        assert (len(devices), pane.is_first) == (len(whole), True)
+
+
 def test_messages_with_attributes_are_those_of_the_stock_reader(place) -> None:
     place.publish([{"data": b"one", "attributes": {"a": "b"}, "ordering_key": ""}])
 
@@ -159,6 +194,37 @@ def test_messages_with_attributes_are_those_of_the_stock_reader(place) -> None:
     assert (message.data, message.attributes) == (b"one", {"a": "b"})
     assert message.message_id
     assert abs(message.publish_time.timestamp() - time.time()) < 30
+
+
+def test_of_one_id_the_first_comes_out_and_all_are_acknowledged(place, monkeypatch) -> None:
+    # Each message is delivered twice, as after an acknowledgement that came too late.
+    pull, acknowledge = emulators.pull, emulators.SubscriberClient.acknowledge
+    acknowledged: queue.Queue[str] = queue.Queue()
+
+    def record(self, *args, ack_ids, **kwargs):
+        acknowledge(self, *args, ack_ids=ack_ids, **kwargs)
+        for ack_id in ack_ids:
+            acknowledged.put(ack_id)
+
+    monkeypatch.setattr(pubsub_source, "pull", lambda *args: [one for one in pull(*args) for _ in range(2)])
+    monkeypatch.setattr(emulators.SubscriberClient, "acknowledge", record)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        read = ReadFromPubSub(subscription=place.subscription, id_label="reading_id")
+        _ = pipeline | read | beam.ParDo(PutOut())
+
+    def arriving(count: int) -> list[bytes]:
+        return [OUTPUT.get(timeout=15)[0] for _ in range(count)]
+
+    with running(build):
+        place.publish([{"data": b"%d" % i, "attributes": {"reading_id": f"r{i % 3}"}} for i in range(6)])
+        assert arriving(3) == [b"0", b"1", b"2"]
+        place.publish([{"data": b"again", "attributes": {"reading_id": "r1"}}])
+        # Without the attribute, or with an empty one, Pub/Sub's id counts.
+        place.publish([{"data": b"same"}, {"data": b"same"}, {"data": b"last", "attributes": {"reading_id": ""}}])
+        assert arriving(3) == [b"same", b"same", b"last"]
+        assert len([acknowledged.get(timeout=15) for _ in range(20)]) == 20
+    assert OUTPUT.empty()
 
 
 def test_an_unreadable_timestamp_attribute_falls_back_to_the_publish_time(place) -> None:
@@ -357,67 +423,3 @@ class TestReader:
         assert [self.bundle(reader) for _ in range(3)] == [["b"], ["c"], []]
         assert subscription.given_back == ["b"]
         assert subscription.acknowledged == ["a", "b", "c"]
-
-
-class Clock:
-    """Feeds a Watermark pulls at seconds after its start, with event and publish times on the same scale."""
-
-    START = 1_800_000_000.0
-
-    def __init__(self) -> None:
-        self.watermark = Watermark(self.micros(0))
-
-    def micros(self, second: float) -> int:
-        return round((self.START + second) * 1_000_000)
-
-    def pull(self, at: float, *events: float, published: float | None = None) -> float | None:
-        """The watermark after a pull `at`; None while it is at the beginning of time."""
-        times = [self.micros(event) for event in events]
-        published_times = [self.micros(at if published is None else published)] * len(times)
-        value = self.watermark.advance(self.micros(at), times, published_times)
-        return None if value == MIN_TIMESTAMP.micros else round(value / 1_000_000 - self.START, 3)
-
-
-def test_the_watermark_waits_two_seconds_for_a_backlog_to_show() -> None:
-    clock = Clock()
-    assert [clock.pull(at) for at in (0, 1, 1.9, 2.1)] == [None, None, None, 1.6]
-
-
-def test_the_watermark_does_not_move_while_old_messages_come() -> None:
-    clock = Clock()
-    assert [clock.pull(at, -600 + at, published=-600) for at in range(5)] == [None] * 5
-    assert [clock.pull(at, at) for at in (5, 6)] == [None, None]
-    assert clock.pull(6.5, 6.5) == 6
-
-
-def test_the_watermark_is_half_a_second_behind_what_has_been_read() -> None:
-    clock = Clock()
-    assert clock.pull(10, 9.7, published=9.9) == 9.4
-    assert clock.pull(11) == 10.5
-    assert clock.pull(20) == 19.5
-
-
-def test_the_watermark_waits_for_messages_that_are_as_long_on_their_way_as_any_of_the_last_two_seconds() -> None:
-    clock = Clock()
-    assert clock.pull(10, 8.5, 9.8, published=9.9) == 8.5
-    assert clock.pull(11, 10.8, published=10.9) == 9.5
-    assert clock.pull(12.1) == 11.6
-
-
-def test_the_watermark_never_goes_back() -> None:
-    clock = Clock()
-    assert clock.pull(10, 9.9) == 9.5
-    assert clock.pull(10.5, 2) == 9.5
-    assert clock.pull(12.6) == 12.1
-
-
-def test_the_watermark_never_passes_the_clock() -> None:
-    clock = Clock()
-    assert clock.pull(10, 500) == 9.5
-
-
-def test_a_pipeline_that_falls_behind_holds_the_watermark_where_it_was() -> None:
-    clock = Clock()
-    assert clock.pull(10, 10) == 9.5
-    assert [clock.pull(at, at - 5, published=at - 5) for at in (16, 18)] == [9.5, 9.5]
-    assert clock.pull(21, 20.5, published=20.5) == 20

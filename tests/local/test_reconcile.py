@@ -130,3 +130,26 @@ def test_what_is_no_array_of_readings_stays_as_it_is(data: bytes) -> None:
 def test_intervals_are_counted_from_1970() -> None:
     assert interval_start(START + timedelta(seconds=9.999999), INTERVAL) == SECOND
     assert interval_start(SECOND, INTERVAL) == SECOND
+
+
+RANGED = [
+    Row(START, ROWS[0].means, {"AtmP": (1013.0, 1013.0), "Temp": (20.0, 21.0)}),
+    Row(SECOND, ROWS[1].means, {"AtmP": (None, None), "Temp": (22.0, 22.0)}),
+]
+
+
+def test_right_least_and_greatest_values_have_no_problems() -> None:
+    assert check(rows=RANGED).problems == []
+
+
+def test_a_wrong_greatest_value_is_named() -> None:
+    rows = [replace(RANGED[0], ranges={**RANGED[0].ranges, "Temp": (20.0, 22.5)}), RANGED[1]]
+    assert check(rows=rows).problems == [
+        "wrong row: 2026-11-22T13:00:00+00:00 Temp ranges over (20.0, 22.5), must over (20.0, 21.0)"
+    ]
+
+
+def test_late_readings_leave_open_what_the_least_and_greatest_values_are() -> None:
+    late = json.dumps({"Timestamp": "2026-11-22T13:00:00Z", "readings": {"Temp": {"sum": 21.0, "count": 1}}}).encode()
+    rows = [replace(RANGED[0], means={**ROWS[0].means, "Temp": 20.0}, ranges={"Temp": (20.0, 20.0)}), RANGED[1]]
+    assert check(rows=rows, dead_letters=(NOT_JSON, late)).problems == []

@@ -206,6 +206,9 @@ class TestWrongForms:
         with pytest.raises(options.UsageError, match="sessions have no intervals to fill; use --window=fixed"):
             parse("--fill_gaps=true", "--window=session")
 
+    def test_hopping_windows_have_gaps_to_fill(self):
+        assert parse("--fill_gaps=true", "--window=hopping", "--interval=1m", "--hop=15s").fill_gaps
+
     def test_a_sensor_named_as_a_column_of_the_view_without_gaps(self):
         assert parse("--sensors=Filled").sensors == ("Filled",)
         with pytest.raises(options.UsageError, match="column 'filled' of its own; rename the sensor"):

@@ -240,6 +240,62 @@ class TestBadMessages:
         assert (bad.reason.stage, bad.payload) == ("validate", b'{"Timestamp": 1795352400, "Temp": 1e999}')
 
 
+class TestADefectOfTheDecoder:
+    """What no check foresaw is a dead letter too: raised on, it would be a poison that comes again for ever."""
+
+    def test_spoils_only_the_item_it_arises_in(self, monkeypatch):
+        monkeypatch.setattr(readings_module, "BadValue", None)  # so that refusing a value fails
+        good, (bad, alone) = decode(b"[" + body(Temp=1) + b"," + body(Temp="x") + b"]", body(Temp=None), body(Temp=2))
+        assert [values for _, _, values in good] == [{"Temp": 1.0}, {"Temp": 2.0}]
+        assert (bad.message, bad.payload) == (0, body(Temp="x"))
+        assert (alone.message, alone.payload) == (1, body(Temp=None))
+        assert (alone.reason.stage, type(alone.reason).__name__) == ("decode", "Unforeseen")
+        assert str(bad.reason) == "item 1: TypeError: 'NoneType' object is not callable"
+
+    def test_in_the_json_parser_spoils_only_the_message(self):
+        decoder = Decoder(SENSORS)
+        parse = decoder._parse_json
+        decoder._parse_json = lambda payload: parse(payload) if b"Temp" in payload else 1 // 0
+        good = list(decoder.decode([b"[1]", body(Temp=1)], NOW * 1e6, refused := []))
+        assert good == [(NOW * 1e6, "", {"Temp": 1.0})]
+        assert [(one.payload, str(one.reason)) for one in refused] == [
+            (b"[1]", "ZeroDivisionError: integer division or modulo by zero")
+        ]
+
+
+# JSON as text, because a dictionary has no key twice, and `json` writes no number that a float cannot hold.
+scalars = st.sampled_from(
+    [b"null", b"true", b"false", b"0", b"-1", b"1795352400", b"1795352400123", b"21.5", b"-0.0", b"1e308", b"1e-400"]
+) | st.sampled_from(
+    [
+        b'""',
+        b'"x"',
+        b'"\\u0000"',
+        b'"\\ud83d\\ude00"',
+        b'"2026-11-22T13:00:00.250Z"',
+        b'"2026-11-22 13:00:00"',
+        b"1e400",
+    ]
+    + [digit + b"0" * zeros for digit in (b"1", b"-1") for zeros in (30, 400, 5_000)]
+)
+keys = st.sampled_from([b'"Timestamp"', b'"Device"', *(f'"{name}"'.encode() for name in SENSORS), b'"other"', b'""'])
+
+
+def objects(values):
+    pairs = st.lists(st.tuples(keys, values), max_size=6)
+    stamped = pairs.map(lambda fields: [(b'"Timestamp"', b"1795352400"), *fields])
+    return (pairs | stamped).map(lambda fields: b"{" + b", ".join(key + b": " + value for key, value in fields) + b"}")
+
+
+def arrays(values):
+    return st.lists(values, max_size=5).map(lambda items: b"[" + b",".join(items) + b"]")
+
+
+json_texts = st.recursive(scalars, lambda inner: arrays(inner) | objects(inner), max_leaves=8)
+no_json_texts = st.sampled_from(
+    [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\udc00x"', b'"\\q"', b'"', b"", b"NaN", b"01", b"1 2", b"{1: 2}"]
+) | st.sampled_from([b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000, b"[" * 3_000])
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: (
@@ -290,3 +346,38 @@ class TestAnyInput:
         for _, _, values in readings:
             assert values
             assert all(abs(value) < float("inf") for value in values.values())
+
+    @given(st.lists(objects(json_texts) | json_texts, min_size=1, max_size=5))
+    def test_each_item_of_an_array_ends_as_it_would_alone(self, items):
+        alone = [decode(b"[" + item + b"]") for item in items]
+        readings, refusals = decode(b"[" + b" , ".join(items) + b"]")
+        assert all(len(read) + len(refused) == 1 for read, refused in alone)
+        assert readings == [reading for read, _ in alone for reading in read]
+        assert [(type(one.reason), one.payload) for one in refusals] == [
+            (type(one.reason), item) for item, (_, refused) in zip(items, alone, strict=True) for one in refused
+        ]
+        assert {type(one.reason).__name__ for one in refusals} <= {
+            "BadDevice",
+            "BadTimestamp",
+            "BadValue",
+            "FutureTimestamp",
+            "NoKnownSensor",
+            "NotAReading",
+        }
+
+    @given(st.lists(objects(json_texts | no_json_texts) | json_texts | no_json_texts, min_size=1, max_size=5))
+    def test_what_is_no_json_spoils_its_message_or_only_its_item(self, items):
+        payload = b"[" + b",".join(items) + b"]"
+        readings, refusals = decode(body(Temp=1), payload, body(Temp=2))
+        assert (readings.pop(0)[2], readings.pop()[2]) == ({"Temp": 1.0}, {"Temp": 2.0})
+        assert all(one.message == 1 and type(one.reason).__name__ != "Unforeseen" for one in refusals)
+        if [one.payload for one in refusals] != [payload]:
+            assert len(readings) + len(refusals) == len(items)
+            left = iter(items)
+            assert all(one.payload in left for one in refusals)
+
+    @given(objects(json_texts | no_json_texts))
+    def test_an_object_ends_as_one_reading_or_one_refusal_with_its_own_bytes(self, payload):
+        readings, refusals = decode(payload)
+        assert len(readings) + len(refusals) == 1
+        assert all((one.payload, one.message) == (payload, 0) for one in refusals)

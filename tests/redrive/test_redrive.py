@@ -94,12 +94,14 @@ class Place:
 def place(
     pubsub_emulator: str,
     bigquery_emulator: str,
+    bigquery_storage: str,
     project: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> Iterator[Place]:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
+    monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", bigquery_storage)
     place = Place(project, f"t{uuid.uuid4().hex}", tables.client(project), capsys)
     place.create()
     yield place
@@ -269,6 +271,19 @@ class TestRows:
         place.redrive()
         assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 21.5}]
         assert place.arrived() == []
+
+    def test_of_upsert_go_back_as_the_changes_they_were_and_lose_to_what_was_written_since(self, place, monkeypatch):
+        place.bq.delete_table(place.rows.reference)
+        columns, key = tables.row_columns(("Temp",), by_device=False, revise=False), tables.row_key(by_device=False)
+        tables.prepare(place.rows, columns, "Timestamp", None, key)
+        for number, change, temp in [("f/1", "UPSERT", 2.0), ("f/0", "UPSERT", 1.0), ("1/0", "DELETE", None)]:
+            row = {**ROW, "Temp": temp, "_CHANGE_TYPE": change, "_CHANGE_SEQUENCE_NUMBER": number}
+            place.add("insert", "PERMISSION_DENIED", json.dumps(row).encode())
+        bad = place.add("insert", "BadRow", json.dumps(ROW).encode())
+        code, out, err = place.run("--execute")
+        assert out.splitlines()[-1] == "Redrove 3 dead letters (0 to topic, 3 to table), 0 skipped, 1 failed."
+        assert (code, bad["dead_letter_id"] in err) == (1, True)
+        assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 2.0}]
 
     def test_that_are_refused_again_do_not_hold_up_the_others(self, place, monkeypatch):
         good = place.add("insert", "invalid", json.dumps(ROW).encode())

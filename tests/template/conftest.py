@@ -15,26 +15,17 @@ from local.emulators import bigquery_client, create_subscription, create_topic
 from tests.template.fake_google import ROOT, FakeGoogle, Launch, serving
 
 SPEC = "gs://sensor-stream-test-sensor-stream/templates/t1.json"
-DIGEST = "europe-west1-docker.pkg.dev/sensor-stream-test/sensor-stream/pipeline@sha256:" + "1" * 64
+IMAGES = "europe-west1-docker.pkg.dev/sensor-stream-test/sensor-stream"
+DIGEST = f"{IMAGES}/pipeline@sha256:" + "1" * 64
+# Every image has the digest 111..., and `docker inspect` ends with the image's name.
+FAKE_DOCKER = f"""#!/bin/bash
+echo "$@" >> docker-calls
+[ "$1" != inspect ] || echo "${{!#%:*}}@sha256:{"1" * 64}"
+"""
 TOPIC = "projects/sensor-stream-test/topics/readings"
 SUBSCRIPTION = "projects/sensor-stream-test/subscriptions/readings"
 
 Gcloud = Callable[..., subprocess.CompletedProcess]
-
-
-@pytest.fixture(scope="session")
-def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[str, str]:
-    """An environment in which gcloud knows nothing of this machine's user, and asks nobody."""
-    return {
-        **os.environ,
-        "CLOUDSDK_CONFIG": str(tmp_path_factory.mktemp("gcloud")),
-        "CLOUDSDK_CORE_PROJECT": project,
-        "CLOUDSDK_CORE_DISABLE_PROMPTS": "true",
-        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
-        "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "NO_PROXY": "127.0.0.1",
-    }
 
 
 @pytest.fixture(scope="session")
@@ -93,23 +84,32 @@ def run_step(
 
 
 @pytest.fixture(scope="session")
-def spec(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of the template's spec, made by the shipped steps."""
+def built(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace after the shipped steps that build; what docker was called with is in `docker-calls`."""
     workspace = tmp_path_factory.mktemp("workspace")
     shutil.copy(ROOT / "metadata.json", workspace)
     shutil.copytree(ROOT / "template", workspace / "template")
+    for dockerfile in ("Dockerfile", "publisher/Dockerfile"):
+        (workspace / dockerfile).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / dockerfile, workspace / dockerfile)
     docker = workspace / "bin/docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\necho "$@" >> docker-calls\n[ "$1" != inspect ] || echo {DIGEST}\n')
+    docker.write_text(FAKE_DOCKER)
     docker.chmod(0o755)
 
-    path = f"{docker.parent}:{os.environ['PATH']}"
-    pushed = run_step("push", workspace, PATH=path, IMAGES=DIGEST.rpartition("/")[0], TAG="t1")
-    assert pushed.returncode == 0, pushed.stderr
-    assert "push " + DIGEST.replace("@sha256:" + "1" * 64, ":t1\n") in (workspace / "docker-calls").read_text()
+    env = {"PATH": f"{docker.parent}:{os.environ['PATH']}", "IMAGES": IMAGES, "TAG": "t1", "REVISION": "abc"}
+    for step in ("bases", "build", "push"):
+        ran = run_step(step, workspace, **env)
+        assert ran.returncode == 0, ran.stderr
     made = run_step("spec", workspace, SPEC=SPEC)
     assert made.returncode == 0, made.stderr
     shutil.copy(workspace / "spec.json", google.path(SPEC))
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def spec(built: Path) -> str:
+    """The URL of the template's spec, made by the shipped steps."""
     return SPEC
 
 

@@ -110,6 +110,10 @@ class FakeGoogle:
             return 200, {"name": "operations/build/p/1", "metadata": {"@type": BUILD_METADATA, "build": build}}
         return 404, _error(404, f"the fake knows no {method} {path}")
 
+    def store(self, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        """Return the same for an upload to storage."""
+        return 404, _error(404, f"the fake takes no {path}")
+
     def _launch(self, project: str, region: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         spec = json.loads(self.path(asked["containerSpecGcsPath"]).read_text())
         parameters = asked.get("parameters", {})
@@ -120,7 +124,8 @@ class FakeGoogle:
         job_id = str(len(self.launches))
         directory = self.storage / "launches" / job_id
         directory.mkdir(parents=True)
-        environment = asked.get("environment", {})
+        # https://cloud.google.com/dataflow/docs/reference/rest/v1b3/ContainerSpec
+        environment = {**spec.get("defaultEnvironment", {}), **asked.get("environment", {})}
         flags = {
             **parameters,
             **{flag: environment[key] for key, flag in ENVIRONMENT_FLAGS.items() if key in environment},
@@ -166,8 +171,12 @@ def serving(google: FakeGoogle) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-            status, answer = google.answer(self.command, self.path.partition("?")[0], body)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = self.path.partition("?")[0]
+            if path.startswith("/upload/"):
+                status, answer = google.store(path, body)
+            else:
+                status, answer = google.answer(self.command, path, json.loads(body or b"{}"))
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -175,7 +184,7 @@ def serving(google: FakeGoogle) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST
+        do_GET = do_PUT = do_DELETE = do_POST
 
         def log_message(self, *args: Any) -> None:
             pass

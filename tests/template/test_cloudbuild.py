@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import SPEC, TOPIC
+from tests.template.conftest import IMAGES, SPEC, TOPIC
 from tests.template.fake_google import ROOT
 
 BIN = Path(sys.executable).parent
@@ -39,7 +39,12 @@ def test_gcloud_submits_every_field(submitted, cloudbuild):
     assert submitted["substitutions"] == cloudbuild["substitutions"]
     assert submitted["timeout"] == "3600s"
     # An account of one's own demands this logging, and nested substitutions the other.
-    assert submitted["options"] == {"logging": "CLOUD_LOGGING_ONLY", "dynamicSubstitutions": True}
+    assert submitted["options"] == {
+        "logging": "CLOUD_LOGGING_ONLY",
+        "dynamicSubstitutions": True,
+        "requestedVerifyOption": "VERIFIED",
+    }
+    assert submitted["images"] == cloudbuild["images"]
     assert submitted["serviceAccount"].startswith("projects/${PROJECT_ID}/serviceAccounts/sensor-stream-build@")
 
 
@@ -56,22 +61,40 @@ def test_every_substitution_is_declared_and_used():
 
 def test_images_are_pushed_before_the_spec_names_one(cloudbuild):
     steps = [step["id"] for step in cloudbuild["steps"]]
-    assert steps == ["test", "build-pipeline", "build-publisher", "push", "spec", "upload", "smoke"]
+    assert steps == ["test", "bases", "build", "push", "spec", "upload", "smoke"]
     assert not any("waitFor" in step for step in cloudbuild["steps"])
-    assert "images" not in cloudbuild
 
 
-def test_the_image_is_told_its_own_name(cloudbuild):
-    args = next(step["args"] for step in cloudbuild["steps"] if step["id"] == "build-pipeline")
-    [name] = [arg.removeprefix("--tag=") for arg in args if arg.startswith("--tag=")]
-    assert {f"--build-arg=IMAGE={name}", "--build-arg=VERSION=${_TAG}", "--build-arg=REVISION=${COMMIT_SHA}"} < set(
-        args
-    )
+def test_cloud_build_pushes_the_same_images_itself(cloudbuild, built):
+    names = [name.replace("${_IMAGES}", IMAGES).replace("${_TAG}", "t1") for name in cloudbuild["images"]]
+    assert {f"push {name}" for name in names} == {call for call in calls(built) if call.startswith("push ")}
+
+
+def test_images_are_built_on_digests_which_are_noted(built):
+    noted = (built / "bases").read_text().splitlines()
+    bases = [*re.findall(r"^FROM \$\{(\w+)}", (ROOT / "Dockerfile").read_text(), re.MULTILINE), "PYTHON"]
+    assert [line.partition("=")[0] for line in noted] == bases
+    assert all(line.endswith("@sha256:" + "1" * 64) for line in noted)
+    builds = [call for call in calls(built) if call.startswith("build ")]
+    assert len(builds) == 2
+    assert all(f"--build-arg={line}" in build for build in builds for line in noted)
+
+
+def test_the_image_is_told_its_own_name(built):
+    [build] = [call for call in calls(built) if call.startswith("build ") and call.endswith(" .") and "IMAGE=" in call]
+    name = f"{IMAGES}/pipeline:t1"
+    told = {f"--build-arg=IMAGE={name}", f"--tag={name}", "--build-arg=VERSION=t1", "--build-arg=REVISION=abc"}
+    assert told < set(build.split())
 
 
 def test_a_spec_is_never_replaced(cloudbuild):
-    [upload] = [step["args"] for step in cloudbuild["steps"] if step["id"] == "upload"]
-    assert "--if-generation-match=0" in upload
+    script = next(step["script"] for step in cloudbuild["steps"] if step["id"] == "upload")
+    copies = re.findall(r"^gcloud storage cp (\S+)", script, re.MULTILINE)
+    assert copies == ["--if-generation-match=0"] * 4
+
+
+def calls(built: Path) -> list[str]:
+    return (built / "docker-calls").read_text().splitlines()
 
 
 def test_scripts_are_told_all_they_read(cloudbuild):

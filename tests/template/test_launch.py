@@ -4,8 +4,8 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2, standard_window_fns_pb2
 from google.protobuf.json_format import MessageToDict
 
-from tests.template.conftest import SUBSCRIPTION, TOPIC
-from tests.template.fake_google import IMAGE, Launch
+from tests.template.conftest import DIGEST, SUBSCRIPTION, TOPIC
+from tests.template.fake_google import Launch
 
 TABLE = "output_table=sensor-stream-test:sensors.readings"
 INPUT = f"input_topic={TOPIC}"
@@ -32,11 +32,14 @@ class TestFixed:
         assert fixed.exit_code == 0, fixed.stderr
         assert fixed.flags == sorted(fixed.flags)
 
+    def test_it_says_what_to_do_when_an_update_is_refused(self, fixed):
+        assert "another step than EmitIntervals is refused: drain that job, then start this one with" in fixed.stderr
+
     def test_it_streams_on_the_image_of_the_template(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]
         harnesses = [harness["containerImage"] for harness in pool["sdkHarnessContainerImages"]]
         assert fixed.request["type"] == "JOB_TYPE_STREAMING"
-        assert (pool["workerHarnessContainerImage"], harnesses) == (IMAGE, [IMAGE])
+        assert (pool["workerHarnessContainerImage"], harnesses) == (DIGEST, [DIGEST])
 
     def test_nothing_is_installed_on_the_workers(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]

@@ -13,13 +13,19 @@ def test_its_metadata_is_ours_streaming_keys_included(spec, google):
     assert made["sdkInfo"] == {"language": "PYTHON"}
 
 
-def test_it_names_the_image_by_digest(spec, google):
-    assert json.loads(google.path(spec).read_text())["image"] == DIGEST
+def test_it_names_the_image_by_digest_for_launcher_and_workers(spec, google):
+    made = json.loads(google.path(spec).read_text())
+    assert made["image"] == DIGEST
+    assert made["defaultEnvironment"]["sdkContainerImage"] == DIGEST
 
 
-def test_only_what_gcloud_dropped_is_put_back():
-    dropped = {"image": "i", "metadata": {"name": "theirs"}}
-    assert complete(dropped, {"name": "ours", "streaming": True}) == {
-        "image": "i",
+def test_only_what_is_missing_is_put_in():
+    made = {
+        "image": "i@sha256:1",
+        "defaultEnvironment": {"maxWorkers": 3, "sdkContainerImage": "theirs"},
+        "metadata": {"name": "theirs"},
+    }
+    assert complete(made, {"name": "ours", "streaming": True}) == {
+        **made,
         "metadata": {"name": "theirs", "streaming": True},
     }

@@ -1,0 +1,84 @@
+"""`python -m acceptance --project=ID --region=REGION`: try everything once in a real project, then delete it.
+
+It needs gcloud with an account that owns the project, `gcloud auth application-default login`, and about an hour, most
+of it the build. Exit code: 0 if all held and nothing is left, else 1.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from acceptance.names import Run
+from acceptance.project import Project, StepError
+from acceptance.report import Result, show
+from acceptance.steps import Steps
+from local.processes import interrupt_once
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run every step and tear down; returns the exit code."""
+    args = _parse(argv)
+    run = Run(args.project, args.region, timedelta(seconds=args.interval), args.rate, args.live)
+    console = Console(highlight=False, soft_wrap=True)
+    project = Project(run, console, args.dry_run, args.pause)
+    interrupt_once()
+    with tempfile.TemporaryDirectory(prefix="acceptance-") as folder:
+        results = _all(Steps(project, Path(folder)), console)
+    console.print("Tear down", style="bold")
+    left = project.tear_down()
+    if args.dry_run:
+        console.print("Dry run: nothing was done.")
+        return 0
+    show(results, console)
+    for command in left:
+        console.print(f"LEFT  {command}", style="red", markup=False)
+    return 0 if not left and all(result.held for result in results) else 1
+
+
+def _all(steps: Steps, console: Console) -> list[Result]:
+    """Take every step until one does not hold; Ctrl-C ends it like a failure, so that all is torn down."""
+    results = []
+    for name, step in steps.all.items():
+        console.print(name.capitalize(), style="bold")
+        started = time.monotonic()
+        try:
+            found, held = step(), True
+        except StepError as error:
+            found, held = str(error), False
+        except KeyboardInterrupt:
+            found, held = "stopped", False
+        except Exception as error:
+            found, held = f"{type(error).__name__}: {error}", False
+        results.append(Result(name, held, time.monotonic() - started, found))
+        if not held:
+            console.print(f"  {found}", style="red", markup=False)
+            break
+    return results
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m acceptance", allow_abbrev=False)
+    parser.add_argument("--project", required=True, type=_project, help="id of a project; what is in it is not touched")
+    parser.add_argument("--region", required=True, help="where everything is made, such as europe-west1")
+    parser.add_argument("--dry-run", action="store_true", help="print each step; do nothing")
+    parser.add_argument("--rate", type=float, default=10.0, help="readings a second (default: 10)")
+    parser.add_argument("--interval", type=int, default=15, help="seconds of an interval (default: 15)")
+    parser.add_argument("--live", type=float, default=120.0, help="seconds published after the update (default: 120)")
+    parser.add_argument("--pause", type=float, default=10.0, help="seconds between looks at the service (default: 10)")
+    return parser.parse_args(argv)
+
+
+def _project(text: str) -> str:
+    if not re.fullmatch(r"[a-z][-a-z0-9]{4,28}[a-z0-9]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a project's id: 6 to 30 lower-case letters, digits and -")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What one run is asked to do, and the names of everything that it makes."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. Every name has its suffix, so that it meets nothing that was there before.
+
+    Attributes:
+      project: id of the project.
+      region: of everything.
+      interval: length of an interval.
+      rate: readings per second of event time.
+      live: seconds of readings that are published while the updated job runs.
+      suffix: of the names.
+    """
+
+    project: str
+    region: str
+    interval: timedelta = timedelta(seconds=15)
+    rate: float = 10.0
+    live: float = 120.0
+    suffix: str = field(default_factory=lambda: secrets.token_hex(3))
+
+    @property
+    def name(self) -> str:
+        """Of topic, subscription, repository and job."""
+        return f"sensor-acceptance-{self.suffix}"
+
+    @property
+    def topic(self) -> str:
+        """The topic's full name."""
+        return f"projects/{self.project}/topics/{self.name}"
+
+    @property
+    def subscription(self) -> str:
+        """The subscription's full name."""
+        return f"projects/{self.project}/subscriptions/{self.name}"
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's URL."""
+        return f"gs://{self.project}-{self.name}"
+
+    @property
+    def spec(self) -> str:
+        """The URL of the template's spec."""
+        return f"{self.bucket}/templates/{self.suffix}.json"
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's id."""
+        return self.name.replace("-", "_")
+
+    @property
+    def table(self) -> str:
+        """The table of rows, project.dataset.table."""
+        return f"{self.project}.{self.dataset}.readings"
+
+    @property
+    def dead_letters(self) -> str:
+        """The table of dead letters, project.dataset.table."""
+        return f"{self.table}_dead_letters"
+
+    def account(self, role: str) -> str:
+        """The address of the service account that does something: build or worker."""
+        return f"sensor-{role}-{self.suffix}@{self.project}.iam.gserviceaccount.com"

@@ -1,0 +1,1 @@
+"""What a job costs a month, at list prices: `python -m cost --rate=... --devices=... --interval=... [--pack=...]`."""

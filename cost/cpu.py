@@ -1,0 +1,32 @@
+"""CPU of the worker's Python, and what it shuffles, from the measurements in docs/cost.md.
+
+The constants are fitted to that page's second table, which `make bench` makes anew; a test holds them to it within a
+tenth.
+"""
+
+PER_READING = 1.45  # microseconds
+PER_MESSAGE = 2.6
+PER_BUNDLE = 824.0
+PER_RECORD = 7.8  # shuffled: one for each device in a bundle
+RECORD_BYTES = 54
+
+
+def micros(messages: float, packed: int, devices: int) -> float:
+    """Return microseconds of CPU per reading, in bundles of so many messages with `packed` readings each."""
+    bundle = PER_BUNDLE + PER_RECORD * records(messages, devices)
+    return PER_READING + PER_MESSAGE / packed + bundle / (messages * packed)
+
+
+def records(messages: float, devices: int) -> float:
+    """Return how many devices a bundle is expected to hold, each message being of any of them."""
+    return devices * (1 - (1 - 1 / devices) ** messages)
+
+
+def cores(micros: float, rate: float) -> float:
+    """Return how many cores are busy, with `rate` readings per second of so many microseconds each."""
+    return micros * rate / 1e6
+
+
+def rows_per_hour(devices: int, interval: float) -> float:
+    """Return the rows of an hour, with one per device for each `interval` seconds."""
+    return devices * 3600 / interval

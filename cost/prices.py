@@ -1,0 +1,39 @@
+"""List prices in us-central1, in US dollars. Other regions differ; nothing here asks Google.
+
+Each is what a public copy of Google's page says. Look at the page itself before you rely on it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Price:
+    """One list price.
+
+    Attributes:
+      dollars: for one unit.
+      unit: what that buys.
+      source: the page that Google states it on.
+      read: when the copy was made, where it says so.
+    """
+
+    dollars: float
+    unit: str
+    source: str
+    read: str
+
+
+DATAFLOW = "https://cloud.google.com/dataflow/pricing"
+PUBSUB_PAGE = "https://cloud.google.com/pubsub/pricing"
+BIGQUERY = "https://cloud.google.com/bigquery/pricing"
+
+VCPU = Price(0.069, "vCPU hour, streaming worker", DATAFLOW, "2026-09-08")
+MEMORY = Price(0.003557, "GiB hour, streaming worker", DATAFLOW, "2026-09-08")
+DISK = Price(0.000054, "GiB hour, standard disk", DATAFLOW, "2026-09-08")
+STREAMING_DATA = Price(0.018, "GiB processed by Streaming Engine", DATAFLOW, "2026-09-08")
+PUBSUB = Price(40.0, "TiB published or delivered, after 10 GiB", PUBSUB_PAGE, "no date")
+STREAMING_INSERTS = Price(0.01, "200 MiB of rows, each of 1 KiB at least", BIGQUERY, "no date")
+STORAGE_WRITE = Price(0.025, "GiB written, after 2 TiB", BIGQUERY, "no date")
+STORAGE = Price(0.023, "GiB month, active logical, after 10 GiB", BIGQUERY, "2026-09-20")
+
+ALL = (VCPU, MEMORY, DISK, STREAMING_DATA, PUBSUB, STREAMING_INSERTS, STORAGE_WRITE, STORAGE)

@@ -1,0 +1,151 @@
+"""One sensor's chart, as options of Apache ECharts. Colours are those of page.css, so that dark mode is the page's."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median_low
+from typing import Any
+
+from dashboard.queries import Snapshot
+from dashboard.tables import DEVICE, TIMESTAMP
+
+COLOURS = ("#3a86d8", "#e0763a", "#2a9d6f", "#c44e9b", "#8a6fd1", "#b8941a", "#1797ab", "#d1495b")
+NO_DEVICE = "no device"
+DOTS_UP_TO = 150  # rows of a line that are drawn with a dot each
+
+# How times are written on an axis that is shorter than so much.
+_TIMES = (
+    (timedelta(minutes=10), "{HH}:{mm}:{ss}"),
+    (timedelta(days=1), "{HH}:{mm}"),
+    (timedelta(days=3), "{d} {MMM} {HH}:{mm}"),
+    (timedelta.max, "{d} {MMM}"),
+)
+
+_LINE = {"lineStyle": {"color": "var(--line)"}}
+_TIME_AXIS = {"type": "time", "splitNumber": 4, "axisLine": {**_LINE, "onZero": False}, "axisTick": _LINE}
+_TIME_LABEL = {"color": "var(--soft)", "hideOverlap": True, "alignMinLabel": "left", "alignMaxLabel": "right"}
+_CHART = {
+    "animation": False,
+    "useUTC": True,
+    "grid": {"left": 4, "right": 4, "top": 14, "bottom": 4, "containLabel": True},
+    "yAxis": {
+        "type": "value",
+        "scale": True,
+        "splitNumber": 3,
+        "axisLabel": {"color": "var(--soft)"},
+        "splitLine": _LINE,
+    },
+    "tooltip": {
+        "trigger": "axis",
+        "confine": True,
+        "backgroundColor": "var(--surface)",
+        "borderColor": "var(--line)",
+        "textStyle": {"color": "var(--ink)", "fontSize": 12},
+        # NiceGUI makes a JavaScript function of what has a colon before its name.
+        ":valueFormatter": "value => value == null ? 'no value' : String(+value.toPrecision(7))",
+    },
+}
+_BEHIND = {"silent": True, "tooltip": {"show": False}, "emphasis": {"disabled": True}}
+
+Row = Mapping[str, Any]
+Series = dict[str, Any]
+
+
+def spacing(times: Iterable[datetime]) -> timedelta | None:
+    """Return how far apart rows are, or None if they are not evenly so, as rows of sessions."""
+    steps = [after - before for before, after in pairwise(sorted(set(times)))]
+    return min(steps) if steps and min(steps) == median_low(steps) else None
+
+
+def devices(snapshot: Snapshot) -> list[str | None]:
+    """Return the devices by name; only as many as there are colours have a line."""
+    if not snapshot.columns.device:
+        return [None]
+    return sorted({row[DEVICE] for row in snapshot.rows}, key=lambda name: name or "")
+
+
+def options(snapshot: Snapshot, sensor: str) -> dict[str, Any]:
+    """Return the chart of `sensor`: a step per row; behind it the span of its readings, and readings, where known."""
+    by_device = snapshot.columns.device
+    times = [row[TIMESTAMP] for row in snapshot.rows]
+    apart = spacing(times)
+    series = []
+    for device, colour in zip(devices(snapshot), COLOURS, strict=False):
+        rows = [row for row in reversed(snapshot.rows) if row.get(DEVICE) == device]
+        if {f"{sensor}_min", f"{sensor}_max"} <= set(snapshot.columns.statistics):
+            series += _band(sensor, rows, apart, colour)
+        if snapshot.readings:
+            readings = [one for one in snapshot.readings if sensor in one.values]
+            dots = [[_ms(r.time), r.values[sensor]] for r in readings if r.device == device or not by_device]
+            series.append(_dots(dots, colour))
+        name = (device or NO_DEVICE) if by_device else sensor
+        series.append(_line(name, _points(rows, apart, lambda row: row[sensor]), apart, colour))
+    # All charts have the same: from the first row to the moment of the refresh, so a late table shows as a gap.
+    start, end = min(times, default=snapshot.at), max([*times, snapshot.at])
+    label = {**_TIME_LABEL, "formatter": next(form for span, form in _TIMES if end - start < span)}
+    return {
+        **_CHART,
+        "xAxis": {**_TIME_AXIS, "min": _ms(start), "max": _ms(end), "axisLabel": label},
+        "series": series,
+    }
+
+
+def _points(
+    rows: Sequence[Row], apart: timedelta | None, value: Callable[[Row], float | None]
+) -> list[list[float | None]]:
+    """Return (milliseconds, value) of each row, in order, and a hole where rows are missing."""
+    points = []
+    times = [row[TIMESTAMP] for row in rows]
+    for row, time, following in zip(rows, times, [*times[1:], None], strict=False):
+        points.append([_ms(time), value(row)])
+        if apart and following and following - time > 1.5 * apart:
+            points.append([_ms(time + apart), None])
+    return points
+
+
+def _line(name: str, points: list, apart: timedelta | None, colour: str) -> Series:
+    return {
+        "type": "line",
+        "name": name,
+        "data": points,
+        # A row is stamped with the start of its interval; how long uneven ones are, the table does not tell.
+        "step": "end" if apart else False,
+        "showSymbol": len(points) <= DOTS_UP_TO,
+        "symbol": "circle",
+        "symbolSize": 5,
+        "color": colour,
+        "lineStyle": {"width": 2 if apart else 1},
+        "emphasis": {"disabled": True},
+        "z": 3,
+    }
+
+
+def _band(sensor: str, rows: Sequence[Row], apart: timedelta | None, colour: str) -> list[Series]:
+    """From the lowest to the highest reading of each row: an area as high as their difference, on the lowest."""
+    low, high = f"{sensor}_min", f"{sensor}_max"
+    common = {
+        **_BEHIND,
+        "type": "line",
+        "name": "span",
+        "stack": colour,
+        "stackStrategy": "all",
+        "step": "end" if apart else False,
+        "symbol": "none",
+        "color": colour,
+        "lineStyle": {"width": 0},
+        "z": 1,
+    }
+    height = _points(rows, apart, lambda row: None if row[low] is None else row[high] - row[low])
+    return [
+        {**common, "data": _points(rows, apart, lambda row: row[low])},
+        {**common, "data": height, "areaStyle": {"opacity": 0.2}},
+    ]
+
+
+def _dots(points: list, colour: str) -> Series:
+    look = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.28}, "z": 2}
+    return {**_BEHIND, **look, "type": "scatter", "name": "readings", "data": points}
+
+
+def _ms(time: datetime) -> float:
+    return time.timestamp() * 1000

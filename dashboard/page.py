@@ -1,0 +1,248 @@
+"""The page: builds its parts once, and fills them with each new snapshot."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from nicegui import ui
+
+from dashboard import charts
+from dashboard.feed import Balance, Feed
+from dashboard.queries import MOST_ROWS, Snapshot
+from dashboard.tables import DEVICE, TIMESTAMP
+
+STYLE = Path(__file__).with_name("page.css")
+ROWS_IN_TABLE = 50
+STALE = 4  # a table is late when its newest row is older than so many times the time between rows
+UNKNOWN = "?"
+
+
+class Page:
+    """The page in one browser."""
+
+    def __init__(self, feed: Feed):
+        self._feed = feed
+        self._looks = -1
+        self._shown: tuple[Any, ...] | None = None
+        self._fill_charts: Callable[[Snapshot], None] = lambda _: None
+        ui.add_css(STYLE)
+        with _box("row-of"):
+            ui.label("Sensor Stream").classes("title")
+            ui.label(str(feed.source.rows)).classes("table-name")
+            self._state = ui.label("asking BigQuery").classes("state")
+        self._problem = ui.label().classes("problem hidden").props("role=alert")
+        self._body = _box("hidden")
+        with self._body:
+            with _box("figures"):
+                self._age, self._age_note = _figure("Age of the newest row", "age")
+                self._rows, self._rows_note = _figure(f"Rows, last {_span(feed.source.span)}", "rows")
+                self._letters, self._letters_note = _figure("Dead letters", "letters")
+            with _box("card balance"):
+                ui.label("Balance of readings").classes("label")
+                self._terms = _box("terms")
+                self._unknown = ui.label().classes("label")
+            with _box("row-of section"):
+                _heading("Rows over event time, UTC")
+                self._keys = _box("row-of")
+            self._charts = _box("charts")
+            with _box("tables"):
+                with _box():
+                    self._rows_heading = _heading("Newest rows").classes("section")
+                    self._row_table = ui.table(rows=[], columns=[]).props("dense flat hide-no-data").classes("rows")
+                with _box():
+                    self._kinds_heading = _heading("").classes("section")
+                    self._kind_table = (
+                        ui.table(rows=[], columns=_KINDS).props("dense flat hide-no-data").classes("kinds")
+                    )
+            self._foot = ui.label().classes("foot")
+        self.update()
+        ui.timer(0.5, self.update)
+
+    def update(self) -> None:
+        """Show what is new."""
+        snapshot = self._feed.snapshot
+        if self._looks != self._feed.looks:
+            self._looks = self._feed.looks
+            self._problem.text = self._feed.problem
+            self._problem.classes(**_when(not self._feed.problem, "hidden"))
+            self._state.classes(**_when(bool(self._feed.problem), "bad"))
+            if snapshot:
+                self._state.text = f"as of {snapshot.at:%H:%M:%S} UTC"
+                self._body.classes(remove="hidden")
+                self._fill(snapshot)
+            elif self._feed.problem:
+                self._state.text = "nothing to show"
+        if snapshot:
+            self._show_age(snapshot)
+
+    def _fill(self, snapshot: Snapshot) -> None:
+        self._rows.text = _number(len(snapshot.rows)) + ("+" if len(snapshot.rows) == MOST_ROWS else "")
+        self._letters.text = UNKNOWN if snapshot.kinds is None else _number(_dead_letters(snapshot))
+        newest = max((kind.newest for kind in snapshot.kinds or ()), default=None)
+        self._letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
+        self._fill_balance(snapshot, self._feed.balance)
+        shown = (snapshot.columns, charts.devices(snapshot), snapshot.readings is None)
+        if shown != self._shown:
+            self._shown = shown
+            self._build_charts(snapshot)
+            self._row_table.columns = [_column(name) for name in snapshot.columns.shown]
+        self._fill_charts(snapshot)
+        self._row_table.rows = [_cells(row) for row in snapshot.rows[:ROWS_IN_TABLE]]
+        self._kind_table.rows = [
+            {"stage": k.stage, "error": k.error, "letters": k.letters, "newest": f"{k.newest:%H:%M:%S}"}
+            for k in snapshot.kinds or ()
+        ]
+        self._kinds_heading.text = "Dead letters by stage and error" if snapshot.kinds else "No dead letters"
+        if snapshot.kinds is None:
+            self._kinds_heading.text = f"There is no table {self._feed.source.dead_letters}"
+        self._kind_table.classes(**_when(not snapshot.kinds, "hidden"))
+        self._foot.text = _footnote(snapshot, self._feed.source.span)
+
+    def _show_age(self, snapshot: Snapshot) -> None:
+        if not snapshot.rows:
+            self._age.text = "none"
+            self._age_note.text = f"no row in the last {_span(self._feed.source.span)}"
+            return
+        newest = snapshot.rows[0][TIMESTAMP]
+        age = datetime.now(UTC) - newest
+        apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
+        self._age.text = _span(age)
+        self._age.classes(**_when(bool(apart and age > STALE * apart), "bad"))
+        self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
+        self._rows_note.text = f"{_span(apart)} apart" if apart else ""
+
+    def _fill_balance(self, snapshot: Snapshot, told: Balance) -> None:
+        """Show published = averaged + dead-lettered + duplicates, with what is told put before what the tables say."""
+        averaged, dead_lettered = told.averaged, told.dead_lettered
+        if averaged is None and snapshot.columns.counts:
+            averaged = sum(row[name] or 0 for row in snapshot.rows for name in snapshot.columns.counts)
+        if dead_lettered is None and snapshot.kinds is not None:
+            dead_lettered = _dead_letters(snapshot)
+        terms = [("", told.published, "published"), ("=", averaged, "averaged")]
+        terms += [("+", dead_lettered, "dead-lettered"), ("+", told.duplicates, "duplicates")]
+        known = [number for _, number, _ in terms if number is not None]
+        if len(known) == len(terms):
+            terms.append(("+", known[0] - sum(known[1:]), "on the way"))
+        self._terms.clear()
+        with self._terms:
+            for sign, number, name in terms:
+                with _box("term"):
+                    if sign:
+                        ui.label(sign).classes("sign")
+                    ui.label(UNKNOWN if number is None else _number(number)).classes("figure")
+                    ui.label(name).classes("label")
+        unknown = [name for _, number, name in terms if number is None]
+        self._unknown.text = f"The tables do not tell: {', '.join(unknown)}." if unknown else ""
+
+    def _build_charts(self, snapshot: Snapshot) -> None:
+        shown, columns = charts.devices(snapshot), snapshot.columns
+        self._keys.clear()
+        with self._keys:
+            if columns.device:
+                for device, colour in zip(shown, charts.COLOURS, strict=False):
+                    _key(device or charts.NO_DEVICE, "mark", f"background: {colour}")
+                if more := shown[len(charts.COLOURS) :]:
+                    ui.label(f"and {_number(len(more))} more in the table only").classes("key")
+            if {f"{sensor}_{end}" for sensor in columns.sensors for end in ("min", "max")} & set(columns.statistics):
+                _key("lowest to highest reading", "mark band")
+            self._sample = _key("readings", "mark dot") if snapshot.readings is not None else None
+        self._charts.clear()
+        drawn = {}
+        with self._charts:
+            for sensor in columns.sensors:
+                with _box("card"):
+                    with _box("row-of"):
+                        _heading(sensor)
+                        ui.label(columns.units.get(sensor, "")).classes("label")
+                        newest = ui.label().classes("newest")
+                    chart = ui.echart({}, renderer="svg").props(f'role=img aria-label="{sensor} over time"')
+                    drawn[sensor] = chart, newest
+
+        def fill(latest: Snapshot) -> None:
+            for sensor, (chart, newest) in drawn.items():
+                chart.options.clear()
+                chart.options.update(charts.options(latest, sensor))
+                value = latest.rows[0][sensor] if latest.rows else None
+                newest.text = f"{value:.7g}" if value is not None and len(shown) == 1 else ""
+            if self._sample and latest.readings is not None:
+                self._sample.text = f"{_number(len(latest.readings))} readings of {_number(latest.messages)} messages"
+
+        self._fill_charts = fill
+
+
+_KINDS = [
+    {"name": "stage", "label": "stage", "field": "stage", "align": "left"},
+    {"name": "error", "label": "error", "field": "error", "align": "left"},
+    {"name": "letters", "label": "letters", "field": "letters", "align": "right"},
+    {"name": "newest", "label": "newest", "field": "newest", "align": "right"},
+]
+
+
+def _box(classes: str = "") -> ui.element:
+    return ui.element("div").classes(classes)
+
+
+def _heading(text: str) -> ui.label:
+    label = ui.label(text)
+    label.tag = "h2"
+    return label
+
+
+def _figure(name: str, marker: str) -> tuple[ui.label, ui.label]:
+    with _box("card"):
+        ui.label(name).classes("label")
+        return ui.label("").classes("figure").props(f"data-figure={marker}"), ui.label("").classes("label")
+
+
+def _key(text: str, classes: str, style: str = "") -> ui.label:
+    with _box("key"):
+        ui.element("span").classes(classes).style(style)
+        return ui.label(text)
+
+
+def _column(name: str) -> dict[str, Any]:
+    return {"name": name, "label": name, "field": name, "align": "left" if name in (TIMESTAMP, DEVICE) else "right"}
+
+
+def _cells(row: Any) -> dict[str, Any]:
+    cells = {name: f"{value:.7g}" if isinstance(value, float) else value for name, value in row.items()}
+    return {**cells, TIMESTAMP: f"{row[TIMESTAMP]:%Y-%m-%d %H:%M:%S}"}
+
+
+def _when(true: bool, name: str) -> dict[str, str]:
+    return {"add" if true else "remove": name}
+
+
+def _dead_letters(snapshot: Snapshot) -> int:
+    return sum(kind.letters for kind in snapshot.kinds or ())
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
+
+
+def _span(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(seconds) >= 2 * size or seconds == size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.1f} s" if seconds % 1 and abs(seconds) < 10 else f"{seconds:.0f} s"
+
+
+def _footnote(snapshot: Snapshot, span: timedelta) -> str:
+    scanned = ", ".join(f"{what} {_bytes(size)}" for what, size in snapshot.scanned.items())
+    emulated = "; the emulator counts none" if os.environ.get("BIGQUERY_EMULATOR_HOST") else ""
+    return (
+        f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}{emulated}), once however many look. "
+        f"Shown: the last {_span(span)}, at most {_number(MOST_ROWS)} rows; the table its newest {ROWS_IN_TABLE}."
+    )
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

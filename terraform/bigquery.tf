@@ -1,0 +1,17 @@
+# The tables are the job's to make: their columns follow from its parameters.
+resource "google_bigquery_dataset" "sensors" {
+  project     = var.project
+  dataset_id  = var.dataset
+  location    = coalesce(var.dataset_location, var.region)
+  description = "Rows and dead letters of Sensor Stream."
+  labels      = var.labels
+
+  depends_on = [google_project_service.needed]
+}
+
+resource "google_bigquery_dataset_iam_member" "worker" {
+  project    = var.project
+  dataset_id = google_bigquery_dataset.sensors.dataset_id
+  role       = "roles/bigquery.dataEditor"
+  member     = local.worker
+}

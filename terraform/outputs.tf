@@ -1,0 +1,29 @@
+output "build" {
+  description = "The command that builds images and spec, run in this repository's root; TAG is yours to choose."
+  value = join(" ", [
+    "gcloud beta builds submit --project=${var.project} --region=${var.region}",
+    "--gcs-source-staging-dir=gs://${google_storage_bucket.jobs.name}/source",
+    "--service-account=${google_service_account.build.id}",
+    "--substitutions=_REGION=${var.region},_REPOSITORY=${google_artifact_registry_repository.images.repository_id},_BUCKET=${google_storage_bucket.jobs.name},_TAG=TAG",
+  ])
+}
+
+output "job" {
+  description = "The job's page in the console."
+  value       = one([for job in google_dataflow_flex_template_job.sensors : "https://console.cloud.google.com/dataflow/jobs/${var.region}/${job.job_id}?project=${var.project}"])
+}
+
+output "dashboard" {
+  description = "The dashboard's page in the console."
+  value       = one([for board in google_monitoring_dashboard.sensors : "https://console.cloud.google.com/monitoring/dashboards/builder/${element(split("/", board.id), 3)}?project=${var.project}"])
+}
+
+output "table" {
+  description = "The table of rows, project:dataset.table."
+  value       = local.parameters.output_table
+}
+
+output "topic" {
+  description = "Where sensors publish."
+  value       = google_pubsub_topic.readings.id
+}

@@ -1,0 +1,15 @@
+terraform {
+  # Variables that are checked against each other, and null in place of false, came with these.
+  required_version = ">= 1.9"
+
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 7.0, < 9.0"
+    }
+    google-beta = {
+      source  = "hashicorp/google-beta"
+      version = ">= 7.0, < 9.0"
+    }
+  }
+}

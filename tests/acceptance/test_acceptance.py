@@ -1,0 +1,144 @@
+"""`make acceptance`, with the real gcloud, on emulators and a fake of the other services."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.acceptance.fake_project import FakeProject
+from tests.template.fake_google import ROOT, serving
+
+PROJECT = "sensor-stream-test"
+STEPS = [
+    "services and storage",
+    "accounts and grants",
+    "build",
+    "publish an hour, with faults",
+    "launch",
+    "every row compared",
+    "metrics",
+    "redrive",
+    "update",
+    "drain",
+    "every row compared again",
+]
+
+
+@pytest.fixture
+def google(pubsub_emulator: str, bigquery_emulator: str, tmp_path: Path) -> Iterator[FakeProject]:
+    emulators = {"PUBSUB_EMULATOR_HOST": pubsub_emulator, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
+    project = FakeProject(tmp_path / "storage", emulators)
+    with project.running:
+        yield project
+
+
+@pytest.fixture
+def start(google: FakeProject, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Returns start(*flags), which runs acceptance in that project."""
+    with serving(google) as address:
+        services = [
+            "STORAGE",
+            "ARTIFACTREGISTRY",
+            "IAM",
+            "CLOUDRESOURCEMANAGER",
+            "SERVICEUSAGE",
+            "CLOUDBUILD",
+            "DATAFLOW",
+        ]
+        env = {
+            **os.environ,
+            **google.emulators,
+            **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": address for name in services},
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": f"http://{google.emulators['PUBSUB_EMULATOR_HOST']}/",
+            "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+            "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
+            "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            "NO_PROXY": "127.0.0.1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "COLUMNS": "200",
+        }
+
+        def run(*flags: str) -> subprocess.Popen:
+            command = [sys.executable, "-m", "acceptance", f"--project={PROJECT}", "--region=europe-west1", *flags]
+            return subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+
+        yield run
+
+
+def left_in_emulators(google: FakeProject) -> list[str]:
+    pubsub = f"http://{google.emulators['PUBSUB_EMULATOR_HOST']}/v1/projects/{PROJECT}"
+    found = [
+        one["name"]
+        for kind in ("topics", "subscriptions")
+        for one in requests.get(f"{pubsub}/{kind}", timeout=10).json().get(kind, [])
+    ]
+    datasets = [dataset.dataset_id for dataset in google._bigquery().list_datasets()]
+    return [name for name in [*found, *datasets] if "acceptance" in name]
+
+
+def assert_nothing_is_left(google: FakeProject) -> None:
+    assert google.made == set()
+    assert left_in_emulators(google) == []
+    project = google.policies.get(f"/v1/projects/{PROJECT}", {})
+    assert not any(binding["members"] for binding in project.get("bindings", []))
+
+
+@pytest.mark.timeout(300)
+def test_every_step_holds_and_nothing_is_left(start, google):
+    process = start("--rate=0.5", "--interval=5", "--live=6", "--pause=0.5")
+    out, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, out
+    table = out.partition("found\n")[2]
+    assert [line.split("  ")[1].strip() for line in table.splitlines() if line.startswith(" held")] == STEPS
+    assert_nothing_is_left(google)
+    assert [launch.state for launch in google.launches] == ["JOB_STATE_UPDATED", "JOB_STATE_DRAINED"]
+
+
+def test_a_dry_run_prints_every_step_and_does_nothing(start, google):
+    process = start("--dry-run")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    for step in ("Build", "Launch", "Redrive", "Update", "Drain", "Tear down"):
+        assert f"\n{step}\n" in out
+    made = [line for line in out.splitlines() if " create " in line and "gcloud" in line]
+    gone = [line for line in out.partition("Tear down")[2].splitlines() if " delete " in line or " rm " in line]
+    assert len(made) == 6
+    assert len(gone) == 7  # the dataset as well
+    assert (google.made, google.policies, google.builds) == (set(), {}, [])
+
+
+def test_a_step_that_fails_ends_it_and_what_stays_is_named(start, google):
+    google.refuse = "/repositories"
+    process = start("--pause=0.5")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "FAILED" in out
+    assert "LEFT  gcloud artifacts repositories delete sensor-acceptance-" in out
+    google.refuse = ""
+    assert_nothing_is_left(google)
+
+
+def test_ctrl_c_tears_down(start, google):
+    process = start("--pause=0.5")
+    for line in process.stdout:
+        if "artifacts repositories create" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, out
+    assert "stopped" in out
+    assert_nothing_is_left(google)
+
+
+def test_a_project_number_is_refused_in_one_line(start):
+    process = start("--project=12345678")
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, "not a project's id" in out) == (2, True)

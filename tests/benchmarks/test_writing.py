@@ -1,0 +1,29 @@
+"""The benchmark of write methods counts nothing that was not stored."""
+
+import pytest
+
+from benchmarks import writing
+from pipeline.bigquery import client
+
+
+@pytest.fixture
+def bq(bigquery_emulator, bigquery_storage, monkeypatch):
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
+    monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", bigquery_storage)
+    made = client(writing._PROJECT)
+    made.create_dataset("bench")
+    yield made
+    made.delete_dataset("bench", delete_contents=True)
+
+
+def test_every_method_stores_each_row_once(bq):
+    for method in writing.METHODS:
+        cpu, passed = writing.run(method, 150, bq)
+        assert cpu > 0
+        assert passed > 0
+
+
+def test_a_method_that_loses_rows_is_not_measured(bq, monkeypatch):
+    monkeypatch.setitem(writing.METHODS, "storage_write", writing.METHODS["nothing"])
+    with pytest.raises(writing.NotStored, match="0 of 10 rows"):
+        writing.run("storage_write", 10, bq)

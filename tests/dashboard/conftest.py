@@ -1,0 +1,192 @@
+"""The page as a process of its own, on tables in the BigQuery emulator, in a real browser."""
+
+import base64
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.cloud import bigquery
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from local import emulators
+from local.processes import Child, running, wait_for
+from pipeline.tables import DEAD_LETTER_COLUMNS
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+PATIENCE = 30.0
+expect.set_options(timeout=PATIENCE * 1000)
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Warehouse:
+    """A dataset of one test's own, in the BigQuery emulator at `host` (http://host:port)."""
+
+    host: str
+    project: str
+    dataset: str
+    bq: bigquery.Client
+
+    def flag(self, table: str = "readings") -> str:
+        return f"--table={self.project}:{self.dataset}.{table}"
+
+    def create(self, columns: str, rows: Rows = (), table: str = "readings") -> None:
+        """Create a table of columns written `name:TYPE,...` or with a description, `name:TYPE:text`, and fill it."""
+        parts = [column.split(":") for column in columns.split(",")]
+        schema = [bigquery.SchemaField(name, kind, description="".join(more) or None) for name, kind, *more in parts]
+        self.bq.create_table(bigquery.Table(f"{self.project}.{self.dataset}.{table}", schema))
+        self.insert(rows, table)
+
+    def insert(self, rows: Rows, table: str = "readings") -> None:
+        written = [{name: _written(value) for name, value in row.items()} for row in rows]
+        for start in range(0, len(written), 2500):
+            part = written[start : start + 2500]
+            assert not self.bq.insert_rows_json(f"{self.project}.{self.dataset}.{table}", part)
+
+    def create_dead_letters(self, letters: Sequence[tuple[str, str, datetime]] = ()) -> None:
+        """Create the pipeline's dead-letter table, with a letter for each (stage, error, received_at)."""
+        name = "readings_dead_letters"
+        self.bq.create_table(bigquery.Table(f"{self.project}.{self.dataset}.{name}", DEAD_LETTER_COLUMNS))
+        named = [dict(zip(("stage", "error", "received_at"), letter, strict=True)) for letter in letters]
+        self.insert([{"dead_letter_id": uuid.uuid4().hex, "part": 1, "parts": 1, **one} for one in named], name)
+
+    def rows(self, table: str = "readings") -> list[dict[str, Any]]:
+        """All rows, newest first."""
+        found = emulators.all_rows(self.bq, f"{self.project}.{self.dataset}.{table}")
+        return sorted((dict(row) for row in found), key=lambda row: row["Timestamp"], reverse=True)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+@pytest.fixture
+def dataset() -> str:
+    """The dataset's name."""
+    return f"d{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def warehouse(bigquery_emulator: str, project: str, dataset: str) -> Iterator[Warehouse]:
+    bq = emulators.bigquery_client(bigquery_emulator.removeprefix("http://"), project)
+    bq.create_dataset(dataset)
+    yield Warehouse(bigquery_emulator, project, dataset, bq)
+    bq.delete_dataset(dataset, delete_contents=True)
+
+
+@contextmanager
+def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
+    """`python -m dashboard` on the emulator at `host`; yields the page's address."""
+    port = emulators._free_port()
+    # NiceGUI behaves otherwise in a process that it takes for a test.
+    command = [
+        "env",
+        "--unset=PYTEST_CURRENT_TEST",
+        sys.executable,
+        "-m",
+        "dashboard",
+        f"--port={port}",
+        "--refresh=1s",
+    ]
+    with running("The page", [*command, *flags], log, {"BIGQUERY_EMULATOR_HOST": host}) as child:
+        wait_for(child, lambda: _accepts(child, port), PATIENCE)
+        yield f"http://127.0.0.1:{port}/"
+    assert "Traceback" not in log.read_text()
+
+
+def _accepts(child: Child, port: int) -> bool:
+    return emulators._answers(f"127.0.0.1:{port}", "/")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.fail("The page's tests need a browser: apt-get install chromium", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a fresh window. Whatever a test does there, no other host may be asked for anything."""
+    asked: list[str] = []
+    errors: list[str] = []
+    contexts = []
+
+    def visit(url: str, **how: Any) -> Page:
+        context = browser.new_context(**{"viewport": DESKTOP, **how})
+        contexts.append((context, url))
+        context.set_default_timeout(PATIENCE * 1000)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("websocket", lambda socket: asked.append(socket.url.replace("ws://", "http://")))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield visit
+    for context, _ in contexts:
+        context.close()
+    assert not errors
+    assert len(asked) > 10
+    assert [one for one in asked if not one.startswith((*(url for _, url in contexts), "data:"))] == []
+
+
+@pytest.fixture
+def serve(warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts the page on the warehouse's table; returns its address."""
+    with ExitStack() as stack:
+        yield lambda *flags: stack.enter_context(
+            serving(warehouse.host, *(flags or [warehouse.flag()]), log=tmp_path / "page.log")
+        )
+
+
+def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
+    """The series of every chart, by sensor, as ECharts holds them in the browser."""
+    return page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('.nicegui-echart')].map(element => [
+            element.getAttribute('aria-label').replace(' over time', ''),
+            getElement(+element.id.slice(1)).chart.getOption().series]))"""
+    )
+
+
+def lines(page: Page) -> dict[str, list[list[list[float]]]]:
+    """The rows that each chart shows: [milliseconds, value], a list for each line."""
+    return {
+        sensor: [
+            [[at, value] for at, value in series["data"] if value is not None]
+            for series in every
+            if series["type"] == "line" and series["name"] != "span"
+        ]
+        for sensor, every in drawn(page).items()
+    }
+
+
+def table(page: Page, name: str = "rows") -> list[list[str]]:
+    """The text of a table's cells."""
+    return page.locator(f".{name} tbody tr:has(td)").evaluate_all(
+        "rows => rows.map(row => [...row.children].map(cell => cell.textContent.trim()))"
+    )

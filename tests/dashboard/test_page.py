@@ -1,0 +1,229 @@
+"""The page in a real browser, on the BigQuery emulator: what it shows is what the tables hold."""
+
+import json
+import re
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+from playwright.sync_api import Page, expect
+
+from local import emulators
+from tests.dashboard.conftest import PHONE, Warehouse, drawn, lines, serving, table
+
+ROW = ".rows tbody tr:has(td)"
+COLUMNS = "Timestamp:TIMESTAMP,AtmP:FLOAT,Temp:FLOAT"
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=seconds)
+
+
+def some_rows(count: int, step: float = 15) -> list[dict]:
+    """Rows `step` seconds apart, the newest 20 s old."""
+    newest = ago(20)
+    return [
+        {"Timestamp": newest - timedelta(seconds=step * i), "AtmP": 1013 + i / 8, "Temp": 21.5 - i / 4}
+        for i in range(count)
+    ]
+
+
+def points(rows: list[dict], sensor: str) -> list[list[float]]:
+    """What a line must hold: (milliseconds, value), oldest first."""
+    ordered = sorted(rows, key=lambda row: row["Timestamp"])
+    return [[row["Timestamp"].timestamp() * 1000, row[sensor]] for row in ordered if row[sensor] is not None]
+
+
+def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, serve, visit):
+    rows = some_rows(8)
+    rows[3]["Temp"] = None
+    warehouse.create(COLUMNS, rows)
+    warehouse.create_dead_letters([("late", "Late", ago(9)), ("late", "Late", ago(8)), ("decode", "NotJson", ago(7))])
+
+    page = visit(serve())
+    expect(page.locator(ROW)).to_have_count(8)
+
+    assert lines(page) == {sensor: [points(warehouse.rows(), sensor)] for sensor in ("AtmP", "Temp")}
+    assert table(page)[0] == [f"{rows[0]['Timestamp']:%Y-%m-%d %H:%M:%S}", "1013", "21.5"]
+    assert table(page)[3][2] == ""
+    assert [cells[:3] for cells in table(page, "kinds")] == [["late", "Late", "2"], ["decode", "NotJson", "1"]]
+    expect(page.get_by_text("15 s apart")).to_be_visible()
+    expect(page.locator(".foot")).to_contain_text("dead letters 0 B; the emulator counts none")
+
+    new = {"Timestamp": rows[0]["Timestamp"] + timedelta(seconds=15), "AtmP": 1012.25, "Temp": 22.125}
+    warehouse.insert([new])
+    expect(page.locator(ROW)).to_have_count(9)
+    assert table(page)[0][1:] == ["1012.25", "22.125"]
+    assert lines(page)["Temp"][0][-1] == [new["Timestamp"].timestamp() * 1000, 22.125]
+
+
+def test_missing_rows_are_a_hole_in_the_line(warehouse, serve, visit):
+    rows = some_rows(9)
+    del rows[3:6]
+    warehouse.create(COLUMNS, rows)
+    page = visit(serve())
+    expect(page.locator(ROW)).to_have_count(6)
+    before = rows[3]["Timestamp"].timestamp() * 1000
+    [series] = drawn(page)["Temp"]
+    assert [before + 15_000, None] in series["data"]
+    assert len(series["data"]) == 7
+
+
+def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, serve, visit):
+    warehouse.create(COLUMNS)
+    page = visit(serve())
+    expect(page.get_by_text("no row in the last 1 h")).to_be_visible()
+    expect(
+        page.get_by_text(f"There is no table {warehouse.project}:{warehouse.dataset}.readings_dead_letters")
+    ).to_be_visible()
+    assert lines(page) == {"AtmP": [[]], "Temp": [[]]}
+
+
+def test_a_table_of_other_sensors_devices_and_statistics(warehouse, serve, visit):
+    rows = [
+        {
+            "Timestamp": ago(30 + 15 * i),
+            "Device": device,
+            "CO2": 400.0 + i + extra,
+            "CO2_min": 390.0 + i,
+            "CO2_max": 415.0 + i,
+            "CO2_count": 6,
+            "Wind_out": 3.5,
+        }
+        for i in range(4)
+        for device, extra in (("north", 0), ("south", 5))
+    ]
+    columns = "CO2:FLOAT,CO2_min:FLOAT,CO2_max:FLOAT,CO2_count:INTEGER,Wind_out:FLOAT,Device:STRING,Timestamp:TIMESTAMP"
+    warehouse.create(columns, rows)
+    warehouse.create_dead_letters([("late", "Late", ago(9))])
+    page = visit(serve())
+    expect(page.locator(ROW)).to_have_count(8)
+
+    of = {device: [row for row in warehouse.rows() if row["Device"] == device] for device in ("north", "south")}
+    assert lines(page) == {s: [points(of[device], s) for device in of] for s in ("CO2", "Wind_out")}
+    bands = [series["data"] for series in drawn(page)["CO2"] if series["name"] == "span"]
+    assert bands[0] == points(of["north"], "CO2_min")
+    assert [height for _, height in bands[1]] == [25.0] * 4
+    headings = page.locator(".rows th").all_inner_texts()
+    assert headings == ["Timestamp", "Device", "CO2", "Wind_out", "CO2_min", "CO2_max", "CO2_count"]
+    # 8 rows of 6 readings each; how many were published, no table tells.
+    assert [term.replace("\n", " ") for term in page.locator(".term").all_inner_texts()] == [
+        "? published",
+        "= 48 averaged",
+        "+ 1 dead-lettered",
+        "+ ? duplicates",
+    ]
+    expect(page.get_by_text("The tables do not tell: published, duplicates.")).to_be_visible()
+
+
+def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(warehouse, serve, visit):
+    first, second = some_rows(2)
+    warehouse.create(
+        f"{COLUMNS},Revision:INTEGER,WrittenAt:TIMESTAMP",
+        [
+            {**first, "Revision": 0, "WrittenAt": ago(3)},
+            {**second, "Revision": 0, "WrittenAt": ago(3)},
+            {**first, "Temp": 30.5, "Revision": 1, "WrittenAt": ago(2)},
+            {"Timestamp": second["Timestamp"], "AtmP": None, "Temp": None, "Revision": 1, "WrittenAt": ago(2)},
+        ],
+    )
+    page = visit(serve())
+    expect(page.locator(ROW)).to_have_count(1)
+    assert lines(page)["Temp"] == [points([{**first, "Temp": 30.5}], "Temp")]
+
+
+def test_ten_thousand_rows(warehouse, serve, visit):
+    rows = some_rows(10_050, step=0.25)
+    warehouse.create(COLUMNS, rows)
+    page = visit(serve())
+    expect(page.locator("[data-figure=rows]")).to_have_text("10,000+")
+    assert lines(page) == {sensor: [points(rows[:10_000], sensor)] for sensor in ("AtmP", "Temp")}
+    assert len(table(page)) == 50
+
+
+def test_readings_and_balance_where_they_are_given(warehouse, serve, visit, tmp_path):
+    newest = ago(20)
+    warehouse.create(COLUMNS, some_rows(3))
+    stamp = newest.isoformat()
+    messages = [
+        json.dumps({"Timestamp": stamp, "Temp": 21.25}),
+        json.dumps([{"Timestamp": newest.timestamp(), "Temp": 21.75}, {"Timestamp": stamp, "AtmP": 1013}]),
+        "no JSON",
+        json.dumps({"Timestamp": "noon", "Temp": 1}),
+    ]
+    warehouse.create(
+        "data:BYTES,message_id:STRING,publish_time:TIMESTAMP",
+        [{"data": m.encode(), "message_id": str(i), "publish_time": newest} for i, m in enumerate(messages)],
+        "messages",
+    )
+    balance = tmp_path / "balance.json"
+    balance.write_text('{"published": 1100, "averaged": 1000, "dead_lettered": 30, "duplicates": 20}')
+    extra = f"--readings={warehouse.project}:{warehouse.dataset}.messages"
+    page = visit(serve(warehouse.flag(), extra, f"--balance={balance}"))
+    expect(page.get_by_text("3 readings of 4 messages")).to_be_visible()
+    at = newest.timestamp() * 1000
+    dots = {s: [sorted(one["data"]) for one in every if one["name"] == "readings"] for s, every in drawn(page).items()}
+    assert dots == {"AtmP": [[[at, 1013]]], "Temp": [[[at, 21.25], [at, 21.75]]]}
+    expect(page.locator(".terms")).to_have_text(
+        re.compile(r"^1,100published=1,000averaged\+30dead-lettered\+20duplicates\+50on the way$")
+    )
+    balance.write_text("{")
+    expect(page.locator("[role=alert]")).to_contain_text(f"The balance in {balance} cannot be read")
+
+
+def test_a_table_that_is_not_there_yet_is_one_sentence_until_it_is(warehouse, serve, visit):
+    page = visit(serve())
+    expect(page.locator("[role=alert]")).to_contain_text("There is no such table")
+    expect(page.locator(".figures")).to_be_hidden()
+    warehouse.create(COLUMNS, some_rows(2))
+    expect(page.locator(ROW)).to_have_count(2)
+    expect(page.locator("[role=alert]")).to_be_hidden()
+
+
+def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeypatch):
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("BQEMU_PERSISTENCE_MODE", "persistent")
+    monkeypatch.setenv("BQEMU_DATA_DIR", str(tmp_path / "data"))
+    with ExitStack() as stack:
+        with emulators.bigquery_emulator(project, log_dir=tmp_path) as emulator:
+            emulators.create_dataset(emulator.host, project, "sensors")
+            here = Warehouse(
+                emulator.env["BIGQUERY_EMULATOR_HOST"],
+                project,
+                "sensors",
+                emulators.bigquery_client(emulator.host, project),
+            )
+            here.create(COLUMNS, some_rows(3))
+            page = visit(stack.enter_context(serving(here.host, here.flag(), log=tmp_path / "page.log")))
+            expect(page.locator(ROW)).to_have_count(3)
+        expect(page.locator("[role=alert]")).to_contain_text("BigQuery does not answer as it should")
+        expect(page.locator(ROW)).to_have_count(3)
+        with emulators.bigquery_emulator(project, int(emulator.host.rpartition(":")[2]), tmp_path):
+            here.insert([{"Timestamp": ago(1), "AtmP": 1000, "Temp": 20}])
+            expect(page.locator(ROW)).to_have_count(4)
+            expect(page.locator("[role=alert]")).to_be_hidden()
+
+
+def test_it_fits_a_phone_in_the_browsers_colours(warehouse, serve, visit):
+    warehouse.create(f"{COLUMNS},{','.join(f'S{i}:FLOAT' for i in range(12))}", some_rows(20))
+    warehouse.create_dead_letters([("insert", "a long reason " * 20, ago(5))])
+    url = serve()
+    for scheme in ("light", "dark"):
+        page = visit(url, viewport=PHONE, color_scheme=scheme)
+        expect(page.locator(ROW)).to_have_count(20)
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        ground, card, axis, ink = (
+            brightness(page, *of)
+            for of in [
+                ("body", "backgroundColor"),
+                (".card", "backgroundColor"),
+                (".nicegui-echart text", "fill"),
+                (".rows td", "color"),
+            ]
+        )
+        assert (ground < 60, card < 60, axis > 120, ink > 200) == (scheme == "dark",) * 4
+
+
+def brightness(page: Page, selector: str, style: str) -> float:
+    """0 is black, 255 white."""
+    colour = page.locator(selector).first.evaluate("(element, style) => getComputedStyle(element)[style]", style)
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
