@@ -6,8 +6,9 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import apache_beam as beam
 import grpc
@@ -15,6 +16,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud.bigquery import SchemaField
 
+from local.bigquery_server import append as server
 from local.bigquery_server.append import StorageWriteServer
 from local.bigquery_server.tables import MemoryTables
 from pipeline import append_stream, storage_write, tables
@@ -59,6 +61,37 @@ class BigQuery:
 
     def calls(self, table_id: TableId) -> set[int]:
         return {one.call for one in self.server.requests if one.table.endswith(f".{table_id.table}")}
+
+
+class Cable:
+    """Between a client and a server at 127.0.0.1:PORT; `host` is the client's end. A cut one swallows what comes."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._cut = threading.Event()  # of the connections so far
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Let nothing more through on the connections there are; neither end is told."""
+        self._cut.set()
+        self._cut = threading.Event()
+
+    def _accept(self) -> None:
+        address, _, port = self._server.partition(":")
+        while True:
+            one, _ = self._listener.accept()
+            other = socket.create_connection((address, int(port)))
+            for source, target in ((one, other), (other, one)):
+                threading.Thread(target=self._carry, args=(source, target, self._cut), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket, cut: threading.Event) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if not cut.is_set():
+                    target.sendall(data)
 
 
 @pytest.fixture
@@ -120,6 +153,13 @@ class TestAppendRows:
             assert (letter["stage"], letter["error"]) == ("insert", "FIELDS_ERROR")
             assert "too hot" in letter["message"]
             assert letter["event_time"] == NOON + timedelta(seconds=15 if payload(letter)["Temp"] == 99 else 45)
+
+    def test_a_row_that_is_refused_with_a_code_that_is_new_to_us_is_dead_lettered_too(self, bigquery, monkeypatch):
+        monkeypatch.setattr(server, "FIELDS_ERROR", 99)
+        bigquery.faults.refuse_rows(lambda table, row: "too new" if "Temp" in row else None)
+        write([row(0, 1)])
+        (letter,) = bigquery.letters
+        assert (letter["error"], "too new" in letter["message"]) == ("ROW_ERROR_CODE_UNSPECIFIED", True)
 
     @pytest.mark.parametrize(
         ("code", "in_answer"),
@@ -379,6 +419,29 @@ class TestAppendStream:
             except Passing:
                 pass
         assert (0, 2.0) in bigquery.temps
+
+    def test_an_answer_to_no_request_ends_the_call(self):
+        cancelled = threading.Event()
+
+        class Answers(list):
+            cancel = cancelled.set
+
+        transport = SimpleNamespace(append_rows=lambda requests, metadata: Answers(["an answer"]))
+        call = append_stream._Call(SimpleNamespace(transport=transport), ())
+        cancelled.wait()
+        with pytest.raises(Passing):
+            call.send("a request").result(timeout=10)
+
+    def test_a_connection_that_is_dead_without_a_word_is_found_out_and_replaced(self, bigquery, encoder, monkeypatch):
+        monkeypatch.setattr(append_stream, "_PING_AFTER", 200)
+        monkeypatch.setattr(append_stream, "_PING_PATIENCE", 200)
+        cable = Cable(bigquery.server.host)
+        monkeypatch.setenv(append_stream.EMULATOR, cable.host)
+        stream = append_stream.AppendStream(ROWS, encoder.schema)
+        stream.append([encoder.encode(row(0, 1))])
+        cable.cut()
+        stream.store([encoder.encode(row(15, 2))])
+        assert bigquery.temps == [(0, 1.0), (15, 2.0)]
 
     def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
         with socket.socket() as unused:
