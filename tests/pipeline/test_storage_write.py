@@ -22,6 +22,7 @@ from local.bigquery_server.tables import MemoryTables
 from pipeline import append_stream, storage_write, tables
 from pipeline.bigquery import Passing, TableId
 from pipeline.dead_letters import dead_letter
+from pipeline.statistics import STATISTICS, Statistics
 from pipeline.storage_write import Encoder, to_change
 from tests.pipeline.conftest import Stream, message, run_through
 
@@ -322,6 +323,22 @@ class TestChanges:
     def test_of_a_row_without_any_value_delete(self):
         change = to_change(self.row(Temp=None, Device=None), self.KEY, 1)
         assert (change["_CHANGE_TYPE"], change["Device"]) == ("DELETE", "")
+
+
+class TestEncoder:
+    def test_columns_may_differ_in_a_way_that_json_would_not_see(self, bigquery):
+        columns = tables.row_columns(("temp_max", "tempMax"), by_device=False, revise=False)
+        bigquery.create(ROWS, columns)
+        write([{"Timestamp": "2024-11-22T13:00:00Z", "temp_max": 1.0, "tempMax": 2.0}], columns)
+        assert bigquery.rows(ROWS) == [{"Timestamp": NOON, "temp_max": 1.0, "tempMax": 2.0}]
+
+    def test_every_statistic_has_a_place(self, bigquery):
+        columns = tables.row_columns(("Temp",), by_device=False, revise=False, statistics=Statistics(list(STATISTICS)))
+        bigquery.create(ROWS, columns)
+        values = {"Temp": 2, "Temp_count": 3, "Temp_min": 1.0, "Temp_max": 3.0, "Temp_sum": 6, "Temp_stddev": None}
+        write([{"Timestamp": "2024-11-22T13:00:00Z", **values, "Temp_first": 1.0, "Temp_last": -0.0}], columns)
+        del values["Temp_stddev"]
+        assert bigquery.rows(ROWS) == [{"Timestamp": NOON, **values, "Temp_first": 1.0, "Temp_last": 0.0}]
 
 
 class TestAppendDeadLetters:
