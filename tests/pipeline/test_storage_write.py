@@ -138,11 +138,11 @@ class TestAppendRows:
 
     def test_rows_of_many_windows_are_all_stored_once_through_one_connection(self, bigquery):
         stream = Stream()
-        for minute in range(20):
+        for minute in range(8):
             stream.add(*(message(minute * 60 + second, Temp=minute) for second in (0, 15, 30, 45)))
             stream.watermark(minute * 60 + 30)
         append(stream)
-        assert bigquery.temps == [(quarter * 15, quarter // 4) for quarter in range(80)]
+        assert bigquery.temps == [(quarter * 15, quarter // 4) for quarter in range(32)]
         assert len(bigquery.calls(ROWS)) == 1
 
     def test_a_refused_row_becomes_a_dead_letter_with_bigquerys_words_and_the_others_are_stored(self, bigquery):
@@ -207,11 +207,12 @@ class TestAppendRows:
         (letter,) = bigquery.letters
         assert (letter["stage"], letter["error"], payload(letter)["Temp"]) == ("insert", code.name, 1.0)
 
-    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery):
+    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery, monkeypatch):
+        monkeypatch.setattr(append_stream, "MAX_REQUEST", 100_000)
         columns = (*COLUMNS, SchemaField("note", "STRING"))
         bigquery.create(ROWS, columns)
         write(
-            [row(0, 1, note="n" * 9_999_950), row(15, 2, note="n" * 9_000_000), row(30, 3, note="n" * 9_000_000)],
+            [row(0, 1, note="n" * 99_950), row(15, 2, note="n" * 90_000), row(30, 3, note="n" * 90_000)],
             columns,
         )
         assert bigquery.temps == [(15, 2.0), (30, 3.0)]
