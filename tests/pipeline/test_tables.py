@@ -196,7 +196,6 @@ class TestLatestView:
             (None, 7.0, "b", 0),
         ]
 
-
     @pytest.mark.parametrize(
         ("names", "values"),
         [
