@@ -1,7 +1,7 @@
 """`python -m acceptance --project=ID --region=REGION`: try everything once in a real project, then delete it.
 
-It needs gcloud with an account that owns the project, `gcloud auth application-default login`, and about an hour, most
-of it the build. Exit code: 0 if all held and nothing is left, else 1.
+It needs gcloud with an account that owns the project, and `gcloud auth application-default login`. Exit code: 0 if all
+held and nothing is left, else 1.
 """
 
 import argparse
