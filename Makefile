@@ -100,7 +100,8 @@ sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with
 	done
 
 audit: $(READY)  ## look for known vulnerabilities in what the images install (asks PyPI)
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt -r dashboard/requirements.txt
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt \
+	  -r dashboard/requirements.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """What a run does, step by step. Each returns what it found, in a few words; StepError says that it does not hold."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,7 +94,7 @@ class Steps:
     def launch(self) -> str:
         """The job, from the spec."""
         run = self.project.run
-        active = " ".join(["gcloud", *self._active_jobs(), f"--project={run.project}"])
+        active = shlex.join(["gcloud", *self._active_jobs(), f"--project={run.project}"])
         cancel = f"gcloud dataflow jobs cancel $({active}) --region={run.region} --project={run.project}"
         self.project.undo_by(cancel, self._cancel_jobs)
         return self._launch(grace_period="5s")
@@ -220,7 +221,7 @@ class Steps:
 
     def update(self) -> str:
         """The running job with another grace period, and readings for it."""
-        job = self._launch("--update", grace_period="10s")
+        job = self._launch("--update", grace_period="6s")
         said = self._publish(self.project.run.live, "--seed", "8")
         return f"{job}; {said}"
 

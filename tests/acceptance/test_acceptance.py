@@ -94,7 +94,7 @@ def assert_nothing_is_left(google: FakeProject) -> None:
 
 @pytest.mark.timeout(300)
 def test_every_step_holds_and_nothing_is_left(start, google):
-    process = start("--rate=0.5", "--interval=5", "--live=6", "--pause=0.5")
+    process = start("--rate=0.5", "--interval=5", "--live=2", "--pause=0.5")
     out, _ = process.communicate(timeout=280)
     print(out)  # for when it fails
     assert process.returncode == 0
