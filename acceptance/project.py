@@ -76,9 +76,9 @@ class Project:
                 undo.append(Undo(_shown(self._whole(change.undo)), partial(self._delete, change.undo)))
             self.gcloud(*change.command)
 
-    def undo_by(self, command: str, run: Callable[[], object]) -> None:
+    def undo_by(self, undo: Undo) -> None:
         """Have something that gcloud did not make, or not at once, undone as well."""
-        self.undo.append([[Undo(command, run)]])
+        self.undo.append([[undo]])
 
     def gcloud(self, *command: str) -> str:
         """Run gcloud and return what it prints; StepError if it fails."""

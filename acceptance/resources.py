@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from google.cloud import bigquery
 
-from acceptance.project import Change, Project
+from acceptance.project import Change, Project, Undo
 from pipeline.bigquery import client
 
 SERVICES = (
@@ -67,7 +67,9 @@ def _make_dataset(project: Project, worker: str) -> None:
     delete = f"bq rm -r -f --dataset {run.project}:{run.dataset}"
     project.show(f"# the dataset {run.project}:{run.dataset} in {run.region}, dataEditor on it to {worker}")
     bq = None if project.dry else client(run.project)
-    project.undo_by(delete, lambda: bq and bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True))
+    project.undo_by(
+        Undo(delete, lambda: bq and bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True))
+    )
     if bq:
         dataset = bigquery.Dataset(f"{run.project}.{run.dataset}")
         dataset.location = run.region

@@ -12,7 +12,7 @@ from google.cloud import bigquery
 
 from acceptance import resources
 from acceptance.names import SENSORS
-from acceptance.project import Project, StepError
+from acceptance.project import Project, StepError, Undo
 from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import all_rows
 from local.reconcile import Row
@@ -68,7 +68,8 @@ class Steps:
             "--format=value(id)",
         )
         build = build or "BUILD"
-        self.project.undo_by(f"gcloud builds cancel {build} {region}", lambda: self._cancel_build(build, region))
+        cancel = f"gcloud builds cancel {build} {region} --project={run.project}"
+        self.project.undo_by(Undo(cancel, lambda: self._cancel_build(build, region)))
         look = ["builds", "describe", build, region, "--format=value(status)"]
         self._wait_for_state("build", look, "SUCCESS", 70 * MINUTE)
         self.project.undo.pop()  # it has ended
@@ -93,11 +94,17 @@ class Steps:
 
     def launch(self) -> str:
         """The job, from the spec."""
+        # Beforehand: it may have been launched although gcloud was stopped, and nobody knows its id then.
+        self.project.undo_by(self.cancelling)
+        return self._launch(grace_period="5s")
+
+    @property
+    def cancelling(self) -> Undo:
+        """How every job of this run that still runs is cancelled."""
         run = self.project.run
         active = shlex.join(["gcloud", *self._active_jobs(), f"--project={run.project}"])
         cancel = f"gcloud dataflow jobs cancel $({active}) --region={run.region} --project={run.project}"
-        self.project.undo_by(cancel, self._cancel_jobs)
-        return self._launch(grace_period="5s")
+        return Undo(cancel, self._cancel_jobs)
 
     def _launch(self, *flags: str, **changed: str) -> str:
         run, region = self.project.run, f"--region={self.project.run.region}"
@@ -134,7 +141,7 @@ class Steps:
         return ["dataflow", "jobs", "list", *named, "--format=value(id)"]
 
     def _cancel_jobs(self) -> None:
-        """Cancel what still runs, and see it end: what it reads and writes is about to go."""
+        # And see them end: what they read and write is about to go.
         if jobs := self.project.gcloud(*self._active_jobs()).split():
             self.project.gcloud("dataflow", "jobs", "cancel", *jobs, f"--region={self.project.run.region}")
             self.project.wait("its end", lambda: not self.project.gcloud(*self._active_jobs()), 15 * MINUTE)

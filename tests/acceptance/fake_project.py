@@ -87,7 +87,8 @@ class FakeProject(FakeGoogle):
             return 200, {"metrics": [{"name": {"origin": "user", "name": "rows"}, "scalar": rows}]}
         if JOBS(path):
             active = [job for job, launch in enumerate(self.launches) if launch.state == "JOB_STATE_RUNNING"]
-            return 200, {"jobs": [{"id": str(job), "name": self.names[job]} for job in active]}
+            times = {"createTime": "2026-11-24T13:00:00Z", "currentStateTime": "2026-11-24T13:03:00Z"}
+            return 200, {"jobs": [{"id": str(job), "name": self.names[job], **times} for job in active]}
         if JOB(path) and method == "PUT":
             self.running.close()
         return super().answer(method, path, body)
