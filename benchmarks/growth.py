@@ -317,7 +317,7 @@ def state_per_device(shape: Shape, readings: int) -> int:
     [step] = [
         found
         for found in proto.components.transforms.values()
-        if re.fullmatch(r"EmitIntervals(\(.*\))?(/CombineSums)?", found.unique_name)
+        if re.fullmatch(r"EmitIntervals(\([^/]*\))?(/CombineSums)?", found.unique_name)
         and found.spec.urn in (common_urns.composites.COMBINE_PER_KEY.urn, common_urns.primitives.PAR_DO.urn)
     ]
     worker = Graph(shape)

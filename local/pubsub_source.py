@@ -215,4 +215,6 @@ def install() -> None:
 def close() -> None:
     """Close the readers' clients and delete their temporary subscriptions, for a process about to exit at once."""
     for client in list(PubSubReadEvaluator._subscriber_client_cache.values()):
-        client.close()
+        # Held while a subscription is made: closed meanwhile, the client would not know of it.
+        with client._lock:
+            client.close()

@@ -337,6 +337,6 @@ class TestSilences:
 class TestNoBigQuery:
     def test_says_so_instead_of_trying_for_ever(self, table_id, monkeypatch):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
-        monkeypatch.setattr(tables, "_PATIENCE", 0.5)
+        monkeypatch.setattr(tables, "PATIENCE", 0.5)
         with pytest.raises(TableError, match="cannot look up or create table"):
             prepare(table_id)

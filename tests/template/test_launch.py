@@ -116,7 +116,7 @@ class TestMistakesRefusedBeforeAnythingStarts:
             (f"{INPUT},{TABLE},group_by_device=True", "group_by_device: 'True' does not match ^(true|false)?$"),
             (f"{INPUT},{TABLE},group_by_device=yes", "group_by_device: 'yes' does not match ^(true|false)?$"),
             (f"{INPUT},{TABLE},group_by_device=1", "group_by_device: '1' does not match ^(true|false)?$"),
-            (f"{INPUT},{TABLE},window=Session", "window: 'Session' does not match ^(fixed|session)?$"),
+            (f"{INPUT},{TABLE},window=Session", "window: 'Session' does not match ^(fixed|hopping|session)?$"),
             (f"{INPUT},{TABLE},sensors=Temp,AtmP", "Bad syntax for dict arg: [AtmP]"),
             (
                 f"input_subscription={TOPIC},{TABLE}",
