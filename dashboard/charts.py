@@ -27,7 +27,7 @@ _TIME_LABEL = {"color": "var(--soft)", "hideOverlap": True, "alignMinLabel": "le
 _CHART = {
     "animation": False,
     "useUTC": True,
-    "grid": {"left": 4, "right": 4, "top": 14, "bottom": 4, "containLabel": True},
+    "grid": {"left": 4, "right": 26, "top": 14, "bottom": 4, "containLabel": True},
     "yAxis": {
         "type": "value",
         "scale": True,
