@@ -207,12 +207,11 @@ class TestAppendRows:
         (letter,) = bigquery.letters
         assert (letter["stage"], letter["error"], payload(letter)["Temp"]) == ("insert", code.name, 1.0)
 
-    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery, monkeypatch):
-        monkeypatch.setattr(append_stream, "MAX_REQUEST", 100_000)
+    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery):
         columns = (*COLUMNS, SchemaField("note", "STRING"))
         bigquery.create(ROWS, columns)
         write(
-            [row(0, 1, note="n" * 99_950), row(15, 2, note="n" * 90_000), row(30, 3, note="n" * 90_000)],
+            [row(0, 1, note="n" * 9_999_950), row(15, 2, note="n" * 9_000_000), row(30, 3, note="n" * 9_000_000)],
             columns,
         )
         assert bigquery.temps == [(15, 2.0), (30, 3.0)]
