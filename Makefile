@@ -28,7 +28,7 @@ test-pythons:  ## tests of what ships, on every Python that is supported
 	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
 
 .PHONY: image-test
-image-test: $(READY)  ## build both images from their Dockerfiles and try every role of theirs (needs root and buildah)
+image-test: $(READY)  ## build the images from their Dockerfiles and try every role of theirs (needs root and buildah)
 	@$(BIN)/python -m tests.images
 
 .PHONY: bench

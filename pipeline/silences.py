@@ -15,6 +15,8 @@ which sends the watermark to the end of time, nothing is silent that was not.
 What is kept of a device is less than a hundred bytes: a state cell and one timer.
 """
 
+import bisect
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -34,6 +36,9 @@ SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 
 # Seconds for which a silent device is remembered. If it comes back after that, it is new.
 REMEMBERED = 30 * 24 * 3600
+
+# Microseconds by which the watermark may be ahead of the clock, as devices' clocks are; further, it is that of a drain.
+_AHEAD = 3600 * SECOND
 
 # The key of the whole stream, to which all readings belong; those without a device to nothing else.
 STREAM = ""
@@ -71,8 +76,7 @@ class Heard:
                 if run[1] <= event_time < run[1] + after:
                     run[1] = event_time
                 elif not run[0] <= event_time < run[1]:
-                    runs.append([event_time, event_time])
-                    runs[:] = map(list, join(runs, after))
+                    _put(runs, event_time, after)
             yield reading
 
     def drain(self) -> Iterator[tuple[int, tuple[str, list[Run]]]]:
@@ -83,6 +87,14 @@ class Heard:
         for device, runs in drained.items():
             in_order = join(runs, self._after)
             yield in_order[0][0], (device, in_order)
+
+
+def _put(runs: list[list[int]], event_time: int, after: int) -> None:
+    """Put a reading into the runs, which are in order, in place; it may begin a run, or join two."""
+    place = bisect.bisect_right(runs, event_time, key=operator.itemgetter(0))
+    runs.insert(place, [event_time, event_time])
+    around = slice(max(place - 1, 0), place + 2)
+    runs[around] = map(list, join(runs[around], after))
 
 
 def join(runs: Iterable[Sequence[int]], after: int) -> list[Run]:
@@ -168,7 +180,7 @@ class _Notice(beam.DoFn):
     ) -> Iterator[dict[str, Any]]:
         since, noticed, back, heard, runs = watch.read()
         if not runs:
-            if self._forgotten(since) <= reached.micros:
+            if self._forgotten(heard, since) <= reached.micros:
                 watch.clear()
             return
         now = self._now()
@@ -177,13 +189,16 @@ class _Notice(beam.DoFn):
             noticed, back = now, runs[0][0]
             yield self._noticed(device, since, noticed, back)
         next_due = self._due(heard, runs)
-        if next_due <= reached.micros and next_due - self._grace <= now:
+        beyond, to_wait = reached.micros - next_due, next_due - self._grace - now
+        if beyond >= 0 and to_wait <= 0:
             ((_, since),) = runs
             noticed, back, runs = now, None, []
             yield self._noticed(device, since, noticed, back)
-            next_due = self._forgotten(since)
+            next_due = self._forgotten(heard, since)
+        elif 0 <= beyond < _AHEAD:
+            # Each time further, so that a drain, at which the timer fires at once, is through with it in a few.
+            next_due += max(to_wait, 2 * beyond, SECOND)
         watch.write((since, noticed, back, heard, runs))
-        # If that is due, but not by the clock, the job is being drained, and the timer would fire again and again.
         if next_due > reached.micros:
             due.set(_at(next_due))
 
@@ -196,8 +211,8 @@ class _Notice(beam.DoFn):
         last = runs[0][1] if len(runs) > 1 else max(runs[0][1], heard)
         return last + self._after + self._grace
 
-    def _forgotten(self, since: int) -> int:
-        return since + self._after + self._grace + REMEMBERED * SECOND
+    def _forgotten(self, heard: int, since: int) -> int:
+        return self._due(heard, [(since, since)]) + REMEMBERED * SECOND
 
     def _now(self) -> int:
         return int(self._clock() * SECOND)

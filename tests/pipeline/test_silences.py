@@ -1,6 +1,7 @@
 """Silences: when they are noticed and when they are over, by hand and against brute force. Times are seconds."""
 
 import random
+import time
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -133,6 +134,14 @@ class TestOneDevice:
         watch.hear(("a", gone + 1))
         assert only("a", watch.rows) == [(0, 35, None)]
 
+    def test_is_forgotten_though_its_last_reading_was_old_when_it_came(self):
+        watch = Watch()
+        watch.clock = 2.0 * REMEMBERED
+        watch.hear(("a", 0)).watermark(2 * REMEMBERED + 35)
+        assert only("a", watch.rows) == [(0, 2 * REMEMBERED + 35, None)]
+        assert watch.watermark(3 * REMEMBERED + 34).kept
+        assert not watch.watermark(3 * REMEMBERED + 35).kept
+
     def test_without_a_grace_gets_a_second_because_clocks_differ(self):
         assert NoticeSilences(AFTER, 0)._notice._grace == SECOND
 
@@ -208,6 +217,26 @@ class TestTheClock:
     def test_a_watermark_ahead_of_the_clock_reports_nothing_twice(self):
         watch = Watch().hear(("a", 0), ("a", 100)).watermark(200, clock=60).hear(("a", 210)).watermark(220)
         assert only("a", watch.rows) == [(0, 60, 100), (100, 60, 210)]
+
+    @pytest.mark.parametrize("ahead", [0, 4, 20, 300, 3000])
+    def test_a_watermark_ahead_of_the_clock_postpones_a_silence_until_the_clock_says_so_too(self, ahead):
+        watch = Watch().watermark(ahead, clock=0).hear(("a", 0))
+        for clock in range(30):
+            watch.watermark(clock + ahead, clock)
+        assert watch.rows == []
+        for clock in range(30, 2 * ahead + 66):
+            watch.watermark(clock + ahead, clock)
+        assert [(since, back) for since, _, back in only("a", watch.rows)] == [(0, None)]
+
+    def test_a_drain_is_through_with_a_device_in_a_few_firings(self):
+        watch = Watch().hear(("a", 0)).watermark(29.999)
+        due = watch._cells["a"][1]
+        fired = []
+        while due.value is not None:
+            reached, due.value = due.value, None
+            fired.append(reached)
+            list(watch._notice.notice_due("a", reached, watch._cells["a"][0], due))
+        assert len(fired) < 16
 
     def test_a_drain_reports_what_was_silent_for_so_long_and_held_for_stragglers(self):
         watch = Watch().hear(("a", 0), ("b", 3)).watermark(31).drain()
@@ -404,6 +433,16 @@ class TestHeard:
                 expected.append([at])
         runs = dict(element for _, element in heard.drain())["a"]
         assert runs == [(micros(run[0]), micros(run[-1])) for run in expected]
+
+    def test_a_backlog_of_a_device_that_sends_less_often_than_that_is_no_more_work(self):
+        readings = [(micros(at), "a", {}) for at in range(0, 20_000 * AFTER, AFTER)]
+        random.Random(1).shuffle(readings)
+        heard = Heard(AFTER * SECOND)
+        began = time.process_time()
+        list(heard.note(iter(readings)))
+        assert len(dict(element for _, element in heard.drain())["a"]) == 20_000
+        # Joining all runs for each took minutes.
+        assert time.process_time() - began < 10
 
     def test_is_full_when_there_are_very_many_devices(self, monkeypatch):
         monkeypatch.setattr("pipeline.silences.MAX_BUCKETS", 3)

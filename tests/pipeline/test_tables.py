@@ -12,6 +12,7 @@ from google.cloud.bigquery.table import PrimaryKey, TableConstraints
 
 from pipeline import tables, views
 from pipeline.dead_letters import dead_letter
+from pipeline.statistics import Statistics
 from pipeline.tables import TableError, TableId
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +195,30 @@ class TestLatestView:
             (2.0, None, "a", 1),
             (None, 7.0, "b", 0),
         ]
+
+    @pytest.mark.parametrize(
+        ("names", "values"),
+        [
+            # stddev is NULL for one reading, which is no retraction.
+            (("stddev", "count"), {"Temp_stddev": None, "Temp_count": 1}),
+            (("count",), {"Temp_count": 2}),
+            (("mean", "min", "count"), {"Temp": 1.5, "Temp_min": 1.0, "Temp_count": 2}),
+        ],
+    )
+    def test_tells_a_retraction_by_whatever_statistics_there_are(self, table_id, bq, names, values):
+        chosen = Statistics(names)
+        tables.prepare(table_id, tables.row_columns(SHORT, False, True, chosen), "Timestamp", None)
+        views.create_latest_view(table_id, SHORT, False, chosen)
+        written = {"WrittenAt": at("14:00:00")}
+        rows = [
+            {"Timestamp": at("13:00:00"), "Revision": 0, **values, **written},
+            {"Timestamp": at("13:00:15"), "Revision": 0, **values, **written},
+            {"Timestamp": at("13:00:15"), "Revision": 1, **written},
+        ]
+        assert bq.insert_rows_json(stored(bq, table_id), rows) == []
+        view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_latest`"
+        [row] = bq.query_and_wait(f"SELECT {', '.join(values)}, Timestamp FROM {view}")
+        assert dict(row) == {**values, "Timestamp": datetime.fromisoformat(at("13:00:00"))}
 
 
 def at(clock: str) -> str:
