@@ -95,7 +95,8 @@ sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with
 	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt dashboard:dashboard/requirements.txt; do \
 	  environment=build/sbom/$${image%%:*}; \
 	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
-	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes $${image#*:} && \
+	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes \
+	    --build-constraints=requirements-dev.txt $${image#*:} && \
 	  $(BIN)/cyclonedx-py environment $$environment --output-reproducible --output-file $$environment.cdx.json || exit 1; \
 	done
 

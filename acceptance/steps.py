@@ -96,7 +96,7 @@ class Steps:
         """The job, from the spec."""
         # Beforehand: it may have been launched although gcloud was stopped, and nobody knows its id then.
         self.project.undo_by(self.cancelling)
-        return self._launch(grace_period="5s")
+        return self._launch(max_future_skew="10m")
 
     @property
     def cancelling(self) -> Undo:
@@ -227,8 +227,8 @@ class Steps:
         return f"{expected} sent back"
 
     def update(self) -> str:
-        """The running job with another grace period, and readings for it."""
-        job = self._launch("--update", grace_period="6s")
+        """The running job with another bound on clocks that are ahead, and readings for it."""
+        job = self._launch("--update", max_future_skew="11m")
         said = self._publish(self.project.run.live, "--seed", "8")
         return f"{job}; {said}"
 

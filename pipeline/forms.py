@@ -89,7 +89,8 @@ def _sensors(text: str) -> tuple[str, ...]:
         # https://cloud.google.com/bigquery/docs/schemas#column_names
         if len(name) > 300:
             raise ValueError("expected names of at most 300 letters")
-        if name.upper().startswith(_RESERVED_PREFIXES):
+        # So must the columns of its statistics not begin: _TABLE_max.
+        if f"{name}_".upper().startswith(_RESERVED_PREFIXES):
             raise ValueError(f"{name!r} begins as BigQuery's own columns do; rename the sensor")
         if name.lower() in taken:
             raise ValueError(f"{name!r} is taken, by another sensor or by a column of ours; name each sensor once")

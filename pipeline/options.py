@@ -24,8 +24,8 @@ IMAGE_VARIABLE = "SENSOR_STREAM_IMAGE"
 
 # Intervals that hold a reading: a row every minute over the last day. Each is kept open, and costs work for each pane.
 _MOST_OVERLAPS = 1_440
-# What the view without gaps adds to the sensors, in lower case; see views.filled_query.
-_FILLED_NAMES = frozenset(["filled", "slot", "next", "missing"])
+# What the view without gaps names besides the sensors, in lower case; see views.filled_query.
+_FILLED_NAMES = frozenset(["filled", "slot", "next", "missing", "own", "spread"])
 
 
 class UsageError(ValueError):
@@ -159,7 +159,7 @@ def _check(values: dict[str, Any]) -> Job:
         raise UsageError("--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out")
     taken = _FILLED_NAMES.intersection(name.lower() for name in values["sensors"])
     if values["fill_gaps"] and taken:
-        raise UsageError(f"--fill_gaps=true: the view has a column {min(taken)!r} of its own; rename the sensor")
+        raise UsageError(f"--fill_gaps=true: the view has a {min(taken)!r} of its own; rename the sensor")
     if rows and rows == letters:
         raise UsageError(f"--dead_letter_table={letters}: is the output table too; name another, or leave it out")
     _check_columns(values["sensors"], values["statistics"])

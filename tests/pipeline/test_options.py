@@ -158,6 +158,7 @@ class TestWrongForms:
             ("--sensors=Temp,temp", "name each sensor once"),
             ("--sensors=Timestamp", "is taken"),
             ("--sensors=_PARTITIONTIME", "rename the sensor"),
+            ("--sensors=_table --statistics=max", "rename the sensor"),  # its column would be _table_max
             ("--output_table=readings", "expected project:dataset.table"),
             ("--output_table=my-project:readings", "expected project:dataset.table"),
             ("--output_table=my-project/d/t", "expected project:dataset.table"),
@@ -209,10 +210,11 @@ class TestWrongForms:
     def test_hopping_windows_have_gaps_to_fill(self):
         assert parse("--fill_gaps=true", "--window=hopping", "--interval=1m", "--hop=15s").fill_gaps
 
-    def test_a_sensor_named_as_a_column_of_the_view_without_gaps(self):
-        assert parse("--sensors=Filled").sensors == ("Filled",)
-        with pytest.raises(options.UsageError, match="column 'filled' of its own; rename the sensor"):
-            parse("--fill_gaps=true", "--sensors=Temp,Filled")
+    @pytest.mark.parametrize("sensor", ["Filled", "OWN"])
+    def test_a_sensor_named_as_something_in_the_view_without_gaps(self, sensor):
+        assert parse(f"--sensors={sensor}").sensors == (sensor,)
+        with pytest.raises(options.UsageError, match=f"a '{sensor.lower()}' of its own; rename the sensor"):
+            parse("--fill_gaps=true", f"--sensors=Temp,{sensor}")
 
     def test_dead_letters_into_the_output_table(self):
         with pytest.raises(options.UsageError, match="is the output table too"):
