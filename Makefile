@@ -28,7 +28,7 @@ test-pythons:  ## tests of what ships, on every Python that is supported
 	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
 
 .PHONY: image-test
-image-test: $(READY)  ## build both images from their Dockerfiles and try every role of theirs (needs root and buildah)
+image-test: $(READY)  ## build the images from their Dockerfiles and try every role of theirs (needs root and buildah)
 	@$(BIN)/python -m tests.images
 
 .PHONY: bench
@@ -92,15 +92,17 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 
 .PHONY: sbom audit
 sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
-	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt; do \
+	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt dashboard:dashboard/requirements.txt; do \
 	  environment=build/sbom/$${image%%:*}; \
 	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
-	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes $${image#*:} && \
+	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes \
+	    --build-constraints=requirements-dev.txt $${image#*:} && \
 	  $(BIN)/cyclonedx-py environment $$environment --output-reproducible --output-file $$environment.cdx.json || exit 1; \
 	done
 
 audit: $(READY)  ## look for known vulnerabilities in what the images install (asks PyPI)
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt \
+	  -r dashboard/requirements.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

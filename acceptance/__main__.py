@@ -1,7 +1,7 @@
 """`python -m acceptance --project=ID --region=REGION`: try everything once in a real project, then delete it.
 
-It needs gcloud with an account that owns the project, `gcloud auth application-default login`, and about an hour, most
-of it the build. Exit code: 0 if all held and nothing is left, else 1.
+It needs gcloud with an account that owns the project, and `gcloud auth application-default login`. Exit code: 0 if all
+held and nothing is left, else 1.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from acceptance.names import Run
 from acceptance.project import Project, StepError
 from acceptance.report import Result, show
 from acceptance.steps import Steps
-from local.processes import interrupt_once
+from local.processes import ignore_interrupts, interrupt_once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     interrupt_once()
     with tempfile.TemporaryDirectory(prefix="acceptance-") as folder:
         results = _all(Steps(project, Path(folder)), console)
+    ignore_interrupts()
     console.print("Tear down", style="bold")
     left = project.tear_down()
     if args.dry_run:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, repeat
+from threading import Event
 
 from rich.console import Console
 
@@ -23,12 +27,20 @@ class StepError(Exception):
     """A step did not hold; the message says what was found."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Change:
+    """A command of gcloud that makes something, and one that takes it away; without, it goes with what it is in."""
+
+    command: Sequence[str]
+    undo: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Undo:
     """How something is taken away: what is run here, and the same as a command for the user."""
 
     command: str
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 @dataclass
@@ -39,13 +51,34 @@ class Project:
     console: Console
     dry: bool = False
     pause: float = 10.0  # seconds between looks at what takes minutes
-    undo: list[Undo] = field(default_factory=list)
+    undo: list[list[list[Undo]]] = field(default_factory=list)  # what was made together, by line; see make()
 
-    def make(self, command: Sequence[str], undo: Sequence[str]) -> None:
-        """Run a command of gcloud that makes something, whose undoing is another."""
-        # Beforehand: it may have been made although the command failed, or was stopped.
-        self.undo.append(Undo(_shown(self._whole(undo)), lambda: self._delete(undo)))
-        self.gcloud(*command)
+    def make(self, *lines: Sequence[Change]) -> None:
+        """Make the changes of each line one after the other, but the lines side by side; they are undone likewise.
+
+        Changes of one policy belong in one line: gcloud reads it, changes it and writes it back.
+        """
+        undo: list[list[Undo]] = [[] for _ in lines]
+        self.undo.append(undo)
+        stop = Event()
+        with self._pool(len(lines)) as pool:
+            try:
+                list(pool.map(self._make, lines, undo, repeat(stop)))
+            finally:
+                stop.set()
+
+    def _make(self, line: Sequence[Change], undo: list[Undo], stop: Event) -> None:
+        for change in line:
+            if stop.is_set():
+                return
+            if change.undo:
+                # Beforehand: it may have been made although the command failed, or was stopped.
+                undo.append(Undo(_shown(self._whole(change.undo)), partial(self._delete, change.undo)))
+            self.gcloud(*change.command)
+
+    def undo_by(self, undo: Undo) -> None:
+        """Have something that gcloud did not make, or not at once, undone as well."""
+        self.undo.append([[undo]])
 
     def gcloud(self, *command: str) -> str:
         """Run gcloud and return what it prints; StepError if it fails."""
@@ -89,9 +122,16 @@ class Project:
 
     def tear_down(self) -> list[str]:
         """Undo everything, the last first; returns the commands for what could not be."""
-        left = []
+        left: list[str] = []
         while self.undo:
-            undo = self.undo.pop()
+            lines = self.undo.pop()
+            with self._pool(len(lines)) as pool:
+                left += chain.from_iterable(pool.map(self._undo, lines))
+        return left
+
+    def _undo(self, line: Sequence[Undo]) -> list[str]:
+        left = []
+        for undo in reversed(line):
             self.show(undo.command)
             if self.dry:
                 continue
@@ -101,6 +141,10 @@ class Project:
                 self.console.print(f"  {error}", style="red", markup=False)
                 left.append(undo.command)
         return left
+
+    def _pool(self, lines: int) -> ThreadPoolExecutor:
+        # A dry run shows one line after the other.
+        return ThreadPoolExecutor(1 if self.dry else lines)
 
     def _delete(self, command: Sequence[str]) -> None:
         ran = _run(self._whole(command))

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-# US dollars, list prices in the cheapest regions; others cost up to half as much again.
-# A worker of the service's own choice has 2 vCPUs and up to 8 GB: https://cloud.google.com/dataflow/pricing
-WORKER_HOUR = 2 * 0.069 + 8 * 0.003557
-# https://cloud.google.com/build/pricing
-BUILD_MINUTE = 0.006
+from cost import prices
+from cost.bill import WORKER_HOUR
+
 WORKERS = 2  # what the job is launched with at most
 BUILDING, RUNNING = "build", ("launch", "every row compared", "metrics", "redrive", "update", "drain")
 
@@ -26,10 +24,10 @@ class Result:
 
 
 def cost(results: Sequence[Result]) -> float:
-    """Return US dollars, at most, for build and workers; what a run stores and sends is some cents."""
+    """Return US dollars at the list prices of us-central1, for the build and as many workers as there may be."""
     took = {result.step: result.seconds for result in results}
     hours = sum(took.get(step, 0.0) for step in RUNNING) / 3600
-    return took.get(BUILDING, 0.0) / 60 * BUILD_MINUTE + hours * WORKERS * WORKER_HOUR
+    return took.get(BUILDING, 0.0) / 60 * prices.BUILD.dollars + hours * WORKERS * WORKER_HOUR
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -41,5 +39,6 @@ def show(results: Sequence[Result], console: Console) -> None:
         table.add_row(mark, result.step, f"{minutes}:{seconds:02}", result.found.rpartition("\n")[2])
     console.print(table)
     console.print(
-        f"Estimated cost: at most {cost(results):.2f} USD for the build and two workers; see acceptance/report.py"
+        f"Estimated cost: {cost(results):.2f} USD: the build and {WORKERS} workers at the prices of cost/prices.py; "
+        "storage, messages and logs are not in it"
     )

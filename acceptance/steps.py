@@ -1,13 +1,16 @@
 """What a run does, step by step. Each returns what it found, in a few words; StepError says that it does not hold."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from google.cloud import bigquery
 
+from acceptance import resources
 from acceptance.names import SENSORS
 from acceptance.project import Project, StepError, Undo
 from local.balance import Balance, DeadLetter, balance, read_manifest
@@ -16,7 +19,6 @@ from local.reconcile import Row
 from pipeline.bigquery import client
 
 FAULTS = "late=0.01,duplicate=0.01,malformed=0.005,out_of_order=0.05,skew=0.001"
-SERVICES = "artifactregistry bigquery cloudbuild compute dataflow iam pubsub storage"
 MINUTE = 60.0
 ENDED_BADLY = {
     "JOB_STATE_FAILED",
@@ -41,8 +43,8 @@ class Steps:
     def all(self) -> dict[str, Callable[[], str]]:
         """Each step by what it is called."""
         return {
-            "services and storage": self.storage,
-            "accounts and grants": self.accounts,
+            "services and storage": partial(resources.storage, self.project),
+            "accounts and grants": partial(resources.accounts, self.project),
             "build": self.build,
             "publish an hour, with faults": self.publish_an_hour,
             "launch": self.launch,
@@ -53,65 +55,6 @@ class Steps:
             "drain": self.drain,
             "every row compared again": self.compare,
         }
-
-    def storage(self) -> str:
-        """Services, bucket, repository, topic, subscription and dataset."""
-        make, run = self.project.make, self.project.run
-        self.project.gcloud("services", "enable", *(f"{name}.googleapis.com" for name in SERVICES.split()))
-        make(
-            ["storage", "buckets", "create", run.bucket, f"--location={run.region}", "--uniform-bucket-level-access"],
-            ["storage", "rm", "--recursive", run.bucket],
-        )
-        place = f"--location={run.region}"
-        make(
-            ["artifacts", "repositories", "create", run.name, "--repository-format=docker", place, "--immutable-tags"],
-            ["artifacts", "repositories", "delete", run.name, place],
-        )
-        make(["pubsub", "topics", "create", run.name], ["pubsub", "topics", "delete", run.name])
-        make(
-            ["pubsub", "subscriptions", "create", run.name, f"--topic={run.name}"],
-            ["pubsub", "subscriptions", "delete", run.name],
-        )
-        return f"names end in {run.suffix}"
-
-    def accounts(self) -> str:
-        """Two accounts with the grants of docs/deploy.md, and the dataset."""
-        run, gcloud = self.project.run, self.project.gcloud
-        build, worker = (run.account(role) for role in ("build", "worker"))
-        for account in (build, worker):
-            name = account.partition("@")[0]
-            delete = ["iam", "service-accounts", "delete", account]
-            self.project.make(["iam", "service-accounts", "create", name], delete)
-        for account, role in ((build, "logging.logWriter"), (worker, "dataflow.worker"), (worker, "pubsub.editor")):
-            binding = [run.project, f"--member=serviceAccount:{account}", f"--role=roles/{role}", "--condition=None"]
-            self.project.make(
-                ["projects", "add-iam-policy-binding", *binding], ["projects", "remove-iam-policy-binding", *binding]
-            )
-        for account, role in ((build, "writer"), (worker, "reader")):
-            member = f"--member=serviceAccount:{account}"
-            objects = "--role=roles/storage.objectUser"
-            gcloud("storage", "buckets", "add-iam-policy-binding", run.bucket, member, objects)
-            images = [f"--location={run.region}", member, f"--role=roles/artifactregistry.{role}"]
-            gcloud("artifacts", "repositories", "add-iam-policy-binding", run.name, *images)
-        self._make_dataset(worker)
-        return "2 accounts, 8 grants"
-
-    def _make_dataset(self, worker: str) -> None:
-        # gcloud has no command for it; bq would ask for a login of its own kind.
-        run = self.project.run
-        delete = f"bq rm -r -f --dataset {run.project}:{run.dataset}"
-        self.project.show(f"# the dataset {run.project}:{run.dataset} in {run.region}, dataEditor on it to {worker}")
-        bq = None if self.project.dry else client(run.project)
-        self.project.undo.append(
-            Undo(delete, lambda: bq and bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True))
-        )
-        if bq:
-            dataset = bigquery.Dataset(f"{run.project}.{run.dataset}")
-            dataset.location = run.region
-            dataset = bq.create_dataset(dataset)
-            entry = bigquery.AccessEntry("WRITER", "userByEmail", worker)
-            dataset.access_entries = [*dataset.access_entries, entry]
-            bq.update_dataset(dataset, ["access_entries"])
 
     def build(self) -> str:
         """Images and spec, by cloudbuild.yaml as it is."""
@@ -125,10 +68,11 @@ class Steps:
             "--format=value(id)",
         )
         build = build or "BUILD"
-        cancel = ["builds", "cancel", build, region]
-        self.project.undo.append(Undo("gcloud " + " ".join(cancel), lambda: self._cancel_build(build, region)))
+        cancel = f"gcloud builds cancel {build} {region} --project={run.project}"
+        self.project.undo_by(Undo(cancel, lambda: self._cancel_build(build, region)))
         look = ["builds", "describe", build, region, "--format=value(status)"]
         self._wait_for_state("build", look, "SUCCESS", 70 * MINUTE)
+        self.project.undo.pop()  # it has ended
         return run.spec
 
     def _cancel_build(self, build: str, region: str) -> None:
@@ -150,7 +94,17 @@ class Steps:
 
     def launch(self) -> str:
         """The job, from the spec."""
-        return self._launch(grace_period="5s")
+        # Beforehand: it may have been launched although gcloud was stopped, and nobody knows its id then.
+        self.project.undo_by(self.cancelling)
+        return self._launch(max_future_skew="10m")
+
+    @property
+    def cancelling(self) -> Undo:
+        """How every job of this run that still runs is cancelled."""
+        run = self.project.run
+        active = shlex.join(["gcloud", *self._active_jobs(), f"--project={run.project}"])
+        cancel = f"gcloud dataflow jobs cancel $({active}) --region={run.region} --project={run.project}"
+        return Undo(cancel, self._cancel_jobs)
 
     def _launch(self, *flags: str, **changed: str) -> str:
         run, region = self.project.run, f"--region={self.project.run.region}"
@@ -174,25 +128,23 @@ class Steps:
         )
         job = job or "JOB"
         self.jobs.append(job)
-        cancel = f"gcloud dataflow jobs cancel {job} {region} --project={run.project}"
-        self.project.undo.append(Undo(cancel, lambda: self._end(job)))
         self._wait_for_state("job", self._describe(job), "JOB_STATE_RUNNING", 15 * MINUTE)
         return job
 
     def _describe(self, job: str) -> list[str]:
-        return [
-            "dataflow",
-            "jobs",
-            "describe",
-            job,
-            f"--region={self.project.run.region}",
-            "--format=value(currentState)",
-        ]
+        region = f"--region={self.project.run.region}"
+        return ["dataflow", "jobs", "describe", job, region, "--format=value(currentState)"]
 
-    def _end(self, job: str) -> None:
-        """Cancel it if it still runs: what it reads and writes is about to go."""
-        if self.project.gcloud(*self._describe(job)) in ("JOB_STATE_RUNNING", "JOB_STATE_PENDING", "JOB_STATE_QUEUED"):
-            self.project.gcloud("dataflow", "jobs", "cancel", job, f"--region={self.project.run.region}")
+    def _active_jobs(self) -> list[str]:
+        run = self.project.run
+        named = [f"--region={run.region}", "--status=active", f"--filter=name={run.name}"]
+        return ["dataflow", "jobs", "list", *named, "--format=value(id)"]
+
+    def _cancel_jobs(self) -> None:
+        # And see them end: what they read and write is about to go.
+        if jobs := self.project.gcloud(*self._active_jobs()).split():
+            self.project.gcloud("dataflow", "jobs", "cancel", *jobs, f"--region={self.project.run.region}")
+            self.project.wait("its end", lambda: not self.project.gcloud(*self._active_jobs()), 15 * MINUTE)
 
     def _wait_for_state(self, what: str, look: list[str], wanted: str, patience: float) -> None:
         def reached() -> bool:
@@ -275,8 +227,8 @@ class Steps:
         return f"{expected} sent back"
 
     def update(self) -> str:
-        """The running job with another grace period, and readings for it."""
-        job = self._launch("--update", grace_period="10s")
+        """The running job with another bound on clocks that are ahead, and readings for it."""
+        job = self._launch("--update", max_future_skew="11m")
         said = self._publish(self.project.run.live, "--seed", "8")
         return f"{job}; {said}"
 

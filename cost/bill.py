@@ -15,6 +15,9 @@ ENVELOPE_BYTES = 140
 ROW_BYTES = 8 + 10 + 4 * 8
 # A worker of a streaming job with Streaming Engine, unless told otherwise: n1-standard-2, 30 GB of disk.
 WORKER_VCPUS, WORKER_MEMORY, WORKER_DISK = 2, 7.5, 30
+WORKER_HOUR = (
+    WORKER_VCPUS * prices.VCPU.dollars + WORKER_MEMORY * prices.MEMORY.dollars + WORKER_DISK * prices.DISK.dollars
+)
 # Dataflow's own work around Python is not measured; docs/cost.md says to take twice the cores.
 AROUND_PYTHON = 2
 # How long a bundle gathers messages, in seconds, and its bound; the service decides, and does not say.
@@ -82,9 +85,6 @@ class Usage:
 
 def bill(usage: Usage, write_method: str = "streaming_inserts") -> list[Part]:
     """Return a month's bill, with one way to write rows."""
-    worker_hour = (
-        WORKER_VCPUS * prices.VCPU.dollars + WORKER_MEMORY * prices.MEMORY.dollars + WORKER_DISK * prices.DISK.dollars
-    )
     # Each message once on its way in, each partial sum on its way in and out of the shuffle.
     shuffled = (
         cpu.records(usage.bundle, usage.devices) * cpu.RECORD_BYTES / usage.bundle * usage.messages * 3600 * MONTH
@@ -97,7 +97,7 @@ def bill(usage: Usage, write_method: str = "streaming_inserts") -> list[Part]:
         Part(
             "workers",
             f"{usage.workers:,} x n1-standard-2, {usage.cores:.2g} cores busy",
-            usage.workers * worker_hour * MONTH,
+            usage.workers * WORKER_HOUR * MONTH,
         ),
         Part("Streaming Engine", f"{streamed:,.0f} GiB", streamed * prices.STREAMING_DATA.dollars),
         Part(f"BigQuery {write_method}", f"{usage.rows:,.0f} rows", _writing(usage.rows, write_method)),

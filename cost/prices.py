@@ -26,6 +26,7 @@ class Price:
 DATAFLOW = "https://cloud.google.com/dataflow/pricing"
 PUBSUB_PAGE = "https://cloud.google.com/pubsub/pricing"
 BIGQUERY = "https://cloud.google.com/bigquery/pricing"
+CLOUD_BUILD = "https://cloud.google.com/build/pricing"
 
 VCPU = Price(0.069, "vCPU hour, streaming worker", DATAFLOW, "2026-09-08")
 MEMORY = Price(0.003557, "GiB hour, streaming worker", DATAFLOW, "2026-09-08")
@@ -35,5 +36,7 @@ PUBSUB = Price(40.0, "TiB published or delivered, after 10 GiB", PUBSUB_PAGE, "n
 STREAMING_INSERTS = Price(0.01, "200 MiB of rows, each of 1 KiB at least", BIGQUERY, "no date")
 STORAGE_WRITE = Price(0.025, "GiB written, after 2 TiB", BIGQUERY, "no date")
 STORAGE = Price(0.023, "GiB month, active logical, after 10 GiB", BIGQUERY, "2026-09-20")
+# No part of a job's bill.
+BUILD = Price(0.006, "minute of e2-standard-2, after 2,500 a month", CLOUD_BUILD, "2025-08-25")
 
 ALL = (VCPU, MEMORY, DISK, STREAMING_DATA, PUBSUB, STREAMING_INSERTS, STORAGE_WRITE, STORAGE)

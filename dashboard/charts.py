@@ -27,7 +27,7 @@ _TIME_LABEL = {"color": "var(--soft)", "hideOverlap": True, "alignMinLabel": "le
 _CHART = {
     "animation": False,
     "useUTC": True,
-    "grid": {"left": 4, "right": 4, "top": 14, "bottom": 4, "containLabel": True},
+    "grid": {"left": 4, "right": 26, "top": 14, "bottom": 4, "containLabel": True},
     "yAxis": {
         "type": "value",
         "scale": True,
@@ -90,16 +90,15 @@ def options(snapshot: Snapshot, sensor: str) -> dict[str, Any]:
     }
 
 
-def _points(
-    rows: Sequence[Row], apart: timedelta | None, value: Callable[[Row], float | None]
-) -> list[list[float | None]]:
-    """Return (milliseconds, value) of each row, in order, and a hole where rows are missing."""
-    points = []
+def _points(rows: Sequence[Row], apart: timedelta | None, value: Callable[[Row], float | None]) -> list[Any]:
+    """Return (milliseconds, value) of each row, in order; where the next is missing, the end of this one too."""
+    points: list[Any] = []
     times = [row[TIMESTAMP] for row in rows]
     for row, time, following in zip(rows, times, [*times[1:], None], strict=False):
         points.append([_ms(time), value(row)])
-        if apart and following and following - time > 1.5 * apart:
-            points.append([_ms(time + apart), None])
+        if apart and (not following or following - time > 1.5 * apart):
+            end = _ms(time + apart)
+            points += [{"value": [end, value(row)], "symbol": "none"}, [end, None]]
     return points
 
 
@@ -138,12 +137,12 @@ def _band(sensor: str, rows: Sequence[Row], apart: timedelta | None, colour: str
     height = _points(rows, apart, lambda row: None if row[low] is None else row[high] - row[low])
     return [
         {**common, "data": _points(rows, apart, lambda row: row[low])},
-        {**common, "data": height, "areaStyle": {"opacity": 0.2}},
+        {**common, "data": height, "areaStyle": {"opacity": 0.14}},
     ]
 
 
 def _dots(points: list, colour: str) -> Series:
-    look = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.28}, "z": 2}
+    look = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.35}, "z": 2}
     return {**_BEHIND, **look, "type": "scatter", "name": "readings", "data": points}
 
 

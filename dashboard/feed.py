@@ -97,7 +97,8 @@ def explain(error: Exception, source: Source) -> str:
         return f"There is no such table ({reason}): check the name, or wait until the pipeline has made it."
     if isinstance(error, GoogleAuthError):
         return f"No usable Google Cloud credentials ({reason}): run gcloud auth application-default login."
-    if isinstance(error, Forbidden):
+    # A quota that is used up is forbidden, too.
+    if isinstance(error, Forbidden) and "quota" not in reason.lower():
         return (
             f"No permission to read table {table} ({reason}): this needs roles/bigquery.dataViewer on dataset "
             f"{table.dataset} and roles/bigquery.jobUser on project {table.project}."

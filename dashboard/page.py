@@ -17,6 +17,8 @@ STYLE = Path(__file__).with_name("page.css")
 ROWS_IN_TABLE = 50
 STALE = 4  # a table is late when its newest row is older than so many times the time between rows
 UNKNOWN = "?"
+KINDS = ("stage", "error", "letters", "newest")
+LEFT = (TIMESTAMP, DEVICE, "stage", "error")  # columns of text
 
 
 class Page:
@@ -26,6 +28,7 @@ class Page:
         self._feed = feed
         self._looks = -1
         self._shown: tuple[Any, ...] | None = None
+        self._apart: timedelta | None = None
         self._fill_charts: Callable[[Snapshot], None] = lambda _: None
         ui.add_css(STYLE)
         with _box("row-of"):
@@ -50,12 +53,10 @@ class Page:
             with _box("tables"):
                 with _box():
                     self._rows_heading = _heading("Newest rows").classes("section")
-                    self._row_table = ui.table(rows=[], columns=[]).props("dense flat hide-no-data").classes("rows")
+                    self._row_table = _table("rows")
                 with _box():
                     self._kinds_heading = _heading("").classes("section")
-                    self._kind_table = (
-                        ui.table(rows=[], columns=_KINDS).props("dense flat hide-no-data").classes("kinds")
-                    )
+                    self._kind_table = _table("kinds", *KINDS)
             self._foot = ui.label().classes("foot")
         self.update()
         ui.timer(0.5, self.update)
@@ -78,7 +79,9 @@ class Page:
             self._show_age(snapshot)
 
     def _fill(self, snapshot: Snapshot) -> None:
+        self._apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
         self._rows.text = _number(len(snapshot.rows)) + ("+" if len(snapshot.rows) == MOST_ROWS else "")
+        self._rows_note.text = f"{_span(self._apart)} apart" if self._apart else ""
         self._letters.text = UNKNOWN if snapshot.kinds is None else _number(_dead_letters(snapshot))
         newest = max((kind.newest for kind in snapshot.kinds or ()), default=None)
         self._letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
@@ -87,12 +90,12 @@ class Page:
         if shown != self._shown:
             self._shown = shown
             self._build_charts(snapshot)
-            self._row_table.columns = [_column(name) for name in snapshot.columns.shown]
+            self._row_table.columns = _columns(*snapshot.columns.shown)
         self._fill_charts(snapshot)
         self._row_table.rows = [_cells(row) for row in snapshot.rows[:ROWS_IN_TABLE]]
         self._kind_table.rows = [
-            {"stage": k.stage, "error": k.error, "letters": k.letters, "newest": f"{k.newest:%H:%M:%S}"}
-            for k in snapshot.kinds or ()
+            dict(zip(KINDS, (kind.stage, kind.error, kind.letters, f"{kind.newest:%H:%M:%S}"), strict=True))
+            for kind in snapshot.kinds or ()
         ]
         self._kinds_heading.text = "Dead letters by stage and error" if snapshot.kinds else "No dead letters"
         if snapshot.kinds is None:
@@ -106,12 +109,10 @@ class Page:
             self._age_note.text = f"no row in the last {_span(self._feed.source.span)}"
             return
         newest = snapshot.rows[0][TIMESTAMP]
-        age = datetime.now(UTC) - newest
-        apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
+        age, apart = datetime.now(UTC) - newest, self._apart
         self._age.text = _span(age)
         self._age.classes(**_when(bool(apart and age > STALE * apart), "bad"))
         self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
-        self._rows_note.text = f"{_span(apart)} apart" if apart else ""
 
     def _fill_balance(self, snapshot: Snapshot, told: Balance) -> None:
         """Show published = averaged + dead-lettered + duplicates, with what is told put before what the tables say."""
@@ -121,7 +122,9 @@ class Page:
         if dead_lettered is None and snapshot.kinds is not None:
             dead_lettered = _dead_letters(snapshot)
         terms = [("", told.published, "published"), ("=", averaged, "averaged")]
-        terms += [("+", dead_lettered, "dead-lettered"), ("+", told.duplicates, "duplicates")]
+        # A letter may hold several readings, so the table's number is of letters.
+        terms.append(("+", dead_lettered, "dead letters" if told.dead_lettered is None else "dead-lettered"))
+        terms.append(("+", told.duplicates, "duplicates"))
         known = [number for _, number, _ in terms if number is not None]
         if len(known) == len(terms):
             terms.append(("+", known[0] - sum(known[1:]), "on the way"))
@@ -172,14 +175,6 @@ class Page:
         self._fill_charts = fill
 
 
-_KINDS = [
-    {"name": "stage", "label": "stage", "field": "stage", "align": "left"},
-    {"name": "error", "label": "error", "field": "error", "align": "left"},
-    {"name": "letters", "label": "letters", "field": "letters", "align": "right"},
-    {"name": "newest", "label": "newest", "field": "newest", "align": "right"},
-]
-
-
 def _box(classes: str = "") -> ui.element:
     return ui.element("div").classes(classes)
 
@@ -202,8 +197,12 @@ def _key(text: str, classes: str, style: str = "") -> ui.label:
         return ui.label(text)
 
 
-def _column(name: str) -> dict[str, Any]:
-    return {"name": name, "label": name, "field": name, "align": "left" if name in (TIMESTAMP, DEVICE) else "right"}
+def _table(name: str, *columns: str) -> ui.table:
+    return ui.table(rows=[], columns=_columns(*columns)).props("dense flat hide-no-data").classes(name)
+
+
+def _columns(*names: str) -> list[dict[str, Any]]:
+    return [{"name": n, "label": n, "field": n, "align": "left" if n in LEFT else "right"} for n in names]
 
 
 def _cells(row: Any) -> dict[str, Any]:

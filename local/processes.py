@@ -128,9 +128,14 @@ def interrupt_once() -> None:
     """Turn Ctrl-C, SIGTERM and SIGHUP into one KeyboardInterrupt; further ones do not disturb the clean-up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for other in STOP_SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
+        ignore_interrupts()
         raise KeyboardInterrupt
 
     for number in STOP_SIGNALS:
         signal.signal(number, interrupt)
+
+
+def ignore_interrupts() -> None:
+    """From here on, let Ctrl-C, SIGTERM and SIGHUP do nothing."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -22,8 +22,12 @@ MAX_REQUEST = 10_000_000
 # host:port of an emulator, which wants neither encryption nor credentials.
 EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
 
-# Seconds to wait for an answer before the connection is taken for dead.
+# Seconds to wait for an answer before the call is given up.
 _PATIENCE = 120.0
+
+# Milliseconds without data after which the other end is asked whether it is there, and to wait for its answer. Unasked,
+# a connection that is dead without a word is found out only by the operating system, and every new call goes there.
+_PING_AFTER, _PING_PATIENCE = 60_000, 20_000
 
 # What may pass by itself, and what a connection ends with that was closed, moved or cut:
 # https://cloud.google.com/bigquery/docs/write-api-best-practices, and https://grpc.io/docs/guides/status-codes
@@ -32,6 +36,7 @@ _PASSING = frozenset(["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "
 }
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}
 
 
 class Refused(Exception):
@@ -54,6 +59,8 @@ def write_client() -> BigQueryWriteClient:
         ("grpc.max_receive_message_length", -1),
         # By default it grows to two minutes, by which rows would be late after an outage.
         ("grpc.max_reconnect_backoff_ms", 10_000),
+        ("grpc.keepalive_time_ms", _PING_AFTER),
+        ("grpc.http2.ping_timeout_ms", _PING_PATIENCE),
     ]
     emulator = os.environ.get(EMULATOR)
     if emulator:
@@ -143,8 +150,8 @@ class AppendStream:
         except grpc.RpcError as error:
             raise _failure(error.code().name, error.details()) from None
         if response.row_errors:
-            code_of = types.RowError.RowErrorCode
-            return {error.index: (code_of(error.code).name, error.message) for error in response.row_errors}
+            unknown = types.RowError.RowErrorCode.ROW_ERROR_CODE_UNSPECIFIED.name
+            return {one.index: (_ROW_CODES.get(one.code, unknown), one.message) for one in response.row_errors}
         if response.error.code:
             raise _failure(_CODES[response.error.code], response.error.message)
         return {}
@@ -184,6 +191,8 @@ class _Call:
                 self._unanswered.popleft().set_result(response)
         except grpc.RpcError as error:
             reason = error
+        except IndexError:  # an answer to no request, after which nobody knows whose the next one is
+            self.cancel()
         with self._lock:
             self.ended = True
         self._requests.put(None)  # ends gRPC's wait for another request

@@ -217,6 +217,7 @@ def _descriptor(name: str, columns: Columns) -> DescriptorProto:
         repeated = column.mode == "REPEATED"
         label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
         field = descriptor.field.add(name=column.name, number=number, type=TYPES[column.field_type], label=label)
+        field.json_name = column.name  # by default temp_max and tempMax would have the same, which is refused
         if column.fields:
             field.type_name = f"{column.name}_record"
             descriptor.nested_type.append(_descriptor(field.type_name, column.fields))

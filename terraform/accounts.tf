@@ -42,3 +42,18 @@ resource "google_pubsub_subscription_iam_member" "worker" {
   role         = each.key
   member       = local.worker
 }
+
+# The job publishes to these too, and looks whether they are there before it starts. Terraform must know them when it
+# plans: give them as text, not as the id of a topic that is made in the same apply.
+resource "google_pubsub_topic_iam_member" "worker" {
+  for_each = {
+    for grant in setproduct(["dead_letter_topic", "silence_topic"], ["publisher", "viewer"]) :
+    join(" ", grant) => { topic = local.template_parameters[grant[0]], role = "roles/pubsub.${grant[1]}" }
+    if local.template_parameters[grant[0]] != null
+  }
+
+  project = element(split("/", each.value.topic), 1)
+  topic   = element(split("/", each.value.topic), 3)
+  role    = each.value.role
+  member  = local.worker
+}

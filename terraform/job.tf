@@ -31,6 +31,7 @@ resource "google_dataflow_flex_template_job" "sensors" {
     google_project_iam_member.worker,
     google_project_iam_member.worker_subscriptions,
     google_pubsub_subscription_iam_member.worker,
+    google_pubsub_topic_iam_member.worker,
     google_storage_bucket_iam_member.jobs,
   ]
 }

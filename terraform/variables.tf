@@ -71,7 +71,7 @@ variable "machine_type" {
 }
 
 variable "launcher_machine_type" {
-  description = "Machine type of the launcher, which runs for about two minutes. Null: the service's choice."
+  description = "Machine type of the launcher, which runs at a launch only. Null: the service's choice."
   type        = string
   default     = null
 }

@@ -108,11 +108,11 @@ class StorageWriteServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.stop(grace=0)
 
-    def stop(self) -> None:
+    def stop(self, grace: float = STOP_GRACE) -> None:
         """Stop, and wait until all calls have ended."""
-        stopped = self._server.stop(STOP_GRACE)
+        stopped = self._server.stop(grace)
         self.faults.release()
         stopped.wait()
 

@@ -20,6 +20,7 @@ from tests.template.fake_google import BUILDS, IMAGE, JOB, LAUNCH, ROOT, FakeGoo
 Answer = tuple[int, dict[str, Any]]
 
 BUILD = re.compile(r"/v1/projects/[^/]+/(?:locations/[^/]+/)?builds/([^/:]+)").fullmatch
+JOBS = re.compile(r"/v1b3/projects/[^/]+/locations/[^/]+/jobs").fullmatch
 CREATE = {
     "bucket": re.compile(r"/storage/v1/b").fullmatch,
     "repository": re.compile(r"/v1/projects/[^/]+/locations/[^/]+/repositories").fullmatch,
@@ -41,6 +42,7 @@ class FakeProject(FakeGoogle):
     made: set[str] = field(default_factory=set)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     running: ExitStack = field(default_factory=ExitStack)
+    names: list[str] = field(default_factory=list)  # of jobs
     table: str = ""
     refuse: str = ""
 
@@ -83,6 +85,10 @@ class FakeProject(FakeGoogle):
         if path.endswith("/metrics"):
             rows = len(all_rows(self._bigquery(), self.table))
             return 200, {"metrics": [{"name": {"origin": "user", "name": "rows"}, "scalar": rows}]}
+        if JOBS(path):
+            active = [job for job, launch in enumerate(self.launches) if launch.state == "JOB_STATE_RUNNING"]
+            times = {"createTime": "2026-11-24T13:00:00Z", "currentStateTime": "2026-11-24T13:03:00Z"}
+            return 200, {"jobs": [{"id": str(job), "name": self.names[job], **times} for job in active]}
         if JOB(path) and method == "PUT":
             self.running.close()
         return super().answer(method, path, body)
@@ -105,6 +111,7 @@ class FakeProject(FakeGoogle):
     def _run(self, path: str, asked: dict[str, Any]) -> Answer:
         answer = super().answer("POST", path, {"launchParameter": asked})
         launch = self.launches[-1]
+        self.names.append(asked["jobName"])
         if launch.exit_code:
             return answer
         self.running.close()

@@ -1,6 +1,7 @@
 """`make acceptance`, with the real gcloud, on emulators and a fake of the other services."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import pytest
 import requests
+from rich.console import Console
 
+from acceptance.__main__ import main
+from acceptance.names import Run
+from acceptance.project import Project
+from acceptance.steps import Steps
 from tests.acceptance.fake_project import FakeProject
-from tests.template.fake_google import ROOT, serving
+from tests.template.fake_google import ROOT, Launch, serving
 
 PROJECT = "sensor-stream-test"
 STEPS = [
@@ -38,8 +44,8 @@ def google(pubsub_emulator: str, bigquery_emulator: str, tmp_path: Path) -> Iter
 
 
 @pytest.fixture
-def start(google: FakeProject, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Returns start(*flags), which runs acceptance in that project."""
+def env(google: FakeProject, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which gcloud finds that project."""
     with serving(google) as address:
         services = [
             "STORAGE",
@@ -50,7 +56,7 @@ def start(google: FakeProject, tmp_path: Path) -> Iterator[Callable[..., subproc
             "CLOUDBUILD",
             "DATAFLOW",
         ]
-        env = {
+        yield {
             **os.environ,
             **google.emulators,
             **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": address for name in services},
@@ -64,13 +70,16 @@ def start(google: FakeProject, tmp_path: Path) -> Iterator[Callable[..., subproc
             "COLUMNS": "200",
         }
 
-        def run(*flags: str) -> subprocess.Popen:
-            command = [sys.executable, "-m", "acceptance", f"--project={PROJECT}", "--region=europe-west1", *flags]
-            return subprocess.Popen(
-                command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
 
-        yield run
+@pytest.fixture
+def start(env: dict[str, str]) -> Callable[..., subprocess.Popen]:
+    """Returns start(*flags), which runs acceptance in that project."""
+
+    def run(*flags: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "acceptance", f"--project={PROJECT}", "--region=europe-west1", *flags]
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return run
 
 
 def left_in_emulators(google: FakeProject) -> list[str]:
@@ -93,11 +102,12 @@ def assert_nothing_is_left(google: FakeProject) -> None:
 
 @pytest.mark.timeout(300)
 def test_every_step_holds_and_nothing_is_left(start, google):
-    process = start("--rate=0.5", "--interval=5", "--live=6", "--pause=0.5")
+    process = start("--rate=0.5", "--interval=5", "--live=2", "--pause=0.5")
     out, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, out
-    table = out.partition("found\n")[2]
-    assert [line.split("  ")[1].strip() for line in table.splitlines() if line.startswith(" held")] == STEPS
+    print(out)  # for when it fails
+    assert process.returncode == 0
+    table = out.rpartition("Tear down\n")[2]
+    assert re.findall(r"^ *held +(.+?)  ", table, re.MULTILINE) == STEPS
     assert_nothing_is_left(google)
     assert [launch.state for launch in google.launches] == ["JOB_STATE_UPDATED", "JOB_STATE_DRAINED"]
 
@@ -138,7 +148,25 @@ def test_ctrl_c_tears_down(start, google):
     assert_nothing_is_left(google)
 
 
-def test_a_project_number_is_refused_in_one_line(start):
-    process = start("--project=12345678")
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, "not a project's id" in out) == (2, True)
+@pytest.mark.parametrize("by", ["tear down", "the command that is shown"])
+def test_only_jobs_of_the_run_are_cancelled(google, env, tmp_path, monkeypatch, by):
+    run = Run(PROJECT, "europe-west1")
+    for name in (run.name, "another"):
+        google.names.append(name)
+        google.launches.append(Launch(tmp_path, [], 0, "", "JOB_STATE_RUNNING"))
+    project = Project(run, Console(), pause=0.1)
+    cancelling = Steps(project, tmp_path).cancelling
+    if by == "tear down":
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        project.undo_by(cancelling)
+        assert project.tear_down() == []
+    else:
+        subprocess.run(["bash", "-c", cancelling.command], env=env, check=True)
+    assert [launch.state for launch in google.launches] == ["JOB_STATE_CANCELLED", "JOB_STATE_RUNNING"]
+
+
+def test_a_project_number_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--project=12345678", "--region=europe-west1"])
+    assert "'12345678' is not a project's id" in capsys.readouterr().err.splitlines()[-1]

@@ -82,8 +82,8 @@ def _written(value: Any) -> Any:
 
 @pytest.fixture
 def dataset() -> str:
-    """The dataset's name."""
-    return f"d{uuid.uuid4().hex}"
+    """The dataset's name; each test has a new one of that name."""
+    return "sensors"
 
 
 @pytest.fixture
@@ -155,12 +155,19 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert [one for one in asked if not one.startswith((*(url for _, url in contexts), "data:"))] == []
 
 
+@pytest.fixture(scope="package")
+def shared_page(bigquery_emulator: str, project: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("page") / "page.log"
+    with serving(bigquery_emulator, f"--table={project}:sensors.readings", log=log) as url:
+        yield url
+
+
 @pytest.fixture
 def serve(warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts the page on the warehouse's table; returns its address."""
+    """Starts a page of this test's own on the warehouse's table; returns its address."""
     with ExitStack() as stack:
         yield lambda *flags: stack.enter_context(
-            serving(warehouse.host, *(flags or [warehouse.flag()]), log=tmp_path / "page.log")
+            serving(warehouse.host, warehouse.flag(), *flags, log=tmp_path / "page.log")
         )
 
 
@@ -174,10 +181,10 @@ def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
 
 
 def lines(page: Page) -> dict[str, list[list[list[float]]]]:
-    """The rows that each chart shows: [milliseconds, value], a list for each line."""
+    """The rows that each chart shows: [milliseconds, value], a list for each line. Not the ends of their intervals."""
     return {
         sensor: [
-            [[at, value] for at, value in series["data"] if value is not None]
+            [point for point in series["data"] if isinstance(point, list) and point[1] is not None]
             for series in every
             if series["type"] == "line" and series["name"] != "span"
         ]

@@ -1,4 +1,7 @@
-"""The page in a real browser, on the BigQuery emulator: what it shows is what the tables hold."""
+"""The page in a real browser, on the BigQuery emulator: what it shows is what the tables hold.
+
+`shared_page` still shows the rows of the test before, so each of its tests waits for a number of rows of its own.
+"""
 
 import json
 import re
@@ -33,13 +36,13 @@ def points(rows: list[dict], sensor: str) -> list[list[float]]:
     return [[row["Timestamp"].timestamp() * 1000, row[sensor]] for row in ordered if row[sensor] is not None]
 
 
-def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, serve, visit):
+def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, shared_page, visit):
     rows = some_rows(8)
     rows[3]["Temp"] = None
     warehouse.create(COLUMNS, rows)
     warehouse.create_dead_letters([("late", "Late", ago(9)), ("late", "Late", ago(8)), ("decode", "NotJson", ago(7))])
 
-    page = visit(serve())
+    page = visit(shared_page)
     expect(page.locator(ROW)).to_have_count(8)
 
     assert lines(page) == {sensor: [points(warehouse.rows(), sensor)] for sensor in ("AtmP", "Temp")}
@@ -56,21 +59,24 @@ def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, se
     assert lines(page)["Temp"][0][-1] == [new["Timestamp"].timestamp() * 1000, 22.125]
 
 
-def test_missing_rows_are_a_hole_in_the_line(warehouse, serve, visit):
+def test_missing_rows_are_a_hole_in_the_line(warehouse, shared_page, visit):
     rows = some_rows(9)
     del rows[3:6]
     warehouse.create(COLUMNS, rows)
-    page = visit(serve())
+    page = visit(shared_page)
     expect(page.locator(ROW)).to_have_count(6)
-    before = rows[3]["Timestamp"].timestamp() * 1000
     [series] = drawn(page)["Temp"]
-    assert [before + 15_000, None] in series["data"]
-    assert len(series["data"]) == 7
+    # The row before the hole, and the newest, last as long as their intervals.
+    for row in (rows[3], rows[0]):
+        end = (row["Timestamp"].timestamp() + 15) * 1000
+        assert {"value": [end, row["Temp"]], "symbol": "none"} in series["data"]
+        assert [end, None] in series["data"]
+    assert len(series["data"]) == 6 + 2 * 2
 
 
-def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, serve, visit):
+def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, shared_page, visit):
     warehouse.create(COLUMNS)
-    page = visit(serve())
+    page = visit(shared_page)
     expect(page.get_by_text("no row in the last 1 h")).to_be_visible()
     expect(
         page.get_by_text(f"There is no table {warehouse.project}:{warehouse.dataset}.readings_dead_letters")
@@ -78,7 +84,7 @@ def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, 
     assert lines(page) == {"AtmP": [[]], "Temp": [[]]}
 
 
-def test_a_table_of_other_sensors_devices_and_statistics(warehouse, serve, visit):
+def test_a_table_of_other_sensors_devices_and_statistics(warehouse, shared_page, visit):
     rows = [
         {
             "Timestamp": ago(30 + 15 * i),
@@ -89,33 +95,35 @@ def test_a_table_of_other_sensors_devices_and_statistics(warehouse, serve, visit
             "CO2_count": 6,
             "Wind_out": 3.5,
         }
-        for i in range(4)
+        for i in range(5)
         for device, extra in (("north", 0), ("south", 5))
     ]
     columns = "CO2:FLOAT,CO2_min:FLOAT,CO2_max:FLOAT,CO2_count:INTEGER,Wind_out:FLOAT,Device:STRING,Timestamp:TIMESTAMP"
     warehouse.create(columns, rows)
     warehouse.create_dead_letters([("late", "Late", ago(9))])
-    page = visit(serve())
-    expect(page.locator(ROW)).to_have_count(8)
+    page = visit(shared_page)
+    expect(page.locator(ROW)).to_have_count(10)
 
     of = {device: [row for row in warehouse.rows() if row["Device"] == device] for device in ("north", "south")}
     assert lines(page) == {s: [points(of[device], s) for device in of] for s in ("CO2", "Wind_out")}
     bands = [series["data"] for series in drawn(page)["CO2"] if series["name"] == "span"]
-    assert bands[0] == points(of["north"], "CO2_min")
-    assert [height for _, height in bands[1]] == [25.0] * 4
+    *low, end, hole = bands[0]
+    assert low == points(of["north"], "CO2_min")
+    assert (end["value"], hole) == ([low[-1][0] + 15_000, 390.0], [low[-1][0] + 15_000, None])
+    assert [height for _, height in bands[1][:5]] == [25.0] * 5
     headings = page.locator(".rows th").all_inner_texts()
     assert headings == ["Timestamp", "Device", "CO2", "Wind_out", "CO2_min", "CO2_max", "CO2_count"]
-    # 8 rows of 6 readings each; how many were published, no table tells.
+    # 10 rows of 6 readings each; how many were published, no table tells.
     assert [term.replace("\n", " ") for term in page.locator(".term").all_inner_texts()] == [
         "? published",
-        "= 48 averaged",
-        "+ 1 dead-lettered",
+        "= 60 averaged",
+        "+ 1 dead letters",
         "+ ? duplicates",
     ]
     expect(page.get_by_text("The tables do not tell: published, duplicates.")).to_be_visible()
 
 
-def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(warehouse, serve, visit):
+def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(warehouse, shared_page, visit):
     first, second = some_rows(2)
     warehouse.create(
         f"{COLUMNS},Revision:INTEGER,WrittenAt:TIMESTAMP",
@@ -126,15 +134,15 @@ def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(
             {"Timestamp": second["Timestamp"], "AtmP": None, "Temp": None, "Revision": 1, "WrittenAt": ago(2)},
         ],
     )
-    page = visit(serve())
+    page = visit(shared_page)
     expect(page.locator(ROW)).to_have_count(1)
     assert lines(page)["Temp"] == [points([{**first, "Temp": 30.5}], "Temp")]
 
 
-def test_ten_thousand_rows(warehouse, serve, visit):
+def test_ten_thousand_rows(warehouse, shared_page, visit):
     rows = some_rows(10_050, step=0.25)
     warehouse.create(COLUMNS, rows)
-    page = visit(serve())
+    page = visit(shared_page)
     expect(page.locator("[data-figure=rows]")).to_have_text("10,000+")
     assert lines(page) == {sensor: [points(rows[:10_000], sensor)] for sensor in ("AtmP", "Temp")}
     assert len(table(page)) == 50
@@ -158,7 +166,7 @@ def test_readings_and_balance_where_they_are_given(warehouse, serve, visit, tmp_
     balance = tmp_path / "balance.json"
     balance.write_text('{"published": 1100, "averaged": 1000, "dead_lettered": 30, "duplicates": 20}')
     extra = f"--readings={warehouse.project}:{warehouse.dataset}.messages"
-    page = visit(serve(warehouse.flag(), extra, f"--balance={balance}"))
+    page = visit(serve(extra, f"--balance={balance}"))
     expect(page.get_by_text("3 readings of 4 messages")).to_be_visible()
     at = newest.timestamp() * 1000
     dots = {s: [sorted(one["data"]) for one in every if one["name"] == "readings"] for s, every in drawn(page).items()}
@@ -203,12 +211,11 @@ def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeyp
             expect(page.locator("[role=alert]")).to_be_hidden()
 
 
-def test_it_fits_a_phone_in_the_browsers_colours(warehouse, serve, visit):
+def test_it_fits_a_phone_in_the_browsers_colours(warehouse, shared_page, visit):
     warehouse.create(f"{COLUMNS},{','.join(f'S{i}:FLOAT' for i in range(12))}", some_rows(20))
     warehouse.create_dead_letters([("insert", "a long reason " * 20, ago(5))])
-    url = serve()
     for scheme in ("light", "dark"):
-        page = visit(url, viewport=PHONE, color_scheme=scheme)
+        page = visit(shared_page, viewport=PHONE, color_scheme=scheme)
         expect(page.locator(ROW)).to_have_count(20)
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         ground, card, axis, ink = (

@@ -2,14 +2,12 @@
 
 import json
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import fmean
 
-import pytest
 from playwright.sync_api import expect
 
 from publisher.sensors import CURVES, readings
@@ -18,11 +16,6 @@ from tests.dashboard.conftest import PHONE
 UNITS = {"Airtight": "Pa", "AtmP": "hPa", "H2OC": "%", "Temp": "°C"}
 INTERVAL = timedelta(seconds=5)
 ROWS = 24
-
-
-@pytest.fixture
-def dataset() -> str:
-    return "sensors"
 
 
 def two_minutes(end: datetime) -> Iterator[tuple[datetime, str, str, float]]:
@@ -38,9 +31,7 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     warehouse.create("data:BYTES,message_id:STRING,publish_time:TIMESTAMP", table="messages")
     balance = tmp_path / "balance.json"
     balance.write_text('{"published": 2466, "averaged": 2400, "dead_lettered": 6, "duplicates": 0}')
-    url = serve(
-        warehouse.flag(), f"--readings={warehouse.project}:{warehouse.dataset}.messages", f"--balance={balance}"
-    )
+    url = serve(f"--readings={warehouse.project}:{warehouse.dataset}.messages", f"--balance={balance}")
     size = {"width": 1280, "height": 1060}
     looks = {
         "light": {"viewport": size},
@@ -49,8 +40,8 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     }
     pages = {name: visit(url, **how) for name, how in looks.items()}
 
-    # The rows come when their last interval has just ended.
-    end = datetime.fromtimestamp(datetime.now(UTC).timestamp() // 5 * 5 + 10, UTC)
+    # Where the last interval ended; readings go on for 3 s.
+    end = datetime.fromtimestamp((datetime.now(UTC).timestamp() - 3) // 5 * 5, UTC)
     cells: dict = defaultdict(lambda: defaultdict(list))
     messages = []
     for at, device, sensor, value in two_minutes(end):
@@ -66,7 +57,6 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     refused = [("decode", "NotJson", end), ("validate", "NoKnownSensor", end), ("timestamp", "BadTimestamp", end)]
     warehouse.create_dead_letters([*late, *refused])
     warehouse.insert(messages, "messages")
-    time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()))
     warehouse.insert(rows)
 
     target = Path(os.environ.get("PICTURE") or tmp_path / "dashboard.png")

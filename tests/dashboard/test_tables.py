@@ -126,6 +126,7 @@ def test_readings_are_unpacked_as_the_pipeline_reads_them():
             "There is no such table (Not found: Table x): check the name",
         ),
         (Forbidden("Access Denied"), "No permission to read table my-project:sensors.readings (Access Denied): this"),
+        (Forbidden("Quota exceeded: Your project"), "BigQuery does not answer as it should, last tried at "),
         (DefaultCredentialsError("none"), "No usable Google Cloud credentials (none): run gcloud auth"),
         (BadRequest("Query exceeded limit for bytes billed: 1"), "A refresh would scan too much"),
         (ServiceUnavailable("later"), "BigQuery does not answer as it should, last tried at "),

@@ -6,8 +6,9 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import apache_beam as beam
 import grpc
@@ -15,11 +16,13 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud.bigquery import SchemaField
 
+from local.bigquery_server import append as server
 from local.bigquery_server.append import StorageWriteServer
 from local.bigquery_server.tables import MemoryTables
 from pipeline import append_stream, storage_write, tables
 from pipeline.bigquery import Passing, TableId
 from pipeline.dead_letters import dead_letter
+from pipeline.statistics import STATISTICS, Statistics
 from pipeline.storage_write import Encoder, to_change
 from tests.pipeline.conftest import Stream, message, run_through
 
@@ -59,6 +62,37 @@ class BigQuery:
 
     def calls(self, table_id: TableId) -> set[int]:
         return {one.call for one in self.server.requests if one.table.endswith(f".{table_id.table}")}
+
+
+class Cable:
+    """Between a client and a server at 127.0.0.1:PORT; `host` is the client's end. A cut one swallows what comes."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._cut = threading.Event()  # of the connections so far
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Let nothing more through on the connections there are; neither end is told."""
+        self._cut.set()
+        self._cut = threading.Event()
+
+    def _accept(self) -> None:
+        address, _, port = self._server.partition(":")
+        while True:
+            one, _ = self._listener.accept()
+            other = socket.create_connection((address, int(port)))
+            for source, target in ((one, other), (other, one)):
+                threading.Thread(target=self._carry, args=(source, target, self._cut), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket, cut: threading.Event) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if not cut.is_set():
+                    target.sendall(data)
 
 
 @pytest.fixture
@@ -104,11 +138,11 @@ class TestAppendRows:
 
     def test_rows_of_many_windows_are_all_stored_once_through_one_connection(self, bigquery):
         stream = Stream()
-        for minute in range(20):
+        for minute in range(8):
             stream.add(*(message(minute * 60 + second, Temp=minute) for second in (0, 15, 30, 45)))
             stream.watermark(minute * 60 + 30)
         append(stream)
-        assert bigquery.temps == [(quarter * 15, quarter // 4) for quarter in range(80)]
+        assert bigquery.temps == [(quarter * 15, quarter // 4) for quarter in range(32)]
         assert len(bigquery.calls(ROWS)) == 1
 
     def test_a_refused_row_becomes_a_dead_letter_with_bigquerys_words_and_the_others_are_stored(self, bigquery):
@@ -120,6 +154,13 @@ class TestAppendRows:
             assert (letter["stage"], letter["error"]) == ("insert", "FIELDS_ERROR")
             assert "too hot" in letter["message"]
             assert letter["event_time"] == NOON + timedelta(seconds=15 if payload(letter)["Temp"] == 99 else 45)
+
+    def test_a_row_that_is_refused_with_a_code_that_is_new_to_us_is_dead_lettered_too(self, bigquery, monkeypatch):
+        monkeypatch.setattr(server, "FIELDS_ERROR", 99)
+        bigquery.faults.refuse_rows(lambda table, row: "too new" if "Temp" in row else None)
+        write([row(0, 1)])
+        (letter,) = bigquery.letters
+        assert (letter["error"], "too new" in letter["message"]) == ("ROW_ERROR_CODE_UNSPECIFIED", True)
 
     @pytest.mark.parametrize(
         ("code", "in_answer"),
@@ -166,11 +207,12 @@ class TestAppendRows:
         (letter,) = bigquery.letters
         assert (letter["stage"], letter["error"], payload(letter)["Temp"]) == ("insert", code.name, 1.0)
 
-    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery):
+    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery, monkeypatch):
+        monkeypatch.setattr(append_stream, "MAX_REQUEST", 100_000)
         columns = (*COLUMNS, SchemaField("note", "STRING"))
         bigquery.create(ROWS, columns)
         write(
-            [row(0, 1, note="n" * 9_999_950), row(15, 2, note="n" * 9_000_000), row(30, 3, note="n" * 9_000_000)],
+            [row(0, 1, note="n" * 99_950), row(15, 2, note="n" * 90_000), row(30, 3, note="n" * 90_000)],
             columns,
         )
         assert bigquery.temps == [(15, 2.0), (30, 3.0)]
@@ -284,6 +326,22 @@ class TestChanges:
         assert (change["_CHANGE_TYPE"], change["Device"]) == ("DELETE", "")
 
 
+class TestEncoder:
+    def test_columns_may_differ_in_a_way_that_json_would_not_see(self, bigquery):
+        columns = tables.row_columns(("temp_max", "tempMax"), by_device=False, revise=False)
+        bigquery.create(ROWS, columns)
+        write([{"Timestamp": "2024-11-22T13:00:00Z", "temp_max": 1.0, "tempMax": 2.0}], columns)
+        assert bigquery.rows(ROWS) == [{"Timestamp": NOON, "temp_max": 1.0, "tempMax": 2.0}]
+
+    def test_every_statistic_has_a_place(self, bigquery):
+        columns = tables.row_columns(("Temp",), by_device=False, revise=False, statistics=Statistics(list(STATISTICS)))
+        bigquery.create(ROWS, columns)
+        values = {"Temp": 2, "Temp_count": 3, "Temp_min": 1.0, "Temp_max": 3.0, "Temp_sum": 6, "Temp_stddev": None}
+        write([{"Timestamp": "2024-11-22T13:00:00Z", **values, "Temp_first": 1.0, "Temp_last": -0.0}], columns)
+        del values["Temp_stddev"]
+        assert bigquery.rows(ROWS) == [{"Timestamp": NOON, **values, "Temp_first": 1.0, "Temp_last": 0.0}]
+
+
 class TestAppendDeadLetters:
     def test_all_columns_arrive(self, bigquery):
         letter = dead_letter("decode", "NotJson", "m", b"\x00bad", "2024-11-22T13:00:00.000001Z", "d", {"k": "v"}, "id")
@@ -379,6 +437,29 @@ class TestAppendStream:
             except Passing:
                 pass
         assert (0, 2.0) in bigquery.temps
+
+    def test_an_answer_to_no_request_ends_the_call(self):
+        cancelled = threading.Event()
+
+        class Answers(list):
+            cancel = cancelled.set
+
+        transport = SimpleNamespace(append_rows=lambda requests, metadata: Answers(["an answer"]))
+        call = append_stream._Call(SimpleNamespace(transport=transport), ())
+        cancelled.wait()
+        with pytest.raises(Passing):
+            call.send("a request").result(timeout=10)
+
+    def test_a_connection_that_is_dead_without_a_word_is_found_out_and_replaced(self, bigquery, encoder, monkeypatch):
+        monkeypatch.setattr(append_stream, "_PING_AFTER", 200)
+        monkeypatch.setattr(append_stream, "_PING_PATIENCE", 200)
+        cable = Cable(bigquery.server.host)
+        monkeypatch.setenv(append_stream.EMULATOR, cable.host)
+        stream = append_stream.AppendStream(ROWS, encoder.schema)
+        stream.append([encoder.encode(row(0, 1))])
+        cable.cut()
+        stream.store([encoder.encode(row(15, 2))])
+        assert bigquery.temps == [(0, 1.0), (15, 2.0)]
 
     def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
         with socket.socket() as unused:

@@ -89,7 +89,7 @@ def built(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory
     workspace = tmp_path_factory.mktemp("workspace")
     shutil.copy(ROOT / "metadata.json", workspace)
     shutil.copytree(ROOT / "template", workspace / "template")
-    for dockerfile in ("Dockerfile", "publisher/Dockerfile"):
+    for dockerfile in ("Dockerfile", "publisher/Dockerfile", "dashboard/Dockerfile"):
         (workspace / dockerfile).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / dockerfile, workspace / dockerfile)
     docker = workspace / "bin/docker"

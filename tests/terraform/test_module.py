@@ -97,6 +97,27 @@ class TestMinimal:
         assert "roles/pubsub.subscriber" in roles
         assert "roles/pubsub.editor" not in roles
 
+    def test_topics_that_the_job_publishes_to_are_opened_to_it(self, minimal):
+        main = minimal.folder / "main.tf"
+        topics = """
+  dead_letter_topic = "projects/my-project/topics/refused"
+  silence_after     = "5m"
+  silence_topic     = "projects/another/topics/pages"
+"""
+        main.write_text(re.sub(r'(source = "../.."\n)', lambda found: found[1] + topics, main.read_text()))
+        minimal.apply(**PROJECT)
+        grants = sorted(
+            (values["project"], values["topic"], values["role"])
+            for address, values in minimal.resources().items()
+            if address.startswith("google_pubsub_topic_iam_member.worker")
+        )
+        assert grants == [
+            ("another", "pages", "roles/pubsub.publisher"),
+            ("another", "pages", "roles/pubsub.viewer"),
+            ("my-project", "refused", "roles/pubsub.publisher"),
+            ("my-project", "refused", "roles/pubsub.viewer"),
+        ]
+
     def test_the_build_command_fits_cloudbuild_yaml(self, minimal):
         minimal.apply(**PROJECT)
         substitutions = re.findall(r"(_[A-Z]+)=", minimal.outputs()["build"].partition("--substitutions=")[2])
