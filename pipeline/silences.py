@@ -162,8 +162,8 @@ class _Notice(beam.DoFn):
         if not runs or joined[-1][1] > runs[-1][1]:
             heard = self._now()
         silences = []
-        if since is not None and (back is None or joined[0][0] < back):
-            # A run that began before the silence did has filled it.
+        # A run that began before the silence did has filled it.
+        if since is not None and (back is None or max(since, joined[0][0]) < back):
             back = max(since, joined[0][0])
             silences = [_silence(device, since, noticed, back)]
         watch.write((since, noticed, back, heard, joined))

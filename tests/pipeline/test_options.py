@@ -158,7 +158,7 @@ class TestWrongForms:
             ("--sensors=Temp,temp", "name each sensor once"),
             ("--sensors=Timestamp", "is taken"),
             ("--sensors=_PARTITIONTIME", "rename the sensor"),
-            ("--sensors=_table --statistics=max", "rename the sensor"),  # its column would be _table_max
+            ("--sensors=_table", "rename the sensor"),  # for _table_max
             ("--output_table=readings", "expected project:dataset.table"),
             ("--output_table=my-project:readings", "expected project:dataset.table"),
             ("--output_table=my-project/d/t", "expected project:dataset.table"),

@@ -176,6 +176,8 @@ class TestLateReadings:
     def test_of_both_sides_in_one_bundle_show_that_there_was_none(self):
         watch = Watch().hear(("a", 10)).watermark(60).hear(("a", 5), ("a", 12))
         assert only("a", watch.rows) == [(10, 60, None), (10, 60, 10)]
+        watch.hear(("a", 15)).hear(("a", 20))
+        assert len(only("a", watch.rows)) == 2  # told once, not with each bundle that follows
 
 
 class TestTheStream:
