@@ -61,9 +61,13 @@ class TestMinimal:
         gone = minimal.run("destroy", "-auto-approve", "-var=project=my-project")
         assert gone.returncode == 0, gone.stderr
         # Nothing that the job needs goes before it has been drained.
-        order = re.findall(r"^module\.sensor_stream\.(\w+)\S*: Destroying", gone.stdout, re.MULTILINE)
-        needed = {"google_project_iam_member", "google_storage_bucket_iam_member", "google_pubsub_subscription"}
-        assert order.index("google_dataflow_flex_template_job") < min(map(order.index, needed))
+        order = re.findall(r"^module\.sensor_stream\.(\w+\.\w+)\S*: Destroying", gone.stdout, re.MULTILINE)
+        needed = {
+            "google_project_iam_member.worker",
+            "google_storage_bucket_iam_member.jobs",
+            "google_pubsub_subscription.job",
+        }
+        assert order.index("google_dataflow_flex_template_job.sensors") < min(map(order.index, needed))
 
     def test_grants_are_no_more_than_needed(self, minimal):
         minimal.apply(**PROJECT)
