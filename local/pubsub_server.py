@@ -203,6 +203,12 @@ class _Subscription:
         return lease.message
 
 
+def _is_there(context: grpc.ServicerContext) -> bool:
+    """Whether the client still waits. Its deadline says so before gRPC has noticed that it is gone."""
+    remaining = context.time_remaining()
+    return context.is_active() and (remaining is None or remaining > 0)
+
+
 class PubsubServer:
     """The server, running for the length of a `with` block; `host` is 127.0.0.1:PORT.
 
@@ -420,7 +426,7 @@ class PubsubServer:
         response = PullResponse()
         wait = 0 if request.return_immediately else min(PULL_WAIT, context.time_remaining() - 1)
         give_up = time.monotonic() + wait
-        while context.is_active() and not subscription.deleted:
+        while _is_there(context) and not subscription.deleted:
             if subscription.take(response, request.max_messages, subscription.settings.ack_deadline_seconds):
                 break
             left = give_up - time.monotonic()
@@ -469,13 +475,13 @@ class PubsubServer:
         context.add_callback(self._wake)  # when the client has gone
         reader = threading.Thread(target=self._read_stream, args=(requests, subscription, flow), daemon=True)
         reader.start()
-        while self._released.wait() and context.is_active() and not flow.ended:
+        while self._released.wait() and _is_there(context) and not flow.ended:
             response = StreamingPullResponse()
             with self._changed:
                 if subscription.deleted:
                     raise _no_subscription()
                 if not subscription.take(response, flow.room(), deadline, flow):
-                    if context.is_active() and not flow.ended:
+                    if _is_there(context) and not flow.ended:
                         self._changed.wait(subscription.until_expiry())
                     continue
             yield response
