@@ -38,7 +38,9 @@ class Row:
     @classmethod
     def of(cls, record: Mapping[str, Any], sensors: Sequence[str]) -> "Row":
         """Read a record of the table, by column name."""
-        ranges = {name: (record[f"{name}_min"], record[f"{name}_max"]) for name in sensors if f"{name}_min" in record}
+        # By its keys: a BigQuery Row itself is asked for values.
+        ranged = [name for name in sensors if f"{name}_min" in record.keys()]  # noqa: SIM118
+        ranges = {name: (record[f"{name}_min"], record[f"{name}_max"]) for name in ranged}
         return cls(record["Timestamp"], {name: record[name] for name in sensors}, ranges)
 
 

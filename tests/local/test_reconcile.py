@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.cloud import bigquery
 
 from local.reconcile import Account, Row, interval_start, read, reconcile, unpack
 
@@ -153,3 +154,9 @@ def test_late_readings_leave_open_what_the_least_and_greatest_values_are() -> No
     late = json.dumps({"Timestamp": "2026-11-22T13:00:00Z", "readings": {"Temp": {"sum": 21.0, "count": 1}}}).encode()
     rows = [replace(RANGED[0], means={**ROWS[0].means, "Temp": 20.0}, ranges={"Temp": (20.0, 20.0)}), RANGED[1]]
     assert check(rows=rows, dead_letters=(NOT_JSON, late)).problems == []
+
+
+def test_a_row_of_bigquery_is_read_with_its_ranges_if_it_has_them() -> None:
+    columns = {"Timestamp": 0, "Temp": 1, "Temp_min": 2, "Temp_max": 3, "AtmP": 4}
+    record = bigquery.Row((START, 20.5, 20.0, 21.0, None), columns)
+    assert Row.of(record, SENSORS) == Row(START, {"AtmP": None, "Temp": 20.5}, {"Temp": (20.0, 21.0)})
