@@ -58,9 +58,7 @@ class Watermark:
         if publish_times:
             least = self.value - LONGEST_WAY
             times = zip(event_times, publish_times, strict=True)
-            self._pulls.append(
-                _Pull(began, oldest, [published - event for event, published in times if event >= least])
-            )
+            self._pulls.append(_Pull.of(began, oldest, [sent - event for event, sent in times if event >= least]))
         while self._pulls and self._pulls[0].began < began - CATCH_UP:
             self._pulls.popleft()
         of_all = min((pull.oldest for pull in self._pulls), default=oldest)
@@ -71,12 +69,21 @@ class Watermark:
         return self.value
 
     def _longest_way(self) -> int:
-        ways = [way for pull in self._pulls for way in pull.ways]
-        longest = max(LONGEST_WAY, 2 * min(ways, default=0))
-        return max((way for way in ways if SHORTEST_WAY < way <= longest), default=SHORTEST_WAY)
+        fastest = min((pull.fastest for pull in self._pulls), default=0)
+        slowest = max((pull.slowest for pull in self._pulls), default=0)
+        very_slow = (way for pull in self._pulls for way in pull.very_slow if way <= 2 * fastest)
+        return max(SHORTEST_WAY, slowest, *very_slow)
 
 
 class _Pull(NamedTuple):
     began: int
     oldest: int  # publish time
-    ways: list[int]
+    fastest: int  # way
+    slowest: int  # way of a minute at most
+    very_slow: Sequence[int]  # ways of more than a minute
+
+    @classmethod
+    def of(cls, began: int, oldest: int, ways: Sequence[int]) -> "_Pull":
+        very_slow = [way for way in ways if way > LONGEST_WAY]
+        slowest = max((way for way in ways if way <= LONGEST_WAY), default=0) if very_slow else max(ways, default=0)
+        return cls(began, oldest, min(ways, default=LATEST), slowest, very_slow)
