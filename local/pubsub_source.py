@@ -103,34 +103,39 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
 
     def __init__(self, evaluation_context: Any, applied_ptransform: Any, *args: Any) -> None:
         source = applied_ptransform.transform._source
-        # Stock refuses an id_label.
-        self._id_attribute, source.id_label = source.id_label, None
-        try:
-            super().__init__(evaluation_context, applied_ptransform, *args)
-        finally:
-            source.id_label = self._id_attribute
+        self._id_attribute = source.id_label
+        reader = self._readers.get(applied_ptransform)
+        if reader:
+            # Stock would parse the pipeline's options once more.
+            transform_evaluator._TransformEvaluator.__init__(self, evaluation_context, applied_ptransform, *args)
+            self.source = source
+        else:
+            source.id_label = None  # which stock refuses
+            try:
+                super().__init__(evaluation_context, applied_ptransform, *args)
+            finally:
+                source.id_label = self._id_attribute
+            client = self._get_subscriber_client(applied_ptransform)
+            reader = self._readers[applied_ptransform] = Reader(client, self._sub_name)
+        self._reader = reader
 
     def finish_bundle(self) -> TransformResult:
         """Put out one bundle, possibly empty, of PubsubMessages or of their data."""
-        reader = self._readers.get(self._applied_ptransform)
-        if reader is None:
-            client = self._get_subscriber_client(self._applied_ptransform)
-            reader = self._readers[self._applied_ptransform] = Reader(client, self._sub_name)
-        pulled = reader.next_bundle()
+        pulled = self._reader.next_bundle()
         messages = [one.message for one in pulled.received]
         publish_times = [_publish_time(message) for message in messages]
         event_times = [
             _event_time(message, published, self.source.timestamp_attribute)
             for message, published in zip(messages, publish_times, strict=True)
         ]
-        watermark = reader.watermark.advance(pulled.began, event_times, publish_times)
+        watermark = self._reader.watermark.advance(pulled.began, event_times, publish_times)
 
         result = super().finish_bundle()
         result.keyed_watermark_holds = {None: Timestamp(micros=watermark)}
         timed = list(zip(messages, event_times, strict=True))
         if self._id_attribute:
             # Not sooner, as what is pulled ahead may be given back. The others are acknowledged with this bundle.
-            first = reader.seen.first_times(_now(), [_id(message, self._id_attribute) for message in messages])
+            first = self._reader.seen.first_times(_now(), [_id(message, self._id_attribute) for message in messages])
             timed = list(compress(timed, first))
         if timed:
             # The stock loop makes a Timestamp and a window for each message, and compares it with the one before.
