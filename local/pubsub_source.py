@@ -7,13 +7,13 @@ methods of a step take. `install()` mends that, in this process only.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import compress
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -42,9 +42,10 @@ GLOBAL = (GlobalWindow(),)
 
 @dataclass(frozen=True)
 class Pulled:
-    """Received messages, raw protobuf, and when their pull began, in microseconds since 1970."""
+    """Received messages, raw protobuf, and when their pull began and ended, in microseconds since 1970."""
 
     began: int
+    ended: int
     received: Sequence[Any]
 
     @property
@@ -90,7 +91,8 @@ class Reader:
             self._processed = []
         time.sleep(wait)
         began = _now()
-        return Pulled(began, pull(self._client, self._subscription, BUNDLE_MESSAGES))
+        received = pull(self._client, self._subscription, BUNDLE_MESSAGES)
+        return Pulled(began, _now(), received)
 
 
 class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
@@ -128,7 +130,7 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
             _event_time(message, published, self.source.timestamp_attribute)
             for message, published in zip(messages, publish_times, strict=True)
         ]
-        watermark = self._reader.watermark.advance(pulled.began, event_times, publish_times)
+        watermark = self._reader.watermark.advance(pulled.began, pulled.ended, event_times, publish_times)
 
         result = super().finish_bundle()
         result.keyed_watermark_holds = {None: Timestamp(micros=watermark)}
@@ -215,7 +217,7 @@ def _schedule_consumers(executor: _ExecutorServiceParallelExecutor, bundle: _Bun
 
 _Arguments = tuple[list[str], list[Any]]
 _stock_arguments = core.get_function_args_defaults
-_arguments_of: WeakKeyDictionary[FunctionType, _Arguments] = WeakKeyDictionary()
+_arguments_of: WeakKeyDictionary[Callable[..., Any], _Arguments] = WeakKeyDictionary()
 
 
 def _arguments(function: Any) -> _Arguments:

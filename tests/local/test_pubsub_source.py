@@ -13,9 +13,12 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.coders import BytesCoder
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct import executor, transform_evaluator
+from apache_beam.transforms import core
+from apache_beam.transforms.userstate import BagStateSpec
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from google.api_core.exceptions import ServiceUnavailable
@@ -70,6 +73,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, name in (
         (transform_evaluator, "_PubSubReadEvaluator"),
         (executor._ExecutorServiceParallelExecutor, "schedule_consumers"),
+        (core, "get_function_args_defaults"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))
     pubsub_source.install()
@@ -314,6 +318,8 @@ def test_the_stock_runner_has_the_shape_the_patches_rely_on() -> None:
     schedule = pubsub_source._stock_schedule_consumers
     assert schedule.__qualname__ == "_ExecutorServiceParallelExecutor.schedule_consumers"
     assert list(inspect.signature(schedule).parameters) == ["self", "committed_bundle"]
+    assert pubsub_source._stock_arguments.__qualname__ == "get_function_args_defaults"
+    assert "return get_function_args_defaults(f)" in inspect.getsource(core.get_function_arguments)
 
 
 def test_installing_twice_changes_nothing(monkeypatch) -> None:
@@ -322,6 +328,26 @@ def test_installing_twice_changes_nothing(monkeypatch) -> None:
     assert transform_evaluator._PubSubReadEvaluator is pubsub_source.PubSubReadEvaluator
     assert executor._ExecutorServiceParallelExecutor.schedule_consumers is pubsub_source._schedule_consumers
     assert pubsub_source._stock_schedule_consumers is not pubsub_source._schedule_consumers
+    assert core.get_function_args_defaults is pubsub_source._arguments
+    assert pubsub_source._stock_arguments is not pubsub_source._arguments
+
+
+def test_arguments_are_those_that_stock_finds() -> None:
+    class Other(beam.DoFn):
+        STATE = BagStateSpec("values", BytesCoder())
+
+        def process(self, element, state=beam.DoFn.StateParam(STATE)):
+            pass
+
+    steps = [PutOut(), PutOutBundle("a"), Other(), Other(), beam.Map(lambda element, more=1: None).fn]
+    methods = [step.process for step in steps] + [steps[1].finish_bundle]
+    expected = [pubsub_source._stock_arguments(method) for method in methods]
+    assert expected[0][1] == [beam.DoFn.WindowParam, beam.DoFn.PaneInfoParam]
+    for names, defaults in (pubsub_source._arguments(method) for method in methods):
+        # The caller may do with the lists as it likes.
+        names.clear()
+        defaults.clear()
+    assert [pubsub_source._arguments(method) for method in methods] == expected
 
 
 @pytest.mark.parametrize(
