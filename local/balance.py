@@ -1,4 +1,4 @@
-"""Account for every reading of a publisher's manifest, from the two tables alone.
+"""Account for every reading that was published, from the two tables alone.
 
 Each reading must be in exactly one place: in its interval's row, in a dead letter, or removed because the same
 reading_id was sent before. The rules are those of the README, in plain Python that shares no code with the pipeline.
@@ -11,25 +11,38 @@ import base64
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
-from local.reconcile import Row, interval_start, same
+from local.reconcile import Cell, Row, compare, interval_start, same
 
 MAX_FUTURE_SKEW = timedelta(minutes=10)  # the pipeline's default
 YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+LateSums = tuple[datetime, dict[str, tuple[float, int]]]  # the start of their interval; sum and count by sensor
+
+
 @dataclass(frozen=True)
 class Sent:
-    """One line of the manifest: a reading that Pub/Sub accepted, and when its message was handed to the client."""
+    """A message that Pub/Sub accepted, as a line of the manifest tells, and when it was handed to the client."""
 
     reading_id: str
     data: bytes
     time: datetime
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What can be averaged."""
+
+    time: datetime
+    device: str | None
+    sensor: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,16 @@ class DeadLetter:
 
     stage: str
     payload: bytes
+
+    @property
+    def late_sums(self) -> LateSums | None:
+        """What came late, of a letter of that stage; None if it cannot be read."""
+        try:
+            content = json.loads(self.payload)
+            sums = {name: (float(part["sum"]), int(part["count"])) for name, part in content["readings"].items()}
+            return datetime.fromisoformat(content["Timestamp"]), sums
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
 
 
 @dataclass
@@ -60,26 +83,13 @@ class Balance:
     rows_wrong: int = 0
     problems: list[str] = field(default_factory=list)
 
-
-@dataclass
-class _Cell:
-    """What the mean of one sensor in one interval is made of: values by reading_id, and what came late of them."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    late_sum: float = 0.0
-    late_count: int = 0
-
     @property
-    def count(self) -> int:
-        return len(self.values) - self.late_count
-
-    def mean(self, more: float = 0.0, by: int = 0) -> float | None:
-        """The mean of those on time, with `more` added to their sum and `by` to their count."""
-        count = self.count + by
-        return (math.fsum(self.values.values()) - self.late_sum + more) / count if count > 0 else None
+    def dead_lettered(self) -> int:
+        """How many readings are in a dead letter."""
+        return self.late + self.refused
 
 
-Cells = dict[datetime, dict[str, _Cell]]  # by interval start, then by sensor
+Cells = dict[datetime, dict[str, Cell]]  # by interval start, then by sensor
 Unread = dict[bytes, list[tuple[str, str]]]  # data of messages that must be refused: reading_id and stage of each
 
 
@@ -95,7 +105,7 @@ def read_manifest(path: Path) -> list[Sent]:
 
 def balance(
     manifest: Iterable[Sent],
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     dead_letters: Iterable[DeadLetter],
     sensors: Sequence[str],
     interval: timedelta,
@@ -110,7 +120,7 @@ def balance(
       interval: length of an interval.
     """
     result = Balance()
-    cells: Cells = defaultdict(lambda: defaultdict(_Cell))
+    cells: Cells = defaultdict(lambda: defaultdict(Cell))
     unread: Unread = defaultdict(list)
     seen: set[str] = set()
     for sent in manifest:
@@ -123,8 +133,7 @@ def balance(
         if isinstance(fate, str):
             unread[sent.data].append((sent.reading_id, fate))
         else:
-            time, sensor, value = fate
-            cells[interval_start(time, interval)][sensor].values[sent.reading_id] = value
+            cells[interval_start(fate.time, interval)][fate.sensor].values[sent.reading_id] = fate.value
 
     for letter in dead_letters:
         if letter.stage == "late":
@@ -142,8 +151,8 @@ def balance(
     return result
 
 
-def judge(sent: Sent, sensors: Sequence[str]) -> tuple[datetime, str, float] | str:
-    """Return a message's event time, sensor and value; or the stage at which the pipeline must refuse it."""
+def judge(sent: Sent, sensors: Sequence[str]) -> Reading | str:
+    """Return the reading in a message; or the stage at which the pipeline must refuse it."""
     try:
         content = json.loads(sent.data.decode(), parse_constant=_refuse)
     except ValueError:
@@ -157,7 +166,7 @@ def judge(sent: Sent, sensors: Sequence[str]) -> tuple[datetime, str, float] | s
     if not isinstance(content.get("Device", ""), str) or not found or not _is_number(found[0][1]):
         return "validate"
     ((name, value),) = found
-    return time, name, float(value)
+    return Reading(time, content.get("Device"), name, float(value))
 
 
 def _time(stamp: object) -> datetime | None:
@@ -178,15 +187,12 @@ def _refuse(constant: str) -> NoReturn:
 
 def _take_late(letter: DeadLetter, cells: Cells, result: Balance) -> None:
     """Take sums that came late out of what their row must hold."""
-    try:
-        content = json.loads(letter.payload)
-        cells_of_row = cells[datetime.fromisoformat(content["Timestamp"])]
-        parts = {name: (float(part["sum"]), int(part["count"])) for name, part in content["readings"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    if not (late := letter.late_sums):
         result.problems.append(f"unreadable dead letter: late {_shown(letter.payload)}")
         return
-    for name, (total, count) in parts.items():
-        cell = cells_of_row[name]
+    start, sums = late
+    for name, (total, count) in sums.items():
+        cell = cells[start][name]
         cell.late_sum += total
         cell.late_count += count
         result.late += count
@@ -206,47 +212,19 @@ def _take_refused(letter: DeadLetter, unread: Unread, result: Balance) -> None:
         result.problems.append(f"wrong stage: {reading_id} {_shown(letter.payload)} is {letter.stage}, must be {stage}")
 
 
-def _compare(cells: Cells, rows: Iterable[Row], result: Balance) -> None:
+def _compare(cells: Cells, rows: Sequence[Row], result: Balance) -> None:
     """Compare the rows with what they must hold."""
-    found: dict[datetime, list[Row]] = defaultdict(list)
-    for row in rows:
-        found[row.start].append(row)
-        result.rows_found += 1
-    expected = {start for start, by_sensor in cells.items() if any(cell.count > 0 for cell in by_sensor.values())}
-    result.rows_expected = len(expected)
-    for start in sorted(expected | set(found)):
-        if start not in expected:
-            result.problems.append(f"unexpected row: {start.isoformat()}")
-        elif start not in found:
-            result.rows_missing += 1
-            result.problems.append(f"missing row: {start.isoformat()}")
-        elif len(found[start]) > 1:
-            result.rows_doubled += 1
-            result.problems.append(f"doubled row: {start.isoformat()} is there {len(found[start])} times")
-        elif differences := list(_differences(cells[start], found[start][0])):
-            result.rows_wrong += 1
-            result.problems += [f"wrong row: {start.isoformat()} {difference}" for difference in differences]
-        else:
-            result.averaged += sum(cell.count for cell in cells[start].values())
-
-
-def _differences(cells: Mapping[str, _Cell], row: Row) -> Iterable[str]:
-    for name in sorted(set(cells) | set(row.means)):
-        cell, found = cells.get(name, _Cell()), row.means.get(name)
-        if not same(cell.mean(), found):
-            yield f"{name} is {found}, must be {cell.mean()}{_as_if(cell, found)}"
-
-
-def _as_if(cell: _Cell, found: float | None) -> str:
-    """Say which simple mistake would make the mean that was found."""
-    if cell.late_count and same(cell.mean(cell.late_sum, cell.late_count), found):
-        return ", as if the late readings were in it too"
-    for reading_id, value in cell.values.items():
-        if same(cell.mean(-value, -1), found):
-            return f", as if {reading_id} were lost"
-        if same(cell.mean(value, 1), found):
-            return f", as if {reading_id} were in it twice"
-    return ""
+    expected = {start: of_row for start, of_row in cells.items() if any(cell.count > 0 for cell in of_row.values())}
+    wrong: dict[str, set[datetime]] = defaultdict(set)
+    for difference in compare(expected, rows):
+        wrong[difference.kind].add(difference.start)
+        result.problems.append(str(difference))
+    right = expected.keys() - set().union(*wrong.values())
+    result.averaged = sum(cell.count for start in right for cell in expected[start].values())
+    result.rows_expected, result.rows_found = len(expected), len(rows)
+    result.rows_doubled, result.rows_missing, result.rows_wrong = (
+        len(wrong[kind]) for kind in ("doubled", "missing", "wrong")
+    )
 
 
 def _shown(data: bytes) -> str:

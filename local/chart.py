@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
 
-from local.reconcile import Reading, Row
+from local.balance import Reading
+from local.reconcile import Row
 
 
 def draw(
@@ -41,10 +42,10 @@ def _draw_sensor(
     axes: Axes, sensor: str, interval: timedelta, readings: Sequence[Reading], rows: Sequence[Row]
 ) -> None:
     for device in sorted({reading.device or "" for reading in readings}):
-        mine = [r for r in readings if (r.device or "") == device and sensor in r.values]
+        mine = [r for r in readings if (r.device or "") == device and r.sensor == sensor]
         axes.plot(
             [float(date2num(r.time)) for r in mine],
-            [r.values[sensor] for r in mine],
+            [r.value for r in mine],
             linestyle="none",
             marker=".",
             markersize=3,

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.balance import Balance
 from local.emulators import LOCALHOST
 from local.processes import running, wait_for
-from local.reconcile import Account
 
 PORT = 8080  # or a free one, if somebody else has it
 START_TIMEOUT = 60.0  # seconds; 2 are usual
@@ -26,19 +26,19 @@ class LivePage:
     balance: Path
     _next: float = 0.0
 
-    def show_now_and_then(self, count: Callable[[], Account]) -> None:
+    def show_now_and_then(self, count: Callable[[], Balance]) -> None:
         """Have the page show what `count` finds, unless it did so just now."""
         started = time.monotonic()
         if started >= self._next:
             self.show(count())
             self._next = time.monotonic() + max(1.0, SHARE * (time.monotonic() - started))
 
-    def show(self, account: Account) -> None:
-        """Have the page show this balance. The demo publishes no duplicates."""
-        numbers = {"published": account.published, "averaged": account.averaged, "dead_lettered": account.dead_lettered}
+    def show(self, balance: Balance) -> None:
+        """Have the page show this balance."""
+        numbers = {name: getattr(balance, name) for name in ("published", "averaged", "dead_lettered", "duplicates")}
         # Replaced as a whole, or the page might read half of it.
         new = self.balance.with_suffix(".new")
-        new.write_text(json.dumps({**numbers, "duplicates": 0}), encoding="utf-8")
+        new.write_text(json.dumps(numbers), encoding="utf-8")
         new.replace(self.balance)
 
 
@@ -47,7 +47,7 @@ def live_page(table: str, messages: str, env: Mapping[str, str], folder: Path) -
     """Serve the page of the tables P.D.T for the length of the block; log and balance are in `folder`."""
     port = _free_port()
     page = LivePage(f"http://{LOCALHOST}:{port}", folder / "balance.json")
-    page.show(Account(0, 0, 0, ()))
+    page.show(Balance())
     command = [sys.executable, "-m", "dashboard", f"--table={table}", f"--readings={messages}", f"--port={port}"]
     command += [f"--balance={page.balance}", "--refresh=1s"]
     with running("The live page", command, folder / "dashboard.log", env) as child:

@@ -6,7 +6,6 @@ must be refused is refused by each run that sees it, so there may be a letter of
 payload to be the same.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +46,8 @@ def account(
         for letter in letters:
             if letter.stage != "late":
                 continue
-            start = _interval(letter)
-            if start is None or has_last_word(start):
+            late = letter.late_sums
+            if late is None or has_last_word(late[0]):
                 result.letters.append(letter)
             elif letters is first:
                 result.repeated += 1
@@ -74,11 +73,3 @@ def account(
         else:
             result.repeated += 1
     return result
-
-
-def _interval(late: DeadLetter) -> datetime | None:
-    """The start of the interval a letter came late for; None if it cannot be read."""
-    try:
-        return datetime.fromisoformat(json.loads(late.payload)["Timestamp"])
-    except (ValueError, TypeError, KeyError):
-        return None

@@ -1,7 +1,7 @@
-"""What the demo shows while it runs: a live table in a terminal, plain lines elsewhere."""
+"""What the demo shows while it runs, a live table in a terminal, plain lines elsewhere; and what is said in the end."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +15,7 @@ from local.reconcile import Row
 
 LATEST = 12  # rows on screen
 LINE_EVERY = 10.0  # seconds between status lines without a terminal
+PROBLEMS = 50  # shown
 
 
 @dataclass
@@ -94,3 +95,19 @@ class _Lines:
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             self._console.print(self._progress.status)
+
+
+def summary(title: str, lines: Mapping[str, str]) -> Table:
+    """A figure a line, by what it is."""
+    table = Table(box=None, show_header=False, title=title, title_justify="left", title_style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    for name, figure in lines.items():
+        table.add_row(name, figure)
+    return table
+
+
+def show_problems(console: Console, problems: Sequence[str]) -> None:
+    """A line for each problem, of the first of them."""
+    for problem in problems[:PROBLEMS]:
+        console.print(f"WRONG  {problem}", style="red", markup=False)

@@ -1,6 +1,5 @@
 """Check the table of silences against what was published, with arithmetic that shares no code with the pipeline."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 from local.balance import Sent, judge
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A good reading: which device it is of, its event time, and when it was handed to Pub/Sub."""
-
-    device: str | None
-    time: datetime
-    sent: datetime
 
 
 @dataclass(frozen=True)
@@ -33,20 +23,14 @@ class Silences:
     problems: Sequence[str]
 
 
-def heard(manifest: Iterable[Sent], sensors: Sequence[str]) -> list[Heard]:
-    """The readings of a manifest that the pipeline must take for good."""
-    found = []
-    for sent in manifest:
-        fate = judge(sent, sensors)
-        if not isinstance(fate, str):
-            found.append(Heard(json.loads(sent.data).get("Device"), fate[0], sent.time))
-    return found
-
-
 def check(
-    rows: Iterable[Mapping[str, Any]], readings: Iterable[Heard], after: timedelta, pipelines: int = 1
+    rows: Iterable[Mapping[str, Any]],
+    manifest: Iterable[Sent],
+    sensors: Sequence[str],
+    after: timedelta,
+    pipelines: int = 1,
 ) -> Silences:
-    """Compare the rows of the table with the gaps between readings that are at least `after` long.
+    """Compare the rows of the table with the gaps between good readings that are at least `after` long.
 
     Each must have been noticed once, or once by each of so many pipelines that ran one after the other, and closed with
     the event time of the next reading. After a device's last reading there may be another, not closed. A silence that a
@@ -54,10 +38,13 @@ def check(
     """
     times: dict[str | None, set[datetime]] = defaultdict(set)
     late: set[tuple[str | None, datetime]] = set()
-    for reading in readings:
+    for sent in manifest:
+        reading = judge(sent, sensors)
+        if isinstance(reading, str):
+            continue
         for device in {reading.device, None}:
             times[device].add(reading.time)
-            if reading.sent - reading.time >= after:
+            if sent.time - reading.time >= after:
                 late.add((device, reading.time))
     expected = {
         (device, since): back

@@ -12,7 +12,6 @@ SOAK_SECONDS, 300 by default, is how long readings are published.
 """
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,21 +22,20 @@ from pathlib import Path
 
 from google.cloud import bigquery
 from rich.console import Console
-from rich.table import Table
 
-from local import emulators, silences
+from local import emulators, shipped, silences
 from local.balance import Balance, DeadLetter, balance, read_manifest
 from local.emulators import Emulator
-from local.processes import Child, LocalStackError, running, wait_for
+from local.processes import Child, LocalStackError, wait_for
 from local.reconcile import Row, interval_start
 from local.replay import account
 from local.run_length import run_length
+from local.screen import show_problems, summary
+from local.shipped import PATIENCE
 from local.silences import Silences
 
 PROJECT = "sensor-stream-soak"
 TABLE = f"{PROJECT}.soak.readings"
-DEAD_LETTERS = f"{TABLE}_dead_letters"
-SILENCES = f"{TABLE}_silences"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = timedelta(seconds=2)
 GRACE = timedelta(seconds=3)
@@ -49,11 +47,6 @@ DROPOUT = 12.0  # seconds; noticed after eight, so that a silence is noticed bef
 SEEK_BEFORE = INTERVAL / 2  # of rows_since: so that half of the interval before it is seen again
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
-POLL = 0.5  # seconds between looks at the table
-PIPELINE_START = 90.0  # seconds; 10 are usual
-PATIENCE = 60.0  # seconds that recovering, or the last rows, may take
-SETTLE = 2.0  # seconds in which a row that must not be there could still come
-SHOWN = 50  # problems
 
 
 @dataclass
@@ -93,24 +86,34 @@ def main(argv: list[str]) -> int:
     flags = [f"--write_method={write_method}"]
     replay = None
     with _world() as world, ExitStack() as pipelines:
-        pipeline = pipelines.enter_context(_pipeline(world, "pipeline", *flags))
+        pipeline = pipelines.enter_context(_pipeline(world, "pipeline", flags))
         console.print(f"Publishing for {seconds:g} s: 50 readings a second, {FAULTS}")
-        with _publisher(world, seconds, manifest) as publisher:
-            _run(seconds / 3, world, pipeline, publisher)
+        faults = ["--manifest", str(manifest), "--faults", FAULTS]
+        faults += ["--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
+        with shipped.publisher(world.topic, seconds, FOLDER / "publisher.log", world.env, faults) as publisher:
+            shipped.follow(publisher, seconds / 3, lambda: _check(world, pipeline))
             console.print(f"Killing the BigQuery emulator; it stays away for {OUTAGE:g} s")
             console.print(_outage(world, pipeline))
             if write_method == "upsert":
                 replay = _kill(world, pipeline)
                 console.print(f"Killed the pipeline; seeking to {replay.seek:%X.%f}, rows_since={replay.since:%X}")
                 flags.append(f"--rows_since={replay.since:%Y-%m-%dT%H:%M:%SZ}")
-                pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", *flags))
-            _run(seconds + 2 * LATE_BY, world, pipeline, publisher)
+                pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", flags))
+            shipped.follow(publisher, seconds + 2 * LATE_BY, lambda: _check(world, pipeline))
         console.print("Waiting for the last rows")
-        result, silent, repeated = _settled(world, pipeline, manifest, replay)
 
-    console.print(_shown(result, silent, repeated))
-    for problem in result.problems[:SHOWN]:
-        console.print(f"WRONG  {problem}", style="red", markup=False)
+        def problems() -> list[str]:
+            pipeline.check()
+            return _balance(world.client, manifest, replay)[0].problems
+
+        shipped.settle(problems)
+        result, silent, repeated = _balance(world.client, manifest, replay)
+
+    counts = {one.name.replace("_", " "): getattr(result, one.name) for one in fields(result) if one.name != "problems"}
+    counts["dead letters repeated"] = repeated
+    counts |= {"silences": silent.noticed, "silences filled by late readings": silent.late}
+    console.print(summary("Balance", {name: str(count) for name, count in counts.items()}))
+    show_problems(console, result.problems)
     if result.problems:
         console.print(f"{len(result.problems)} differences. Manifest and logs: {FOLDER}")
         return 1
@@ -145,38 +148,18 @@ def _world() -> Iterator[World]:
 
 
 @contextmanager
-def _pipeline(world: World, log: str, *flags: str) -> Iterator[Child]:
+def _pipeline(world: World, log: str, flags: list[str]) -> Iterator[Child]:
     """The shipped pipeline, up and ready if it is the first; `log` is the name of its log."""
-    command = [sys.executable, "-m", "local", "pipeline"]
-    command += [f"--input_subscription={world.subscription}", f"--output_table={TABLE}"]
-    command += ["--timestamp_attribute=timestamp", "--id_attribute=reading_id"]
-    command += [f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s", *flags]
-    command += [f"--silence_after={SILENCE_AFTER.seconds}s"]
-    with running("The pipeline", command, FOLDER / f"{log}.log", world.env) as child:
-        # It makes its tables just before it starts to read, the dead letters' last.
-        wait_for(child, lambda: emulators.table_exists(world.client, DEAD_LETTERS), PIPELINE_START)
+    flags = ["--id_attribute=reading_id", f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s", *flags]
+    flags += [f"--silence_after={SILENCE_AFTER.seconds}s"]
+    path = FOLDER / f"{log}.log"
+    with shipped.pipeline(world.subscription, TABLE, world.client, path, world.env, flags) as child:
         yield child
 
 
-@contextmanager
-def _publisher(world: World, seconds: float, manifest: Path) -> Iterator[Child]:
-    """The shipped publisher, publishing."""
-    command = [sys.executable, "-m", "publisher", "publish", "--topic", world.topic, "--manifest", str(manifest)]
-    command += ["--rate", "50", "--devices", "2", "--duration", f"{seconds:g}", "--seed", "7"]
-    command += ["--faults", FAULTS, "--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
-    with running("The publisher", command, FOLDER / "publisher.log", world.env) as child:
-        yield child
-
-
-def _run(seconds: float, world: World, pipeline: Child, publisher: Child) -> None:
-    """Let everything run until the publisher is done, but no longer than this."""
-    end = time.monotonic() + seconds
-    while publisher.alive() and time.monotonic() < end:
-        world.pubsub.check()
-        pipeline.check()
-        time.sleep(POLL)
-    if publisher.process.returncode:
-        publisher.check()
+def _check(world: World, pipeline: Child) -> None:
+    world.pubsub.check()
+    pipeline.check()
 
 
 def _outage(world: World, pipeline: Child) -> str:
@@ -219,27 +202,17 @@ def _finished(world: World) -> int:
     return sum(start < interval_start(max(starts) - LATE_AT_MOST, INTERVAL) for start in starts)
 
 
-def _settled(world: World, pipeline: Child, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
-    """The balance once there is nothing to find fault with, or after PATIENCE; and once more when it has settled."""
-    give_up = time.monotonic() + PATIENCE
-    while _balance(world.client, manifest, replay)[0].problems and time.monotonic() < give_up:
-        pipeline.check()
-        time.sleep(POLL)
-    time.sleep(SETTLE)
-    return _balance(world.client, manifest, replay)
-
-
 def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
     """The balance, which has the problems of all; how many dead letters only repeat others or are out of date."""
     # By id: a write that is confirmed too late is written again.
-    found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(client, DEAD_LETTERS)}
+    found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(client, shipped.dead_letters(TABLE))}
     first: list[DeadLetter] = []
     second: list[DeadLetter] = []
     for letter in found.values():
         again = replay is not None and letter["received_at"] > replay.between
         (second if again else first).append(DeadLetter(letter["stage"], letter["payload"]))
     published = read_manifest(manifest)
-    noticed = emulators.all_rows(client, SILENCES)
+    noticed = emulators.all_rows(client, shipped.silences(TABLE))
     repeated = 0
     problems: list[str] = []
     if replay is not None:
@@ -248,23 +221,10 @@ def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> 
         # Of what was before the seek the second pipeline knows only what came late: it may take that for a silence.
         noticed = [one for one in noticed if one["SilentSince"] >= replay.seek or one["NoticedAt"] <= replay.between]
     result = balance(published, _rows(client), first, SENSORS, INTERVAL)
-    silent = silences.check(noticed, silences.heard(published, SENSORS), SILENCE_AFTER, 1 + (replay is not None))
+    silent = silences.check(noticed, published, SENSORS, SILENCE_AFTER, 1 + (replay is not None))
     result.problems += [*problems, *silent.problems]
     return result, silent, repeated
 
 
 def _rows(client: bigquery.Client) -> list[Row]:
     return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
-
-
-def _shown(result: Balance, silent: Silences, repeated: int) -> Table:
-    table = Table(box=None, show_header=False, title="Balance", title_justify="left", title_style="bold")
-    table.add_column()
-    table.add_column(justify="right")
-    for one in fields(result):
-        if one.name != "problems":
-            table.add_row(one.name.replace("_", " "), str(getattr(result, one.name)))
-    table.add_row("dead letters repeated", str(repeated))
-    table.add_row("silences", str(silent.noticed))
-    table.add_row("silences filled by late readings", str(silent.late))
-    return table

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from local import chart, emulators
 from local.__main__ import main
+from local.balance import Reading
 from local.processes import running as running_child
 from local.processes import wait_for
-from local.reconcile import Reading, Row
+from local.reconcile import Row
 from local.screen import Progress, screen
 from tests.local.test_emulators import processes_naming
 
@@ -121,6 +122,6 @@ def test_least_and_greatest_values_are_shown_beside_the_mean() -> None:
 
 
 def test_the_chart_is_a_picture(tmp_path: Path) -> None:
-    readings = [Reading(ROW.start + timedelta(seconds=s), "device-1", {"Temp": 20.0 + s}) for s in range(5)]
+    readings = [Reading(ROW.start + timedelta(seconds=s), "device-1", "Temp", 20.0 + s) for s in range(5)]
     chart.draw(tmp_path / "chart.png", ("AtmP", "Temp"), timedelta(seconds=5), readings, [ROW])
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
