@@ -87,7 +87,7 @@ def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None 
             emulator = stack.enter_context(official_pubsub_emulator(project, port, log_dir))
         except OfficialEmulatorMissing as missing:
             print(
-                f"Pub/Sub is played by local/pubsub_server.py: {missing.reason}. For the official emulator: "
+                f"Pub/Sub is played by local/pubsub_server: {missing.reason}. For the official emulator: "
                 f"{missing.install}",
                 file=sys.stderr,
             )

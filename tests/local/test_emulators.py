@@ -120,7 +120,7 @@ def test_our_own_server_stands_in_for_a_missing_emulator_and_says_so(there, reas
     with emulators.pubsub_emulator("any-project") as emulator:
         emulators.create_topic(emulator.host, "any-project", "stand-in")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Pub/Sub is played by local/pubsub_server.py")
+    assert line.startswith("Pub/Sub is played by local/pubsub_server:")
     assert reason in line
     assert "install" in line
 

@@ -1,0 +1,79 @@
+"""What a request may hold, and how one is refused."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+
+PUBLISH_MESSAGES = 1000  # the most in one request, as on the service
+PUBLISH_BYTES = 10_000_000
+ACK_DEADLINES = range(10, 601)  # seconds a subscription may ask for
+RETENTIONS = (600, 31 * 86400)  # seconds a subscription may ask for, from and to
+PAGE = 1000  # names a list call returns at most
+HONOURED = {"name", "topic", "ack_deadline_seconds", "retain_acked_messages", "message_retention_duration"}
+KEPT = {"labels", "expiration_policy"}  # kept and returned; nothing expires here
+NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
+Code = grpc.StatusCode
+
+
+class Refusal(Exception):
+    """Ends a call with this status code and these words."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+
+
+def check_published(request: Any) -> None:
+    """Refuse a publish request that the service would not take."""
+    if not request.messages:
+        raise Refusal(Code.INVALID_ARGUMENT, "No messages to publish")
+    if len(request.messages) > PUBLISH_MESSAGES:
+        raise Refusal(Code.INVALID_ARGUMENT, "Too many messages to publish")
+    if request.ByteSize() > PUBLISH_BYTES:
+        raise Refusal(Code.INVALID_ARGUMENT, f"The request is larger than {PUBLISH_BYTES} bytes")
+    if not all(message.data or message.attributes for message in request.messages):
+        raise Refusal(Code.INVALID_ARGUMENT, "Some messages are empty")
+
+
+def check_settings(request: Any) -> None:
+    """Refuse a subscription that asks for what this server, or the service, does not do."""
+    if unknown := {field.name for field, _ in request.ListFields()} - HONOURED - KEPT:
+        raise Refusal(Code.UNIMPLEMENTED, f"This server does not do {', '.join(sorted(unknown))}")
+    if request.ack_deadline_seconds and request.ack_deadline_seconds not in ACK_DEADLINES:
+        raise Refusal(Code.INVALID_ARGUMENT, "ack_deadline_seconds must be from 10 to 600")
+    retention = request.message_retention_duration.ToSeconds()
+    if request.HasField("message_retention_duration") and not RETENTIONS[0] <= retention <= RETENTIONS[1]:
+        raise Refusal(Code.INVALID_ARGUMENT, "message_retention_duration must be from 10 minutes to 31 days")
+
+
+def check_ack_ids(request: Any) -> None:
+    """Refuse a request that names no delivery."""
+    if not request.ack_ids:
+        raise Refusal(Code.INVALID_ARGUMENT, "No ack ids specified")
+
+
+def no_subscription() -> Refusal:
+    """How a call ends that is about a subscription which is not there, or not any more."""
+    return Refusal(Code.NOT_FOUND, "Subscription does not exist")
+
+
+def check_name(name: str, kind: str) -> None:
+    """Refuse what is no name of a kind, topics or subscriptions."""
+    match = NAME.fullmatch(name)
+    if not match or match[1] != kind:
+        raise Refusal(Code.INVALID_ARGUMENT, f"Invalid [{kind}] name: (name={name})")
+
+
+def check_deadline(seconds: int) -> None:
+    """Refuse a new deadline of a delivery that is too long."""
+    if not 0 <= seconds < ACK_DEADLINES.stop:
+        raise Refusal(Code.INVALID_ARGUMENT, "An ack deadline must be from 0 to 600 seconds")
+
+
+def page(request: Any, names: Iterable[str]) -> tuple[list[str], str]:
+    """The names of the page that is asked for, and the token of the next one: the last name of this one, or empty."""
+    rest = sorted(name for name in names if name > request.page_token)
+    page = rest[: request.page_size or PAGE]
+    return page, page[-1] if len(page) < len(rest) else ""
