@@ -9,9 +9,6 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,12 @@ from rich.console import Console
 
 from local import chart, emulators, shipped
 from local.balance import Balance, DeadLetter, Reading, Sent, balance, judge
-from local.emulators import Emulator
 from local.live_page import live_page, stay
 from local.processes import Child, LocalStackError
 from local.reconcile import Row
 from local.run_length import run_length
 from local.screen import Progress, screen, show_problems, summary
+from local.shipped import Stage
 from local.silences import Silences, check
 
 PROJECT = "sensor-stream-demo"
@@ -52,29 +49,6 @@ MALFORMED = (
 )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """The emulators, and the names of everything this run makes in them."""
-
-    pubsub: Emulator
-    emulator: Emulator  # BigQuery
-    topic: str
-    subscription: str
-    audit: str
-    table: str  # project.dataset.table
-    client: bigquery.Client
-
-    def check(self) -> None:
-        """Raise LocalStackError if an emulator has ended."""
-        self.pubsub.check()
-        self.emulator.check()
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of the children."""
-        return {**self.pubsub.env, **self.emulator.env}
-
-
 def main(argv: list[str]) -> int:
     """Run the demo; returns 0 if every row is right, 1 if not. LocalStackError if something cannot run."""
     if argv:
@@ -84,18 +58,23 @@ def main(argv: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     progress = Progress(SENSORS, seconds)
 
-    with _stage(console) as stage, live_page(stage.table, _messages(stage), stage.env, FOLDER) as page:
+    write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
+    flags = [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", "--statistics=mean,min,max"]
+    flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={write_method}"]
+
+    console.print("Starting the Pub/Sub and BigQuery emulators")
+    with (
+        shipped.stage(PROJECT, FOLDER) as stage,
+        live_page(stage.table, _messages(stage), stage.env, FOLDER) as page,
+    ):
         console.print(f"Live page: {page.url}")
-        with _pipeline(console, stage) as pipeline:
+        console.print(f"Starting the pipeline, write_method={write_method}")
+        with stage.pipeline(flags) as pipeline:
             watch = Watch(stage, progress)
             console.print(
                 f"Publishing for {seconds:g} s: 50 readings a second, 2 devices; rows of 5 s, held open for 2 s"
             )
-            log = FOLDER / "publisher.log"
-            with (
-                shipped.publisher(stage.topic, seconds, log, stage.env, FAULTS) as publisher,
-                screen(console, progress) as show,
-            ):
+            with stage.publisher(seconds, FAULTS) as publisher, screen(console, progress) as show:
                 _publish_malformed(stage)
                 progress.started = time.monotonic()
 
@@ -111,7 +90,7 @@ def main(argv: list[str]) -> int:
 
                 shipped.follow(publisher, seconds + PUBLISHER_END, look)
                 if publisher.alive():
-                    raise LocalStackError(f"The publisher does not finish. The end of {log}:\n{publisher.tail()}")
+                    raise LocalStackError(f"The publisher does not finish. The end of its log:\n{publisher.tail()}")
                 shipped.settle(problems)
                 look()
         found, silent = watch.balance(), watch.silences()
@@ -147,39 +126,6 @@ def _report(console: Console, watch: "Watch", found: Balance, silent: Silences, 
     return 0
 
 
-@contextmanager
-def _stage(console: Console) -> Iterator[Stage]:
-    """Both emulators with a topic, two subscriptions and a dataset, named after this run in case they are shared."""
-    run = f"{int(time.time())}"
-    console.print("Starting the Pub/Sub and BigQuery emulators")
-    with (
-        emulators.pubsub_emulator(PROJECT, log_dir=FOLDER) as pubsub,
-        emulators.bigquery_emulator(PROJECT, log_dir=FOLDER) as emulator,
-    ):
-        topic = f"readings-{run}"
-        yield Stage(
-            pubsub,
-            emulator,
-            emulators.create_topic(pubsub.host, PROJECT, topic),
-            emulators.create_subscription(pubsub.host, PROJECT, topic, f"pipeline-{run}"),
-            emulators.create_subscription(pubsub.host, PROJECT, topic, f"audit-{run}"),
-            emulators.create_dataset(emulator.host, PROJECT, f"sensors_{run}") + ".readings",
-            emulators.bigquery_client(emulator.host, PROJECT),
-        )
-
-
-@contextmanager
-def _pipeline(console: Console, stage: Stage) -> Iterator[Child]:
-    """The shipped pipeline, up and ready."""
-    write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
-    console.print(f"Starting the pipeline, write_method={write_method}")
-    flags = [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", "--statistics=mean,min,max"]
-    flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={write_method}"]
-    log = FOLDER / "pipeline.log"
-    with shipped.pipeline(stage.subscription, stage.table, stage.client, log, stage.env, flags) as child:
-        yield child
-
-
 def _messages(stage: Stage) -> str:
     return f"{stage.table}_messages"
 
@@ -201,6 +147,8 @@ class Watch:
         self._dead_letters: list[DeadLetter] = []
         self._silences: list[bigquery.Row] = []
         self._subscriber = emulators.subscriber_client(stage.pubsub.host)
+        topic, audit = stage.topic.rpartition("/")[2], stage.subscription.rpartition("/")[2] + "-audit"
+        self._audit = emulators.create_subscription(stage.pubsub.host, PROJECT, topic, audit)
         # As a BigQuery subscription of the topic would fill it, which the emulators do not have.
         self._messages = stage.client.create_table(bigquery.Table(_messages(stage), MESSAGE_COLUMNS))
 
@@ -228,25 +176,25 @@ class Watch:
         return check(self._silences, self._published.values(), SENSORS, SILENCE_AFTER)
 
     def _hear(self) -> None:
-        while received := emulators.pull(self._subscriber, self._stage.audit, at_most=1000):
+        while received := emulators.pull(self._subscriber, self._audit, at_most=1000):
             rows = [_message_row(one.message) for one in received]
             for data, message_id, published in rows:
                 self._published[message_id] = Sent(message_id, data, published)
             self._stage.client.insert_rows(self._messages, rows)
-            self._subscriber.acknowledge(subscription=self._stage.audit, ack_ids=[one.ack_id for one in received])
+            self._subscriber.acknowledge(subscription=self._audit, ack_ids=[one.ack_id for one in received])
         self.progress.published = len(self._published)
 
     def _read_tables(self) -> None:
-        client, table = self._stage.client, self._stage.table
-        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(client, table)]
+        client = self._stage.client
+        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(client, self._stage.table)]
         now = datetime.now(UTC)
         for row in rows:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
-        letters = emulators.all_rows(client, shipped.dead_letters(table))
+        letters = emulators.all_rows(client, self._stage.dead_letters)
         self._dead_letters = [DeadLetter(found["stage"], found["payload"]) for found in letters]
         self.progress.dead_letters = len(letters)
-        self._silences = emulators.all_rows(client, shipped.silences(table))
+        self._silences = emulators.all_rows(client, self._stage.silences)
         self.progress.silent = self.silences().silent
 
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,11 +132,10 @@ def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Pat
 def own_pubsub_server(port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
     """local.pubsub_server as a process, for the length of the block; `port` and `log_dir` as above."""
     port = _port("Pub/Sub", "--pubsub-port", port)
-    with tempfile.TemporaryDirectory(prefix="pubsub-server-") as scratch:
-        command = [sys.executable, "-m", "local.pubsub_server", f"--port={port}"]
-        with running("The Pub/Sub server", command, (log_dir or Path(scratch)) / "pubsub-server.log") as child:
-            wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
-            yield _pubsub(f"{LOCALHOST}:{port}", child)
+    with _serving(
+        "The Pub/Sub server", ["local.pubsub_server", f"--port={port}"], log_dir, "pubsub-server.log"
+    ) as child:
+        yield _pubsub(f"{LOCALHOST}:{port}", child)
 
 
 @contextmanager
@@ -155,12 +154,20 @@ def bigquery_emulator(
     storage_port = _port("BigQuery storage", "--bigquery-storage-port", storage_port)
     # Offline: DuckDB would otherwise try to download this extension. Costs nothing when it is there already.
     duckdb_extensions.import_extension("spatial")
-    with tempfile.TemporaryDirectory(prefix="bigquery-emulator-") as scratch:
-        command = [sys.executable, "-m", "local.bigquery_server", f"--project={project}"]
-        command += [f"--rest-port={port}", f"--grpc-port={storage_port}"]
-        with running("The BigQuery emulator", command, (log_dir or Path(scratch)) / "bigquery-emulator.log") as child:
-            wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
-            yield _bigquery(f"{LOCALHOST}:{port}", f"{LOCALHOST}:{storage_port}", child)
+    command = ["local.bigquery_server", f"--project={project}", f"--rest-port={port}", f"--grpc-port={storage_port}"]
+    with _serving("The BigQuery emulator", command, log_dir, "bigquery-emulator.log") as child:
+        yield _bigquery(f"{LOCALHOST}:{port}", f"{LOCALHOST}:{storage_port}", child)
+
+
+@contextmanager
+def _serving(name: str, module: Sequence[str], log_dir: Path | None, log: str) -> Iterator[Child]:
+    """A module that says where it listens, as a process, with its arguments."""
+    with (
+        tempfile.TemporaryDirectory(prefix="emulator-") as scratch,
+        running(name, [sys.executable, "-m", *module], (log_dir or Path(scratch)) / log) as child,
+    ):
+        wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
+        yield child
 
 
 def publisher_client(host: str) -> PublisherClient:
@@ -257,24 +264,21 @@ def _answers(host: str, path: str) -> bool:
         connection.close()
 
 
-def _port(name: str, flag: str, wanted: int | None) -> int:
-    """The wanted port if nobody listens on it (LocalStackError if somebody does), or a free one if None is wanted."""
-    if wanted is None:
-        return _free_port()
+def free_port(port: int = 0) -> int:
+    """Return the port if nobody listens on it (OSError if somebody does), for 0 any such."""
     with socket.socket() as probe:
         # As servers do: a port is not in use because a connection to it was closed a moment ago.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOCALHOST, wanted))
-        except OSError as error:
-            raise LocalStackError(
-                f"Port {wanted}, wanted for the {name} emulator, cannot be used ({error.strerror}). "
-                f"Pick another with {flag} PORT, or leave {flag} out for a free one."
-            ) from None
-    return wanted
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
+        probe.bind((LOCALHOST, port))
         return int(probe.getsockname()[1])
+
+
+def _port(name: str, flag: str, wanted: int | None) -> int:
+    """The wanted port if nobody listens on it (LocalStackError if somebody does), or a free one if None is wanted."""
+    try:
+        return free_port(wanted or 0)
+    except OSError as error:
+        raise LocalStackError(
+            f"Port {wanted}, wanted for the {name} emulator, cannot be used ({error.strerror}). "
+            f"Pick another with {flag} PORT, or leave {flag} out for a free one."
+        ) from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.balance import Balance
-from local.emulators import LOCALHOST
+from local.emulators import LOCALHOST, free_port
 from local.processes import running, wait_for
 
 PORT = 8080  # or a free one, if somebody else has it
@@ -72,10 +72,7 @@ def _answers(port: int) -> bool:
 
 
 def _free_port() -> int:
-    for port in (PORT, 0):
-        with socket.socket() as probe, suppress(OSError):
-            # As servers do: a port is not in use because a connection to it was closed a moment ago.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOCALHOST, port))
-            return int(probe.getsockname()[1])
-    raise AssertionError("port 0 is always free")
+    try:
+        return free_port(PORT)
+    except OSError:
+        return free_port()

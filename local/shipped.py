@@ -1,14 +1,16 @@
-"""The shipped pipeline and publisher as processes of their own, and how long to wait for what they do."""
+"""The shipped pipeline and publisher as processes of their own between the emulators, and how long to wait for them."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.cloud import bigquery
 
 from local import emulators
+from local.emulators import Emulator
 from local.processes import Child, running, wait_for
 
 PIPELINE_START = 90.0  # seconds; 10 are usual
@@ -17,36 +19,73 @@ PATIENCE = 60.0  # seconds that recovering, or the last rows, may take
 SETTLE = 2.0  # seconds in which a row that must not be there could still come
 
 
-def dead_letters(table: str) -> str:
-    """The pipeline's dead-letter table, of the table P.D.T."""
-    return f"{table}_dead_letters"
+@dataclass
+class Stage:
+    """The emulators, and what one run has made in them. BigQuery ends when `bigquery_running` is closed."""
 
+    folder: Path  # of logs
+    pubsub: Emulator
+    bigquery_: Emulator
+    bigquery_running: ExitStack
+    client: bigquery.Client
+    topic: str
+    subscription: str
+    table: str  # project.dataset.table
 
-def silences(table: str) -> str:
-    """The pipeline's table of silences, of the table P.D.T."""
-    return f"{table}_silences"
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the children."""
+        return {**self.pubsub.env, **self.bigquery_.env}
+
+    @property
+    def dead_letters(self) -> str:
+        """The pipeline's dead-letter table."""
+        return f"{self.table}_dead_letters"
+
+    @property
+    def silences(self) -> str:
+        """The pipeline's table of silences."""
+        return f"{self.table}_silences"
+
+    def check(self) -> None:
+        """Raise LocalStackError if an emulator has ended."""
+        self.pubsub.check()
+        self.bigquery_.check()
+
+    @contextmanager
+    def pipeline(self, flags: Sequence[str], log: str = "pipeline") -> Iterator[Child]:
+        """The pipeline, up and ready if it is the first; `log` is the name of its log."""
+        command = [sys.executable, "-m", "local", "pipeline", f"--input_subscription={self.subscription}"]
+        command += [f"--output_table={self.table.replace('.', ':', 1)}", "--timestamp_attribute=timestamp", *flags]
+        with running("The pipeline", command, self.folder / f"{log}.log", self.env) as child:
+            # It makes its tables just before it starts to read, the dead letters' last.
+            wait_for(child, lambda: emulators.table_exists(self.client, self.dead_letters), PIPELINE_START)
+            yield child
+
+    def publisher(self, seconds: float, flags: Sequence[str]) -> AbstractContextManager[Child]:
+        """The publisher, publishing 50 readings a second of two devices for so long."""
+        command = [sys.executable, "-m", "publisher", "publish", "--topic", self.topic, "--duration", f"{seconds:g}"]
+        command += ["--rate", "50", "--devices", "2", "--seed", "7", *flags]
+        return running("The publisher", command, self.folder / "publisher.log", self.env)
 
 
 @contextmanager
-def pipeline(
-    subscription: str, table: str, client: bigquery.Client, log: Path, env: Mapping[str, str], flags: Sequence[str]
-) -> Iterator[Child]:
-    """The pipeline from the subscription to the table P.D.T; it is ready if the table was not there before."""
-    command = [sys.executable, "-m", "local", "pipeline", f"--input_subscription={subscription}"]
-    command += [f"--output_table={table.replace('.', ':', 1)}", "--timestamp_attribute=timestamp", *flags]
-    with running("The pipeline", command, log, env) as child:
-        # It makes its tables just before it starts to read, the dead letters' last.
-        wait_for(child, lambda: emulators.table_exists(client, dead_letters(table)), PIPELINE_START)
-        yield child
-
-
-@contextmanager
-def publisher(topic: str, seconds: float, log: Path, env: Mapping[str, str], flags: Sequence[str]) -> Iterator[Child]:
-    """The publisher, publishing 50 readings a second of two devices for so long."""
-    command = [sys.executable, "-m", "publisher", "publish", "--topic", topic, "--duration", f"{seconds:g}"]
-    command += ["--rate", "50", "--devices", "2", "--seed", "7", *flags]
-    with running("The publisher", command, log, env) as child:
-        yield child
+def stage(project: str, folder: Path) -> Iterator[Stage]:
+    """Both emulators with a topic, a subscription and a dataset, named after this run in case they are shared."""
+    run = f"{int(time.time())}"
+    with emulators.pubsub_emulator(project, log_dir=folder) as pubsub, ExitStack() as stack:
+        bigquery_ = stack.enter_context(emulators.bigquery_emulator(project, log_dir=folder))
+        topic = f"readings-{run}"
+        yield Stage(
+            folder,
+            pubsub,
+            bigquery_,
+            stack,
+            emulators.bigquery_client(bigquery_.host, project),
+            emulators.create_topic(pubsub.host, project, topic),
+            emulators.create_subscription(pubsub.host, project, topic, f"pipeline-{run}", retain_acknowledged=True),
+            emulators.create_dataset(bigquery_.host, project, f"sensors_{run}") + ".readings",
+        )
 
 
 def follow(publisher: Child, seconds: float, look: Callable[[], None]) -> None:

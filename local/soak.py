@@ -20,22 +20,19 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from google.cloud import bigquery
 from rich.console import Console
 
 from local import emulators, shipped, silences
 from local.balance import Balance, DeadLetter, balance, read_manifest
-from local.emulators import Emulator
 from local.processes import Child, LocalStackError, wait_for
 from local.reconcile import Row, interval_start
 from local.replay import account
 from local.run_length import run_length
 from local.screen import show_problems, summary
-from local.shipped import PATIENCE
+from local.shipped import PATIENCE, Stage
 from local.silences import Silences
 
 PROJECT = "sensor-stream-soak"
-TABLE = f"{PROJECT}.soak.readings"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = timedelta(seconds=2)
 GRACE = timedelta(seconds=3)
@@ -47,19 +44,6 @@ DROPOUT = 12.0  # seconds; noticed after eight, so that a silence is noticed bef
 SEEK_BEFORE = INTERVAL / 2  # of rows_since: so that half of the interval before it is seen again
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
-
-
-@dataclass
-class World:
-    """What pipeline and publisher live in. `emulator` is BigQuery; it ends when `emulator_running` is closed."""
-
-    pubsub: Emulator
-    emulator: Emulator
-    emulator_running: ExitStack
-    client: bigquery.Client
-    topic: str
-    subscription: str
-    env: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,31 +67,37 @@ def main(argv: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
 
     console.print(f"Starting the emulators and the pipeline, write_method={write_method}")
-    flags = [f"--write_method={write_method}"]
+    flags = ["--id_attribute=reading_id", f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s"]
+    flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={write_method}"]
+    faults = ["--manifest", str(manifest), "--faults", FAULTS]
+    faults += ["--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
     replay = None
-    with _world() as world, ExitStack() as pipelines:
-        pipeline = pipelines.enter_context(_pipeline(world, "pipeline", flags))
+    with _stage() as stage, ExitStack() as pipelines:
+        pipeline = pipelines.enter_context(stage.pipeline(flags))
+
+        def look() -> None:
+            stage.pubsub.check()
+            pipeline.check()
+
         console.print(f"Publishing for {seconds:g} s: 50 readings a second, {FAULTS}")
-        faults = ["--manifest", str(manifest), "--faults", FAULTS]
-        faults += ["--late-by", f"{LATE_BY:g}", "--dropout-for", f"{DROPOUT:g}"]
-        with shipped.publisher(world.topic, seconds, FOLDER / "publisher.log", world.env, faults) as publisher:
-            shipped.follow(publisher, seconds / 3, lambda: _check(world, pipeline))
+        with stage.publisher(seconds, faults) as publisher:
+            shipped.follow(publisher, seconds / 3, look)
             console.print(f"Killing the BigQuery emulator; it stays away for {OUTAGE:g} s")
-            console.print(_outage(world, pipeline))
+            console.print(_outage(stage, pipeline))
             if write_method == "upsert":
-                replay = _kill(world, pipeline)
+                replay = _kill(stage, pipeline)
                 console.print(f"Killed the pipeline; seeking to {replay.seek:%X.%f}, rows_since={replay.since:%X}")
                 flags.append(f"--rows_since={replay.since:%Y-%m-%dT%H:%M:%SZ}")
-                pipeline = pipelines.enter_context(_pipeline(world, "second-pipeline", flags))
-            shipped.follow(publisher, seconds + 2 * LATE_BY, lambda: _check(world, pipeline))
+                pipeline = pipelines.enter_context(stage.pipeline(flags, log="second-pipeline"))
+            shipped.follow(publisher, seconds + 2 * LATE_BY, look)
         console.print("Waiting for the last rows")
 
         def problems() -> list[str]:
             pipeline.check()
-            return _balance(world.client, manifest, replay)[0].problems
+            return _balance(stage, manifest, replay)[0].problems
 
         shipped.settle(problems)
-        result, silent, repeated = _balance(world.client, manifest, replay)
+        result, silent, repeated = _balance(stage, manifest, replay)
 
     counts = {one.name.replace("_", " "): getattr(result, one.name) for one in fields(result) if one.name != "problems"}
     counts["dead letters repeated"] = repeated
@@ -122,97 +112,68 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _world() -> Iterator[World]:
-    """Both emulators with a topic, a subscription and a dataset; the BigQuery one keeps its tables in files."""
+def _stage() -> Iterator[Stage]:
+    """The stage, with a BigQuery of its own that keeps its tables in files."""
     if "BIGQUERY_EMULATOR_HOST" in os.environ:
         raise LocalStackError("The soak kills its BigQuery emulator: unset BIGQUERY_EMULATOR_HOST for one of its own.")
-    with (
-        tempfile.TemporaryDirectory(prefix="soak-") as data,
-        emulators.pubsub_emulator(PROJECT, log_dir=FOLDER) as pubsub,
-        ExitStack() as stack,
-    ):
+    with tempfile.TemporaryDirectory(prefix="soak-") as data:
         # The emulator's own settings; on the command line they would have to pass through local.emulators.
         os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": data}
-        emulator = stack.enter_context(emulators.bigquery_emulator(PROJECT, log_dir=FOLDER))
-        emulators.create_dataset(emulator.host, PROJECT, "soak")
-        name = f"soak-{int(time.time())}"
-        yield World(
-            pubsub,
-            emulator,
-            stack,
-            emulators.bigquery_client(emulator.host, PROJECT),
-            emulators.create_topic(pubsub.host, PROJECT, name),
-            emulators.create_subscription(pubsub.host, PROJECT, name, name, retain_acknowledged=True),
-            {**pubsub.env, **emulator.env},
-        )
+        with shipped.stage(PROJECT, FOLDER) as stage:
+            yield stage
 
 
-@contextmanager
-def _pipeline(world: World, log: str, flags: list[str]) -> Iterator[Child]:
-    """The shipped pipeline, up and ready if it is the first; `log` is the name of its log."""
-    flags = ["--id_attribute=reading_id", f"--interval={INTERVAL.seconds}s", f"--grace_period={GRACE.seconds}s", *flags]
-    flags += [f"--silence_after={SILENCE_AFTER.seconds}s"]
-    path = FOLDER / f"{log}.log"
-    with shipped.pipeline(world.subscription, TABLE, world.client, path, world.env, flags) as child:
-        yield child
-
-
-def _check(world: World, pipeline: Child) -> None:
-    world.pubsub.check()
-    pipeline.check()
-
-
-def _outage(world: World, pipeline: Child) -> str:
+def _outage(stage: Stage, pipeline: Child) -> str:
     """Kill BigQuery and bring it back; returns how long it was away, and how soon a row came after that."""
-    assert world.emulator.child
+    assert stage.bigquery_.child
     killed = time.monotonic()
-    world.emulator.child.process.kill()
-    world.emulator_running.close()
+    stage.bigquery_.child.process.kill()
+    stage.bigquery_running.close()
     time.sleep(OUTAGE)
-    hosts = world.emulator.host, world.emulator.env[emulators.BIGQUERY_STORAGE]
+    hosts = stage.bigquery_.host, stage.bigquery_.env[emulators.BIGQUERY_STORAGE]
     port, storage_port = (int(host.rpartition(":")[2]) for host in hosts)
     again = emulators.bigquery_emulator(PROJECT, port, FOLDER, storage_port)
-    world.emulator = world.emulator_running.enter_context(again)
+    stage.bigquery_ = stage.bigquery_running.enter_context(again)
     back = time.monotonic()
-    rows = len(_rows(world.client))
-    wait_for(pipeline, lambda: len(_rows(world.client)) > rows, PATIENCE)
+    rows = len(_rows(stage))
+    wait_for(pipeline, lambda: len(_rows(stage)) > rows, PATIENCE)
     return f"It was away for {back - killed:.1f} s; {time.monotonic() - back:.1f} s after that came the next row"
 
 
-def _kill(world: World, pipeline: Child) -> Replay:
+def _kill(stage: Stage, pipeline: Child) -> Replay:
     """Kill the pipeline and seek back, to recompute what it may not have finished: all that is not well in the past.
 
     An interval that ended before the newest row by as much as a reading may be late has its row, and a dead letter for
     all that came late. The first such intervals are waited for.
     """
-    wait_for(pipeline, lambda: _finished(world) > 0, PATIENCE)
+    wait_for(pipeline, lambda: _finished(stage) > 0, PATIENCE)
     pipeline.process.kill()
     pipeline.process.wait()
-    since = max(row.start for row in _rows(world.client)) - LATE_AT_MOST
+    since = max(row.start for row in _rows(stage)) - LATE_AT_MOST
     since = interval_start(since, INTERVAL)
     replay = Replay(datetime.now(UTC), since - SEEK_BEFORE, since)
-    with emulators.subscriber_client(world.pubsub.host) as client:
-        client.seek({"subscription": world.subscription, "time": replay.seek})
+    with emulators.subscriber_client(stage.pubsub.host) as client:
+        client.seek({"subscription": stage.subscription, "time": replay.seek})
     return replay
 
 
-def _finished(world: World) -> int:
+def _finished(stage: Stage) -> int:
     """How many intervals are certain to be finished, of what is in the table."""
-    starts = [row.start for row in _rows(world.client)]
+    starts = [row.start for row in _rows(stage)]
     return sum(start < interval_start(max(starts) - LATE_AT_MOST, INTERVAL) for start in starts)
 
 
-def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
+def _balance(stage: Stage, manifest: Path, replay: Replay | None) -> tuple[Balance, Silences, int]:
     """The balance, which has the problems of all; how many dead letters only repeat others or are out of date."""
     # By id: a write that is confirmed too late is written again.
-    found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(client, shipped.dead_letters(TABLE))}
+    found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(stage.client, stage.dead_letters)}
     first: list[DeadLetter] = []
     second: list[DeadLetter] = []
     for letter in found.values():
         again = replay is not None and letter["received_at"] > replay.between
         (second if again else first).append(DeadLetter(letter["stage"], letter["payload"]))
     published = read_manifest(manifest)
-    noticed = emulators.all_rows(client, shipped.silences(TABLE))
+    noticed = emulators.all_rows(stage.client, stage.silences)
     repeated = 0
     problems: list[str] = []
     if replay is not None:
@@ -220,11 +181,11 @@ def _balance(client: bigquery.Client, manifest: Path, replay: Replay | None) -> 
         first, repeated, problems = of_both.letters, of_both.repeated, of_both.problems
         # Of what was before the seek the second pipeline knows only what came late: it may take that for a silence.
         noticed = [one for one in noticed if one["SilentSince"] >= replay.seek or one["NoticedAt"] <= replay.between]
-    result = balance(published, _rows(client), first, SENSORS, INTERVAL)
+    result = balance(published, _rows(stage), first, SENSORS, INTERVAL)
     silent = silences.check(noticed, published, SENSORS, SILENCE_AFTER, 1 + (replay is not None))
     result.problems += [*problems, *silent.problems]
     return result, silent, repeated
 
 
-def _rows(client: bigquery.Client) -> list[Row]:
-    return [Row.of(found, SENSORS) for found in emulators.all_rows(client, TABLE)]
+def _rows(stage: Stage) -> list[Row]:
+    return [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
