@@ -1,5 +1,6 @@
 """From messages to sums per window and device, inside each bundle."""
 
+import functools
 import gc
 import time
 from collections.abc import Iterable, Iterator
@@ -128,7 +129,8 @@ class _Fold(beam.DoFn):
         self._messages += len(messages)
         now = time.time()
         refusals: list[Refusal] = []
-        payloads = [message if type(message) is bytes else message.data for message in messages]
+        # All of them are what the source makes of messages.
+        payloads = messages if not messages or type(messages[0]) is bytes else [message.data for message in messages]
         readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
         if self._heard:
             readings = self._heard.note(readings)
@@ -146,9 +148,14 @@ class _Fold(beam.DoFn):
             yield beam.pvalue.TaggedOutput(HEARD, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
+@functools.cache
+def _refused_total(error: str) -> Any:
+    return Metrics.counter(METRICS, f"refused_{error}")
+
+
 def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
     error = type(refusal.reason).__name__
-    Metrics.counter(METRICS, f"refused_{error}").inc()
+    _refused_total(error).inc()
     return dead_letter(
         refusal.reason.stage,
         error,
