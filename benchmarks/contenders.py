@@ -104,17 +104,19 @@ def _finish(name: str, bundles: Iterable[Iterable[tuple[str, Any]]]) -> Result:
     grace = options.parse(SHIPPED)[0].grace_period if name == "shipped" else 0
     for bundle in bundles:
         for step, element in bundle:
-            if "Bad" in step or "AllDeadLetters" in step:
+            if "Bad" in step or "TellApart" in step:
                 bad += 1
                 continue
             shuffled += 1
-            device, values = element.value
+            key, kept = element.value
             size += len(_ELEMENT.encode(element.value))
-            cells = sums[int(element.windows[0].start) - grace, device]
-            for sensor, value in values.items():
-                total, count = value if name == "shipped" else (value, 1)
-                cells[sensor][0] += total
-                cells[sensor][1] += count
+            sharded = name == "shipped" and key.startswith("shard")
+            for device, values in kept.items() if sharded else ((key, kept),):
+                cells = sums[int(element.windows[0].start) - grace, device]
+                for sensor, value in values.items():
+                    total, count = value if name == "shipped" else (value, 1)
+                    cells[sensor][0] += total
+                    cells[sensor][1] += count
     if name == "floor":
         return Result(None, None, shuffled, size)
     return Result(_means(sums), bad, shuffled, size)

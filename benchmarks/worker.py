@@ -35,7 +35,7 @@ class Sink(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Apply the sink."""
-        return elements | beam.Map(_same)
+        return elements | beam.FlatMap(_nothing)
 
 
 class Worker:
@@ -157,8 +157,8 @@ class _Channel(data_plane.DataChannel):
         pass
 
 
-def _same(element: Any) -> Any:
-    return element
+def _nothing(element: Any) -> tuple[()]:
+    return ()
 
 
 def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
@@ -183,8 +183,9 @@ def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
         phases=[
             translations.annotate_downstream_side_inputs,
             translations.fix_side_input_pcoll_coders,
-            translations.expand_gbk,
+            # Before groupings get their coders, else it adds a step that changes coders, as Dataflow does not.
             translations.sink_flattens,
+            translations.expand_gbk,
             translations.greedily_fuse,
             translations.impulse_to_input,
             translations.sort_stages,
