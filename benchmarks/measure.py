@@ -1,17 +1,18 @@
-"""Contenders side by side: rows compared first, then CPU time in alternating slices."""
+"""All contenders under one load: rows compared first, then CPU time in turns."""
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.contenders import NAMES, Contender, Result
-from benchmarks.load import INTERVAL, Load, messages
+from benchmarks.load import Load, bundles, past
+from benchmarks.rounds import DifferentRows, cpu_micros, take_turns
 
 # Readings made per load, at least, so that an interval is as full as it would be; and bundles.
 READINGS = 15_000
 _BUNDLES = 2
+
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,10 @@ class Measured:
     micros: dict[str, list[float]]
     after: dict[str, list[float]]
 
-    def median(self, name: str) -> float:
-        """Return the microseconds of CPU per reading of a contender."""
-        return statistics.median(self.micros[name])
-
-    def ratios(self, name: str, to: str) -> list[float]:
-        """Return how many times the CPU of `to` a contender takes, in each round; sorted."""
-        return sorted(mine / theirs for mine, theirs in zip(self.micros[name], self.micros[to], strict=True))
-
+    @property
     def records_ratio(self) -> float:
-        """Return how many records the seed shuffles for one of the shipped graph."""
+        """How many records the seed shuffles for one of the shipped graph."""
         return self.results["seed"].shuffled / self.results["shipped"].shuffled
-
-
-class DifferentRows(AssertionError):
-    """Two contenders do not make the same rows of the same messages."""
 
 
 def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:
@@ -61,47 +51,34 @@ def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -
     Raises:
       DifferentRows: before anything is timed.
     """
-    bundles_made = max(_BUNDLES, -(-readings // (load.bundle * load.packed)))
-    count = bundles_made * load.bundle
-    # Ten minutes ago, so that no reading is in the future, and none so old that it might be late.
-    sent = list(messages(load, count, time.time() // INTERVAL * INTERVAL - 600))
-    bundles = [sent[start : start + load.bundle] for start in range(0, count, load.bundle)]
-    contenders = [Contender(name, load) for name in NAMES]
-    prepared = {contender.name: contender.prepare(bundles) for contender in contenders}
-    results = {contender.name: contender.result(prepared[contender.name]) for contender in contenders}
-    _compare(load, results)
-
-    made = count * load.packed
-    calls = {
-        contender.name: (
-            [partial(contender.run, bundle) for bundle in prepared[contender.name]],
-            contender.after(prepared[contender.name]),
-        )
-        for contender in contenders
-    }
-    micros: dict[str, list[float]] = {name: [] for name in NAMES}
-    after: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(rounds):
-        for name, (to_the_shuffle, from_there) in calls.items():
-            late = sum(turn([call], seconds / 10) for call in from_there) / made * 1e6
-            micros[name].append(turn(to_the_shuffle, seconds) / made * len(bundles) * 1e6 + late)
-            after[name].append(late)
-    return Measured(load, made, results, micros, after)
+    count = max(_BUNDLES, -(-readings // load.readings))
+    sent = list(bundles(load, count, past()))
+    made = count * load.readings
+    results, turns = {}, {}
+    for name in NAMES:
+        contender = Contender(name, load)
+        prepared = [contender.prepare(bundle) for bundle in sent]
+        left = [contender.run(bundle) for bundle in prepared]
+        results[name] = contender.result(left)
+        calls = [partial(contender.run, bundle) for bundle in prepared]
+        turns[name] = partial(_turn, calls, contender.after(left), load.readings, len(sent), seconds)
+    compare(load, results)
+    found = take_turns(turns, rounds)
+    micros = {name: [before + after for before, after in turn] for name, turn in found.items()}
+    return Measured(load, made, results, micros, {name: [after for _, after in turn] for name, turn in found.items()})
 
 
-def turn(calls: Sequence[Callable[[], object]], seconds: float) -> float:
-    """Return the CPU seconds of one call; they take turns until `seconds` are over."""
-    done = 0
-    start = now = time.process_time()
-    while not done or now - start < seconds:
-        calls[done % len(calls)]()
-        done += 1
-        now = time.process_time()
-    return (now - start) / done
+def _turn(
+    calls: Sequence[Call], after: Sequence[Call], readings: int, bundles: int, seconds: float
+) -> tuple[float, float]:
+    """Return the microseconds per reading up to the first shuffle, and after it."""
+    from_there = (cpu_micros([call], readings * bundles, seconds / 10) for call in after)
+    return cpu_micros(calls, readings, seconds), sum(from_there)
 
 
-def _compare(load: Load, results: dict[str, Result]) -> None:
+def compare(load: Load, results: Mapping[str, Result]) -> None:
+    """Raise DifferentRows unless all make the same rows, and refuse as many; the floor makes none."""
     expected = results["seed"]
     for name, result in results.items():
-        if result.rows is not None and (result.rows, result.bad) != (expected.rows, expected.bad):
+        if name != "floor" and (result.rows, result.bad) != (expected.rows, expected.bad):
             raise DifferentRows(f"{load}: {name} and seed differ: {result.bad} and {expected.bad} refused")

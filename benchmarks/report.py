@@ -1,119 +1,134 @@
-"""Measurements as a table, as goals met or not, as JSON and as a chart."""
+"""Measurements as tables, as goals met or not, as charts, and as JSON.
 
+A figure is one number or, of several rounds, a list of one for each: its median is shown, with the range.
+"""
+
+import json
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import apache_beam
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.table import Table
 
-from benchmarks.axes import cost_axes
-from benchmarks.contenders import NAMES
-from benchmarks.load import Load
-from benchmarks.measure import Measured
-from benchmarks.ratios import Goal, spread
+from benchmarks.rounds import QUICK
 
-UNPACKED, PACKED = Load(), Load(packed=100)
+OUT = Path("build/bench")
+CONSOLE = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+RED, ORANGE, BLUE, GREY, GREEN, PURPLE = "#b0413e", "#d98e32", "#1f6f8b", "#8a8a8a", "#3a7d44", "#7a4f9a"
 
-_COLOURS = dict(zip(NAMES, ("#b0413e", "#d98e32", "#1f6f8b", "#8a8a8a", "#3a7d44"), strict=True))
+Rows = Sequence[Mapping[str, Any]]  # of a table: its cells by column
 
 
-def goals(measured: Iterable[Measured]) -> list[Goal]:
-    """Return the goals for the loads that were measured."""
-    found = []
-    for one in measured:
-        if one.load == UNPACKED:
-            found += [
-                Goal("unpacked: CPU of seed / shipped", one.ratios("seed", "shipped"), at_least=8),
-                Goal("unpacked: CPU of shipped / floor", one.ratios("shipped", "floor"), at_most=1.35),
-                Goal("unpacked: shuffled records of seed / shipped", [one.records_ratio()], at_least=300),
-            ]
-        elif one.load == PACKED:
-            found += [
-                Goal("packed by 100: CPU of seed / shipped", one.ratios("seed", "shipped"), at_least=40),
-                Goal("packed by 100: CPU of loop / shipped", one.ratios("loop", "shipped"), at_least=0.5),
-                Goal("packed by 100: shuffled records of seed / shipped", [one.records_ratio()], at_least=300),
-            ]
-    return found
+@dataclass(frozen=True)
+class Goal:
+    """A bound on the median of `figures`, one for each round, or a single exact number."""
+
+    name: str
+    figures: Sequence[float]
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the median keeps within the bound."""
+        median = statistics.median(self.figures)
+        return (self.at_least is None or median >= self.at_least) and (self.at_most is None or median <= self.at_most)
+
+    def __str__(self) -> str:
+        bound = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
+        return f"{'met    ' if self.met else 'NOT met'}  {self.name} {bound}: {shown(list(self.figures))}"
 
 
-def table(measured: Iterable[Measured]) -> Table:
-    """Return microseconds per reading, and ratios with their range."""
-    made = Table(title="CPU per reading, microseconds (median)", title_justify="left")
-    made.add_column("messages x readings", no_wrap=True)
-    for name in (*NAMES, "seed / shipped", "shipped / floor", "loop / shipped", "records"):
-        made.add_column(name, justify="right", no_wrap=True)
-    for one in measured:
-        ratios = [one.ratios(*pair) for pair in (("seed", "shipped"), ("shipped", "floor"), ("loop", "shipped"))]
-        made.add_row(
-            str(one.load),
-            *(f"{one.median(name):.2f}" for name in NAMES),
-            *(spread(found) for found in ratios),
-            f"{one.results['seed'].shuffled}:{one.results['shipped'].shuffled}",
-        )
+class Panel(NamedTuple):
+    """One drawing of a chart: by label, figures against a number; `log` says which axes are logarithmic."""
+
+    across: str
+    up: str
+    lines: Mapping[str, Mapping[float, Any]]
+    log: str = "x"
+
+
+def publish(name: str, tables: Mapping[str, Rows], goals: Sequence[Goal] = (), chart: Figure | None = None) -> None:
+    """Print tables and goals, and write all of it to build/bench/`name`.json, and the chart beside it."""
+    for title, rows in tables.items():
+        CONSOLE.print(table(title, rows))
+    for goal in goals:
+        CONSOLE.print(str(goal))
+    OUT.mkdir(parents=True, exist_ok=True)
+    on = {"python": platform.python_version(), "beam": version("apache-beam"), "machine": platform.platform()}
+    found = {**on, "quick": QUICK, "tables": tables, "goals": [{**asdict(goal), "met": goal.met} for goal in goals]}
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    if chart:
+        chart.savefig(path.with_suffix(".png"), dpi=150)
+    CONSOLE.print(f"Written: {path}{' and .png' if chart else ''}")
+
+
+def table(title: str, rows: Rows) -> Table:
+    """Return a table whose first column says what the others are of."""
+    made = Table(title=title, title_justify="left")
+    for number, name in enumerate(rows[0] if rows else ()):
+        made.add_column(name, justify="right" if number else "left", no_wrap=not number)
+    for row in rows:
+        made.add_row(*map(shown, row.values()))
     return made
 
 
-def as_json(measured: Iterable[Measured], rounds: int, seconds: float) -> dict[str, Any]:
-    """Return everything that was measured, and on what."""
-    measured = list(measured)
-    return {
-        "python": platform.python_version(),
-        "beam": apache_beam.__version__,
-        "machine": platform.platform(),
-        "rounds": rounds,
-        "seconds_per_turn": seconds,
-        "loads": [
-            {
-                **asdict(one.load),
-                "readings": one.readings,
-                "rows": len(one.results["shipped"].rows or ()),
-                "refused": one.results["shipped"].bad,
-                "contenders": {
-                    name: {
-                        "cpu_micros_per_reading": one.micros[name],
-                        "of_which_after_the_shuffle": one.after[name],
-                        "shuffled_records": one.results[name].shuffled,
-                        "shuffled_bytes": one.results[name].shuffled_bytes,
-                    }
-                    for name in NAMES
-                },
-            }
-            for one in measured
-        ],
-        "goals": [goal.as_json() for goal in goals(measured)],
-    }
+def shown(figure: Any) -> str:
+    """Return a cell of a table as text."""
+    if isinstance(figure, list) and len(figure) > 1:
+        return f"{shown(statistics.median(figure))} ({shown(min(figure))}-{shown(max(figure))})"
+    if isinstance(figure, list):
+        return shown(figure[0])
+    if isinstance(figure, float):
+        return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:#.3g}"
+    return f"{figure:,}" if isinstance(figure, int) else str(figure)
 
 
-def chart(measured: Sequence[Measured], path: Path) -> None:
-    """Draw the cost per reading against bundle size and against packing, both on logarithmic axes."""
-    by_bundle = [one for one in measured if one.load == Load(bundle=one.load.bundle)]
-    by_packing = [one for one in measured if one.load == Load(packed=one.load.packed)]
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, by_bundle, "bundle", "messages per bundle (one reading each)")
-    _draw(right, by_packing, "packed", "readings per message (bundles of 1,000 messages)")
-    left.set_ylabel("CPU per reading, microseconds")
-    right.legend(frameon=False)
-    figure.suptitle("From message bytes to means, on Beam's own worker")
-    figure.savefig(path, dpi=150)
+def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float, Any]]:
+    """Return what a panel shows, from three columns of a table."""
+    found: dict[str, dict[float, Any]] = {}
+    for row in rows:
+        found.setdefault(str(row[label]), {})[row[across]] = row[up]
+    return found
 
 
-def _draw(axes: Any, measured: Sequence[Measured], field: str, label: str) -> None:
-    across = [getattr(one.load, field) for one in measured]
-    for name in NAMES:
-        width = 2.5 if name == "shipped" else 1.3
-        medians = [one.median(name) for one in measured]
-        axes.plot(across, medians, marker="o", color=_COLOURS[name], linewidth=width, label=name)
-        axes.fill_between(
-            across,
-            [min(one.micros[name]) for one in measured],
-            [max(one.micros[name]) for one in measured],
-            color=_COLOURS[name],
-            alpha=0.15,
-            linewidth=0,
-        )
-    cost_axes(axes, across, label)
+def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
+    """Return a chart of medians, with their range; `styles` are matplotlib's, by label."""
+    wide = min(len(panels), 2)
+    figure = Figure(figsize=(6 * wide, 4.5 * -(-len(panels) // wide)), layout="constrained")
+    for axes, panel in zip(figure.subplots(-(-len(panels) // wide), wide, squeeze=False).flat, panels, strict=True):
+        draw_panel(axes, panel, styles or {})
+    figure.suptitle(title)
+    return figure
+
+
+def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw one panel on matplotlib's axes."""
+    colours = (BLUE, GREEN, RED, ORANGE, PURPLE, GREY)
+    for (label, points), colour in zip(panel.lines.items(), colours * 2, strict=False):
+        found = {at: figure if isinstance(figure, Sequence) else [figure] for at, figure in sorted(points.items())}
+        middle = [statistics.median(figure) for figure in found.values()]
+        below = [most - min(figure) for most, figure in zip(middle, found.values(), strict=True)]
+        above = [max(figure) - most for most, figure in zip(middle, found.values(), strict=True)]
+        style = {"color": colour, "marker": "o", "markersize": 4, **styles.get(label, {})}
+        axes.errorbar(list(found), middle, yerr=(below, above), label=label, elinewidth=0.8, capsize=2, **style)
+    axes.set(xlabel=panel.across, ylabel=panel.up)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.set(**{f"{axis}scale": "log" for axis in panel.log})
+    across = sorted({at for points in panel.lines.values() for at in points})
+    if "x" in panel.log and len(across) <= 7:
+        axes.minorticks_off()
+        axes.set_xticks(across, [f"{value:,}" for value in across])
+    if "y" not in panel.log:
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # the rest is for the legend
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
