@@ -6,29 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-ROOT = Path(__file__).parents[2]
-_HERE = Path(__file__).parent
-_VENVS = ROOT / "build/peers"
+from benchmarks.peers.process import ROOT
+from benchmarks.report import CONSOLE
 
 
 class NotInstalled(RuntimeError):
     """A peer that this Python or machine has no package for; the text says what pip said."""
 
 
-def install(name: str, console: Console) -> Path:
+def install(name: str) -> Path:
     """Return the Python of a peer's environment, made from `<name>.txt` unless that was done before.
 
     Raises:
       NotInstalled: it cannot be made.
     """
-    requirements = _HERE / f"{name}.txt"
-    venv = _VENVS / name
+    requirements = Path(__file__).with_name(f"{name}.txt")
+    venv = ROOT / "build/peers" / name
     python, ready = venv / "bin/python", venv / ".ready"
     wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
     if not ready.exists() or ready.read_text() != wanted:
-        console.print(f"Installing {name} into {venv.relative_to(ROOT)} (once)", highlight=False)
+        CONSOLE.print(f"Installing {name} into {venv.relative_to(ROOT)} (once)")
         shutil.rmtree(venv, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(venv))
         flags = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--no-deps", "--require-hashes")

@@ -1,21 +1,19 @@
-"""All engines side by side: rows compared first, then CPU time in alternating turns."""
+"""All engines side by side under one load: outcomes compared first, then CPU time in turns."""
 
 import statistics
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
-from benchmarks.load import INTERVAL, Load
-from benchmarks.peers.process import Checked, Process
+from benchmarks.load import Load, past
+from benchmarks.peers.engine import Outcome
+from benchmarks.peers.process import Process
+from benchmarks.rounds import DifferentRows, take_turns
 
 # Whose check took longer than this many CPU seconds has turns of a third of the messages.
 _LONG = 0.8
 
 REFERENCE = "shipped local"  # whose rows the others' must equal; it keeps the dead letters, too
-
-
-class DifferentRows(AssertionError):
-    """Two forms do not make the same of the same messages."""
 
 
 @dataclass(frozen=True)
@@ -24,40 +22,18 @@ class Measured:
 
     Attributes:
       load: what was sent.
-      readings: how many of them.
-      rows: how many rows they make.
-      refused: how many of them are refused.
-      turns: by form, how many of the readings are in a turn.
-      seconds: by form, CPU seconds of a turn, one per round.
-      start: by form, CPU seconds of a turn with the first message only, one per round.
+      outcome: what the reference made of it.
+      micros: by form, microseconds of CPU per reading without what the engine takes to start, one per round.
+      start: by form, milliseconds of CPU that an engine takes for the first message alone, one per round.
     """
 
     load: Load
-    readings: int
-    rows: int
-    refused: int
-    turns: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    start: dict[str, list[float]] = field(default_factory=dict)
-
-    def micros(self, form: str) -> list[float]:
-        """Return the microseconds of CPU per reading without what the engine takes to start, one per round."""
-        start = statistics.median(self.start[form])
-        more = self.turns[form] - self.load.packed
-        return [(seconds - start) / more * 1e6 for seconds in self.seconds[form]]
-
-    def median(self, form: str) -> float:
-        """Return the median of `micros`."""
-        return statistics.median(self.micros(form))
-
-    def ratios(self, form: str, to: str) -> list[float]:
-        """Return how many times the CPU of `to` a form takes, in each round; sorted."""
-        return sorted(mine / theirs for mine, theirs in zip(self.micros(form), self.micros(to), strict=True))
+    outcome: Outcome
+    micros: Mapping[str, list[float]]
+    start: Mapping[str, list[float]]
 
 
-def measure(
-    processes: Iterable[Process], load: Load, readings: int, rounds: int, progress: Callable[[], None]
-) -> Measured:
+def measure(processes: Iterable[Process], load: Load, readings: int, rounds: int) -> Measured:
     """Compare all forms of all engines under one load.
 
     Args:
@@ -65,48 +41,47 @@ def measure(
       load: what to send.
       readings: to check, and in a turn at most.
       rounds: how often each form has its turn.
-      progress: called after each check and each turn.
 
     Raises:
       DifferentRows: before anything is timed.
     """
-    count = readings // load.packed
-    forms = {form: process for process in processes for form in process.forms}
-    # Ten minutes ago, so that no reading is in the future, and none so old that it might be late.
-    start = time.time() // INTERVAL * INTERVAL - 600
-    results = {}
-    for process in dict.fromkeys(forms.values()):
+    count, start = readings // load.packed, past()
+    outcomes, counts, turns = {}, {}, {}
+    for process in processes:
         process.prepare(load, count, start)
-    for form, process in forms.items():
-        results[form] = process.check(form)
-        progress()
-    compare(load, results)
-
-    expected = results[REFERENCE]
-    measured = Measured(load, count * load.packed, len(expected.rows), expected.refused)
-    counts = {form: count if result.cpu < _LONG else count // 3 for form, result in results.items()}
-    measured.turns.update((form, messages * load.packed) for form, messages in counts.items())
-    for _ in range(rounds):
-        for form, process in forms.items():
-            measured.start.setdefault(form, []).append(process.time(form, 1))
-            measured.seconds.setdefault(form, []).append(process.time(form, counts[form]))
-            progress()
-    return measured
+        for form in process.forms:
+            outcomes[form], cpu = process.check(form)
+            counts[form] = count if cpu < _LONG else count // 3
+            turns[form] = partial(_turn, process, form, counts[form])
+    compare(load, outcomes)
+    found = take_turns(turns, rounds)
+    micros = {form: per_reading(turns, (counts[form] - 1) * load.packed) for form, turns in found.items()}
+    starts = {form: [first * 1e3 for first, _ in turns] for form, turns in found.items()}
+    return Measured(load, outcomes[REFERENCE], micros, starts)
 
 
-def compare(load: Load, results: dict[str, Checked]) -> None:
+def _turn(process: Process, form: str, count: int) -> tuple[float, float]:
+    """Return the CPU seconds of the first message alone, and of so many."""
+    return process.time(form, 1), process.time(form, count)
+
+
+def per_reading(turns: Iterable[tuple[float, float]], readings: int) -> list[float]:
+    """Return the microseconds of each turn per reading, of those after the first message."""
+    firsts, all_of_them = zip(*turns, strict=True)
+    return [(seconds - statistics.median(firsts)) / readings * 1e6 for seconds in all_of_them]
+
+
+def compare(load: Load, outcomes: Mapping[str, Outcome]) -> None:
     """Hold each form's rows, number refused and dead letters against the reference's.
 
     Raises:
       DifferentRows: they are not equal.
     """
-    expected = results[REFERENCE]
-    for form, result in results.items():
-        if result.rows != expected.rows:
-            raise DifferentRows(
-                f"{load}: {form} makes other rows than {REFERENCE}: {len(result.rows)} and {len(expected.rows)}"
-            )
-        if result.refused != expected.refused or result.payloads not in (None, expected.payloads):
-            raise DifferentRows(
-                f"{load}: {form} refuses {result.refused} readings, {REFERENCE} {expected.refused}, or not the same"
-            )
+    expected = outcomes[REFERENCE]
+    for form, found in outcomes.items():
+        if found.rows != expected.rows:
+            sizes = f"{len(found.rows)} and {len(expected.rows)}"
+            raise DifferentRows(f"{load}: {form} makes other rows than {REFERENCE}: {sizes}")
+        if found.refused != expected.refused or found.payloads not in (None, expected.payloads):
+            sizes = f"{found.refused} and {expected.refused}"
+            raise DifferentRows(f"{load}: {form} refuses other readings than {REFERENCE}: {sizes}")

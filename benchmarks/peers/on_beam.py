@@ -9,80 +9,57 @@ loop            the checks written out for just this load, and sums in a dict; n
 
 import base64
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from benchmarks.contenders import Contender
-from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.peers.engine import BATCH, Form, Job, Outcome, Rows
-from pipeline import graph, options
+from benchmarks.contenders import Contender, job
+from benchmarks.load import SENSORS, Load
+from benchmarks.peers.engine import BATCH, Form, Outcome, Run, Sinks
+from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
 _payloads: Sequence[bytes] = ()
-_rows: list[dict[str, Any]] = []
-_dead_letters: list[dict[str, Any]] = []
+_sinks = Sinks()
 
 
 def _up_to_shuffle(name: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
+    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
         contender = Contender(name, load)
-        bundles = contender.prepare([sent[at : at + BATCH] for at in range(0, len(sent), BATCH)])
+        bundles = [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
-        def run() -> None:
-            for bundle in bundles:
-                contender.run(bundle)
+        def run() -> Callable[[], Outcome]:
+            left = [contender.run(bundle) for bundle in bundles]
 
-        def finish(_: None) -> Outcome:
-            result = contender.result(bundles)
-            return Outcome(result.rows or {}, result.bad or 0, None)
+            def finish() -> Outcome:
+                result = contender.result(left)
+                return Outcome(result.rows, result.bad, None)
 
-        return Job(run, finish)
+            return finish
+
+        return run
 
     return prepare
 
 
 def _to_rows(runner: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
+    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
         logging.disable(logging.WARNING)
-        by_device = str(load.by_device).lower()
-        job, _ = options.parse(
-            [
-                "--input_topic=projects/bench-project/topics/readings",
-                f"--interval={INTERVAL}s",
-                f"--sensors={','.join(SENSORS)}",
-                f"--group_by_device={by_device}",
-            ]
-        )
         payloads = [data for _, data in sent]
 
-        def run() -> None:
-            global _payloads  # noqa: PLW0603
-            _payloads = payloads
-            _rows.clear()
-            _dead_letters.clear()
+        def run() -> Callable[[], Outcome]:
+            global _payloads, _sinks
+            _payloads, _sinks = payloads, Sinks()
             with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-                graph.build(pipeline, job, _Source(), _RowSink(), _DeadLetterSink())
+                graph.build(pipeline, job(load), _Source(), _Sink(_keep_row), _Sink(_keep_dead_letter))
+            return _sinks.outcome
 
-        def finish(_: None) -> Outcome:
-            return Outcome(_as_rows(), len(_dead_letters), [base64.b64decode(one["payload"]) for one in _dead_letters])
-
-        return Job(run, finish)
+        return run
 
     return prepare
-
-
-def _as_rows() -> Rows:
-    rows: Rows = {}
-    for row in _rows:
-        key = (int(datetime.fromisoformat(row["Timestamp"]).timestamp()), row.get("Device") or "")
-        if key in rows:
-            raise AssertionError("an interval has two rows")
-        rows[key] = {name: row[name] for name in SENSORS if row[name] is not None}
-    return rows
 
 
 class _Source(beam.PTransform):
@@ -90,14 +67,13 @@ class _Source(beam.PTransform):
         return begin | beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
 
 
-class _RowSink(beam.PTransform):
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        return rows | beam.FlatMap(_keep_row).with_output_types(Any)
+class _Sink(beam.PTransform):
+    def __init__(self, keep: Callable[[dict[str, Any]], tuple[()]]):
+        super().__init__()
+        self._keep = keep
 
-
-class _DeadLetterSink(beam.PTransform):
-    def expand(self, letters: beam.PCollection) -> beam.PCollection:
-        return letters | beam.Map(_keep_dead_letter)
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        return elements | beam.FlatMap(self._keep).with_output_types(Any)
 
 
 def _all_payloads(_: bytes) -> Sequence[bytes]:
@@ -105,12 +81,15 @@ def _all_payloads(_: bytes) -> Sequence[bytes]:
 
 
 def _keep_row(row: dict[str, Any]) -> tuple[()]:
-    _rows.append(row)
+    start = int(datetime.fromisoformat(row["Timestamp"]).timestamp())
+    means = {name: row[name] for name in SENSORS if row[name] is not None}
+    _sinks.rows.append((start, row.get("Device") or "", means))
     return ()
 
 
-def _keep_dead_letter(letter: dict[str, Any]) -> None:
-    _dead_letters.append(letter)
+def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
+    _sinks.dead_letters.append(base64.b64decode(letter["payload"]))
+    return ()
 
 
 DISTRIBUTION = "apache-beam"

@@ -6,8 +6,9 @@ tuned      flat_map_batch folds a whole batch to one item; stateful_batch keeps 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import bytewax.operators as op  # type: ignore[import-not-found]
@@ -16,57 +17,42 @@ from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore[import-not-found]
 
 from benchmarks.load import INTERVAL, Load
-from benchmarks.peers.checks import EPOCH, Reading, Refusal, read
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Job, Outcome, Rows
-from benchmarks.peers.fold import SECOND, Partial, add, fold, means
+from benchmarks.loop import SECOND, Partial, add, fold, means
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Run, Sinks, read
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Sums = dict[str, list]
 
 
-class _Sinks:
-    def __init__(self) -> None:
-        self.rows: list[Any] = []
-        self.dead_letters: list[Refusal] = []
-        self.late: list[Any] = []
+def _form(build: Callable[[Any, Load, Sinks], None]) -> Form:
+    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
+        payloads = [data for _, data in sent]
 
+        def run() -> Callable[[], Outcome]:
+            flow, sinks = Dataflow("readings"), Sinks()
+            build(op.input("messages", flow, TestingSource(payloads, BATCH)), load, sinks)
+            run_main(flow)
+            return sinks.outcome
 
-def _job(load: Load, sent: Sequence[tuple[float, bytes]], build: Callable[[Any, Load, _Sinks], None]) -> Job:
-    payloads = [data for _, data in sent]
+        return run
 
-    def run() -> _Sinks:
-        flow, sinks = Dataflow("readings"), _Sinks()
-        build(op.input("messages", flow, TestingSource(payloads, BATCH)), load, sinks)
-        run_main(flow)
-        return sinks
-
-    return Job(run, _finish)
-
-
-def _finish(sinks: _Sinks) -> Outcome:
-    rows: Rows = {(start, device): row for start, device, row in sinks.rows}
-    if sinks.late or len(rows) != len(sinks.rows):
-        raise AssertionError("readings came late, or an interval has two rows")
-    return Outcome(rows, len(sinks.dead_letters), [letter.payload for letter in sinks.dead_letters])
-
-
-def _refused_out(outcomes: Any, sinks: _Sinks) -> Any:
-    kinds = op.branch("is_good", outcomes, lambda outcome: not isinstance(outcome, Refusal))
-    op.output("dead_letters", kinds.falses, TestingSink(sinks.dead_letters))
-    return kinds.trues
+    return prepare
 
 
 # --- idiomatic ---
 
 
-def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
-    readings = _refused_out(op.flat_map("read", messages, read), sinks)
+def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
+    kinds = op.branch("is_good", op.flat_map("read", messages, read), lambda outcome: isinstance(outcome, Reading))
+    op.output("dead_letters", op.map("payload", kinds.falses, attrgetter("payload")), TestingSink(sinks.dead_letters))
     by_device = load.by_device
-    keyed = op.key_on("key", readings, lambda reading: reading.device if by_device else "")
+    keyed = op.key_on("key", kinds.trues, lambda reading: reading.device if by_device else "")
     windows = win.fold_window(
         "mean",
         keyed,
-        win.EventClock(lambda reading: reading.at, timedelta(seconds=LATENESS)),
-        win.TumblingWindower(timedelta(seconds=INTERVAL), EPOCH),
+        win.EventClock(lambda reading: _EPOCH + timedelta(microseconds=reading.at), timedelta(seconds=LATENESS)),
+        win.TumblingWindower(timedelta(seconds=INTERVAL), _EPOCH),
         dict,
         _add_reading,
         _merge,
@@ -95,16 +81,17 @@ def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]
 # --- tuned ---
 
 
-def _tuned(messages: Any, load: Load, sinks: _Sinks) -> None:
+def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
     by_device = load.by_device
 
-    def fold_batch(payloads: list[bytes]) -> Iterable[list[Partial] | Refusal]:
+    def fold_batch(payloads: list[bytes]) -> Iterable[list[Partial] | bytes]:
         partials, refused = fold(payloads, by_device)
         return [*refused, partials]
 
-    partials = _refused_out(op.flat_map_batch("fold", messages, fold_batch), sinks)
+    kinds = op.branch("is_refused", op.flat_map_batch("fold", messages, fold_batch), lambda one: type(one) is bytes)
+    op.output("dead_letters", kinds.trues, TestingSink(sinks.dead_letters))
     # One key for each worker would do the same on many.
-    keyed = op.key_on("shard", partials, lambda partials: "0")
+    keyed = op.key_on("shard", kinds.falses, lambda partials: "0")
     results = op.key_rm("unshard", op.stateful_batch("intervals", keyed, _OpenIntervals))
     late = op.branch("is_late", results, lambda result: isinstance(result, Partial))
     op.output("late", late.trues, TestingSink(sinks.late))
@@ -146,7 +133,4 @@ class _OpenIntervals(op.StatefulBatchLogic):
 
 
 DISTRIBUTION = "bytewax"
-FORMS: dict[str, Form] = {
-    "bytewax idiomatic": lambda load, sent: _job(load, sent, _idiomatic),
-    "bytewax tuned": lambda load, sent: _job(load, sent, _tuned),
-}
+FORMS: dict[str, Form] = {"bytewax idiomatic": _form(_idiomatic), "bytewax tuned": _form(_tuned)}

@@ -21,59 +21,48 @@ from quixstreams.dataframe.windows.aggregations import Mean  # type: ignore[impo
 from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-not-found]
 
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.peers.checks import Reading, Refusal, read
-from benchmarks.peers.engine import LATENESS, Form, Job, Outcome, Rows
-from benchmarks.peers.fold import Partial, add, fold, means
+from benchmarks.loop import Partial, add, fold, means
+from benchmarks.peers.engine import LATENESS, Form, Outcome, Reading, Run, Sinks, read
 
 _TOPIC = "readings"
 
 
-class _Sinks:
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, dict[str, float]]] = []
-        self.dead_letters: list[Refusal] = []
+def _form(build: Callable[[Any, Load, Sinks], None]) -> Form:
+    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
+        logging.getLogger("quixstreams").setLevel(logging.ERROR)
+        # A window closes when a later reading comes; there is no end of a stream.
+        after = sent[-1][0] + 60
+        last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
+        messages = [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
 
-    def late(self, *what: Any) -> bool:
-        raise AssertionError(f"late: {what}")
+        def run() -> Callable[[], Outcome]:
+            sinks = Sinks()
+            with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
+                app = _Application(messages, state)
+                build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
+                app.run()
+            return sinks.outcome
 
+        return run
 
-def _job(load: Load, sent: Sequence[tuple[float, bytes]], build: Callable[[Any, Load, _Sinks], None]) -> Job:
-    logging.getLogger("quixstreams").setLevel(logging.ERROR)
-    # A window closes when a later reading comes; there is no end of a stream.
-    after = sent[-1][0] + 60
-    last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
-    messages = [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
-
-    def run() -> _Sinks:
-        sinks = _Sinks()
-        with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
-            app = _Application(messages, state)
-            build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
-            app.run()
-        return sinks
-
-    return Job(run, _finish)
+    return prepare
 
 
-def _finish(sinks: _Sinks) -> Outcome:
-    rows: Rows = {(start, device): row for start, device, row in sinks.rows}
-    if len(rows) != len(sinks.rows):
-        raise AssertionError("an interval has two rows")
-    return Outcome(rows, len(sinks.dead_letters), [letter.payload for letter in sinks.dead_letters])
+def _intervals(keyed: Any, sinks: Sinks) -> Any:
+    return keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=lambda *what: bool(sinks.late.append(what)))
 
 
 # --- idiomatic ---
 
 
-def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
+def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     outcomes = messages.apply(read, expand=True)
-    outcomes.filter(lambda outcome: isinstance(outcome, Refusal)).update(sinks.dead_letters.append)
+    refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
+    refused.update(lambda outcome: sinks.dead_letters.append(outcome.payload))
     readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
-    readings = readings.set_timestamp(lambda reading, *_: int(reading.at.timestamp() * 1000))
+    readings = readings.set_timestamp(lambda reading, *_: reading.at // 1000)
     keyed = readings.group_by(lambda reading: reading.device if load.by_device else "", name="device")
-    windows = keyed.apply(lambda reading: reading.values).tumbling_window(
-        INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late
-    )
+    windows = _intervals(keyed.apply(lambda reading: reading.values), sinks)
     rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
 
     def collect(window: dict[str, Any], device: str, *_: Any) -> None:
@@ -86,25 +75,24 @@ def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
 # --- tuned ---
 
 
-def _tuned(messages: Any, load: Load, sinks: _Sinks) -> None:
+def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
     def fold_message(payload: bytes) -> list[Partial]:
         partials, refused = fold((payload,), load.by_device)
         sinks.dead_letters.extend(refused)
         return partials
 
     partials = messages.apply(fold_message, expand=True)
-    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(_device, name="device")
-    windows = keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late)
-    rows = windows.reduce(lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells)
+    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(
+        lambda partial: partial.device, name="device"
+    )
+    rows = _intervals(keyed, sinks).reduce(
+        lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells
+    )
 
     def collect(window: dict[str, Any], device: str, *_: Any) -> None:
         sinks.rows.append((window["start"] // 1000, device, means(window["value"])))
 
     rows.final(closing_strategy="partition").update(collect, metadata=True)
-
-
-def _device(partial: Partial) -> str:
-    return partial.device
 
 
 # --- instead of Kafka ---
@@ -211,7 +199,4 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 DISTRIBUTION = "quixstreams"
-FORMS: dict[str, Form] = {
-    "quix idiomatic": lambda load, sent: _job(load, sent, _idiomatic),
-    "quix tuned": lambda load, sent: _job(load, sent, _tuned),
-}
+FORMS: dict[str, Form] = {"quix idiomatic": _form(_idiomatic), "quix tuned": _form(_tuned)}
