@@ -47,11 +47,11 @@ class Goal:
 
 
 class Panel(NamedTuple):
-    """One drawing of a chart: by label, figures against a number; `log` says which axes are logarithmic."""
+    """One drawing of a chart: by label, figures against a number, or bars; `log` says which axes are logarithmic."""
 
     across: str
     up: str
-    lines: Mapping[str, Mapping[float, Any]]
+    lines: Mapping[str, Any]
     log: str = "x"
 
 
@@ -102,8 +102,8 @@ def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float,
 
 def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
     """Return a chart of medians, with their range; `styles` are matplotlib's, by label."""
-    wide = min(len(panels), 2)
-    figure = Figure(figsize=(6 * wide, 4.5 * -(-len(panels) // wide)), layout="constrained")
+    wide = len(panels) if len(panels) < 4 else 2
+    figure = Figure(figsize=(5.5 * wide, 4.5 * -(-len(panels) // wide)), layout="constrained")
     for axes, panel in zip(figure.subplots(-(-len(panels) // wide), wide, squeeze=False).flat, panels, strict=True):
         draw_panel(axes, panel, styles or {})
     figure.suptitle(title)
@@ -112,6 +112,9 @@ def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, 
 
 def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw one panel on matplotlib's axes."""
+    if not isinstance(next(iter(panel.lines.values())), Mapping):
+        draw_bars(axes, panel, styles)
+        return
     colours = (BLUE, GREEN, RED, ORANGE, PURPLE, GREY)
     for (label, points), colour in zip(panel.lines.items(), colours * 2, strict=False):
         found = {at: figure if isinstance(figure, Sequence) else [figure] for at, figure in sorted(points.items())}
@@ -132,3 +135,12 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
         axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # the rest is for the legend
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
+
+
+def draw_bars(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw a bar for each label, the first on top."""
+    for label, figure in reversed(panel.lines.items()):
+        axes.barh(label, statistics.median(figure), color=styles.get(label, {}).get("color", BLUE))
+        axes.plot(figure, [label] * len(figure), "|", color="black", alpha=0.5)
+    axes.set(xlabel=panel.across, xlim=(0, None))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
