@@ -160,6 +160,14 @@ def add(into: list[float], cells: Sequence[float]) -> list[float]:
     return into
 
 
+def add_to(devices: dict[str, list[float]], device: str, cells: list[float]) -> None:
+    """Add cells to a device's, which are these if it has none."""
+    if device in devices:
+        add(devices[device], cells)
+    else:
+        devices[device] = cells
+
+
 def by_sensor(cells: Sequence[float]) -> dict[str, list[float]]:
     """Return [sum, count] of every sensor that was present."""
     pairs = zip(SENSORS, cells[::2], cells[1::2], strict=True)

@@ -54,7 +54,7 @@ def test_nothing_else_installs():
 
 
 def test_peers_install_the_whole_lock_and_check_it():
-    text = (ROOT / "benchmarks/peers/install.py").read_text()
+    text = (ROOT / "benchmarks/peers/process.py").read_text()
 
     assert {"--no-deps", "--require-hashes", "--only-binary=:all:"} <= set(re.findall(r'"(--[^"]*)"', text))
     assert '"pip", "check"' in text

@@ -9,9 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.load import Load
-from benchmarks.peers.install import NotInstalled, install
 from benchmarks.peers.measure import Measured, measure
-from benchmarks.peers.process import Process
+from benchmarks.peers.process import NotInstalled, Process, install
 from benchmarks.report import BLUE, CONSOLE, GREEN, ORANGE, OUT, PURPLE, RED, Panel, draw, publish
 from benchmarks.rounds import QUICK, ratios, settle
 

@@ -48,9 +48,9 @@ def measure(processes: Iterable[Process], load: Load, readings: int, rounds: int
     count, start = readings // load.packed, past()
     outcomes, counts, turns = {}, {}, {}
     for process in processes:
-        process.prepare(load, count, start)
+        process.ask("prepare", load, count, start)
         for form in process.forms:
-            outcomes[form], cpu = process.check(form)
+            outcomes[form], cpu = process.ask("check", form)
             counts[form] = count if cpu < _LONG else count // 3
             turns[form] = partial(_turn, process, form, counts[form])
     compare(load, outcomes)
@@ -62,7 +62,7 @@ def measure(processes: Iterable[Process], load: Load, readings: int, rounds: int
 
 def _turn(process: Process, form: str, count: int) -> tuple[float, float]:
     """Return the CPU seconds of the first message alone, and of so many."""
-    return process.time(form, 1), process.time(form, count)
+    return process.ask("time", form, 1), process.ask("time", form, count)
 
 
 def per_reading(turns: Iterable[tuple[float, float]], readings: int) -> list[float]:

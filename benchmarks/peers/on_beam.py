@@ -11,6 +11,7 @@ import base64
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -18,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.contenders import Contender, job
 from benchmarks.load import SENSORS, Load
-from benchmarks.peers.engine import BATCH, Form, Outcome, Run, Sinks
+from benchmarks.peers.engine import BATCH, Form, Outcome, Sinks, payloads
 from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
@@ -26,40 +27,29 @@ _payloads: Sequence[bytes] = ()
 _sinks = Sinks()
 
 
-def _up_to_shuffle(name: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
-        contender = Contender(name, load)
-        bundles = [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
-
-        def run() -> Callable[[], Outcome]:
-            left = [contender.run(bundle) for bundle in bundles]
-
-            def finish() -> Outcome:
-                result = contender.result(left)
-                return Outcome(result.rows, result.bad, None)
-
-            return finish
-
-        return run
-
-    return prepare
+def _bundles(name: str, load: Load, sent: Sequence[tuple[float, bytes]]) -> tuple[Contender, list[Any]]:
+    contender = Contender(name, load)
+    return contender, [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
 
-def _to_rows(runner: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
-        logging.disable(logging.WARNING)
-        payloads = [data for _, data in sent]
+def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callable[[], Outcome]:
+    contender, bundles = prepared
+    left = [contender.run(bundle) for bundle in bundles]
 
-        def run() -> Callable[[], Outcome]:
-            global _payloads, _sinks
-            _payloads, _sinks = payloads, Sinks()
-            with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-                graph.build(pipeline, job(load), _Source(), _Sink(_keep_row), _Sink(_keep_dead_letter))
-            return _sinks.outcome
+    def outcome() -> Outcome:
+        result = contender.result(left)
+        return Outcome(result.rows, result.bad, None)
 
-        return run
+    return outcome
 
-    return prepare
+
+def _to_rows(runner: str, load: Load, sent: Sequence[bytes]) -> Callable[[], Outcome]:
+    global _payloads, _sinks
+    _payloads, _sinks = sent, Sinks()
+    logging.disable(logging.WARNING)
+    with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
+        graph.build(pipeline, job(load), _Source(), _Sink(_keep_row), _Sink(_keep_dead_letter))
+    return _sinks.outcome
 
 
 class _Source(beam.PTransform):
@@ -93,9 +83,9 @@ def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
 
 
 DISTRIBUTION = "apache-beam"
-FORMS: dict[str, Form] = {
-    "shipped worker": _up_to_shuffle("shipped"),
-    "shipped local": _to_rows("FnApiRunner"),
-    "shipped demo": _to_rows("BundleBasedDirectRunner"),
-    "loop": _up_to_shuffle("loop"),
+FORMS = {
+    "shipped worker": Form(partial(_bundles, "shipped"), _up_to_shuffle),
+    "shipped local": Form(payloads, partial(_to_rows, "FnApiRunner")),
+    "shipped demo": Form(payloads, partial(_to_rows, "BundleBasedDirectRunner")),
+    "loop": Form(partial(_bundles, "loop"), _up_to_shuffle),
 }

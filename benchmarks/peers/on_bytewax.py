@@ -4,9 +4,10 @@ idiomatic  flat_map, branch, key_on, fold_window with EventClock and TumblingWin
 tuned      flat_map_batch folds a whole batch to one item; stateful_batch keeps the open intervals and closes them
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -17,27 +18,19 @@ from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore[import-not-found]
 
 from benchmarks.load import INTERVAL, Load
-from benchmarks.loop import SECOND, Partial, add, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Run, Sinks, read
+from benchmarks.loop import SECOND, Partial, add_to, fold, means
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Sinks, payloads, read
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Sums = dict[str, list]
 
 
-def _form(build: Callable[[Any, Load, Sinks], None]) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
-        payloads = [data for _, data in sent]
-
-        def run() -> Callable[[], Outcome]:
-            flow, sinks = Dataflow("readings"), Sinks()
-            build(op.input("messages", flow, TestingSource(payloads, BATCH)), load, sinks)
-            run_main(flow)
-            return sinks.outcome
-
-        return run
-
-    return prepare
+def _run(build: Callable[[Any, Load, Sinks], None], load: Load, sent: list[bytes]) -> Callable[[], Outcome]:
+    flow, sinks = Dataflow("readings"), Sinks()
+    build(op.input("messages", flow, TestingSource(sent, BATCH)), load, sinks)
+    run_main(flow)
+    return sinks.outcome
 
 
 # --- idiomatic ---
@@ -106,17 +99,12 @@ class _OpenIntervals(op.StatefulBatchLogic):
 
     def on_batch(self, values: list[list[Partial]]) -> tuple[Iterable[Any], bool]:
         out: list[Any] = []
-        for partial in chain.from_iterable(values):
-            if partial.start + INTERVAL * SECOND <= self._watermark:
-                out.append(partial)
+        for one in chain.from_iterable(values):
+            if one.start + INTERVAL * SECOND <= self._watermark:
+                out.append(one)
                 continue
-            devices = self._open.setdefault(partial.start, {})
-            cells = devices.get(partial.device)
-            if cells is None:
-                devices[partial.device] = partial.cells
-            else:
-                add(cells, partial.cells)
-            self._watermark = max(self._watermark, partial.latest - LATENESS * SECOND)
+            add_to(self._open.setdefault(one.start, {}), one.device, one.cells)
+            self._watermark = max(self._watermark, one.latest - LATENESS * SECOND)
         out.extend(self._close([start for start in self._open if start + INTERVAL * SECOND <= self._watermark]))
         return out, self.RETAIN
 
@@ -133,4 +121,7 @@ class _OpenIntervals(op.StatefulBatchLogic):
 
 
 DISTRIBUTION = "bytewax"
-FORMS: dict[str, Form] = {"bytewax idiomatic": _form(_idiomatic), "bytewax tuned": _form(_tuned)}
+FORMS = {
+    "bytewax idiomatic": Form(payloads, partial(_run, _idiomatic)),
+    "bytewax tuned": Form(payloads, partial(_run, _tuned)),
+}

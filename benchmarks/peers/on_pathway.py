@@ -7,13 +7,14 @@ What its Python connector is given within 1.5 s is one minibatch, here often all
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pathway as pw  # type: ignore[import-not-found]
 
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.loop import SECOND, add, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Run, Sinks, read
+from benchmarks.loop import SECOND, add_to, fold, means
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Sinks, payloads, read
 
 # Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
 _Cells = tuple[int, str, float, float, float, float, float, float, float, float]
@@ -37,22 +38,18 @@ class _Source(pw.io.python.ConnectorSubject):
             self.next(data=row)
 
 
-def _form(schema: type[pw.Schema], build: Callable[[pw.Table, bool, Sinks], None]) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
-        rows: Sequence[Any] = [data for _, data in sent]
-        if schema is _Batch:
-            rows = [tuple(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)]
+def _run(
+    schema: type[pw.Schema], build: Callable[[pw.Table, bool, Sinks], None], load: Load, sent: Sequence[Any]
+) -> Callable[[], Outcome]:
+    pw.internals.parse_graph.G.clear()
+    sinks = Sinks()
+    build(pw.io.python.read(_Source(sent), schema=schema), load.by_device, sinks)
+    pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
+    return sinks.outcome
 
-        def run() -> Callable[[], Outcome]:
-            pw.internals.parse_graph.G.clear()
-            sinks = Sinks()
-            build(pw.io.python.read(_Source(rows), schema=schema), load.by_device, sinks)
-            pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
-            return sinks.outcome
 
-        return run
-
-    return prepare
+def _batches(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[tuple[bytes, ...]]:
+    return [tuple(data for _, data in sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
 
 def _take_refused(outcomes: pw.Table, sinks: Sinks) -> None:
@@ -117,10 +114,8 @@ def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
     def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[bytes]]:
         partials, refused = fold(batch, by_device)
         intervals: dict[int, tuple[int, dict[str, list[float]]]] = {}
-        for partial in partials:
-            devices = intervals[partial.start][1] if partial.start in intervals else {}
-            devices[partial.device] = partial.cells
-            intervals[partial.start] = partial.latest, devices
+        for one in partials:
+            intervals.setdefault(one.start, (one.latest, {}))[1][one.device] = one.cells
         return [(latest, pw.wrap_py_object(devices)) for latest, devices in intervals.values()], refused
 
     outcomes = messages.select(read=fold_batch(pw.this.data))
@@ -142,15 +137,12 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
     total = {device: list(cells) for device, cells in state.value.items()} if state else {}
     for (devices,), _ in changes:
         for device, cells in devices.value.items():
-            if device in total:
-                add(total[device], cells)
-            else:
-                total[device] = list(cells)
+            add_to(total, device, list(cells))
     return pw.wrap_py_object(total)
 
 
 DISTRIBUTION = "pathway"
-FORMS: dict[str, Form] = {
-    "pathway idiomatic": _form(_Message, _idiomatic),
-    "pathway tuned": _form(_Batch, _tuned),
+FORMS = {
+    "pathway idiomatic": Form(payloads, partial(_run, _Message, _idiomatic)),
+    "pathway tuned": Form(_batches, partial(_run, _Batch, _tuned)),
 }

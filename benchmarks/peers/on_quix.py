@@ -13,6 +13,7 @@ because their offsets are committed; so there is no form that folds batches.
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import TopicPartition  # type: ignore[import-not-found]
@@ -22,30 +23,26 @@ from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-
 
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import Partial, add, fold, means
-from benchmarks.peers.engine import LATENESS, Form, Outcome, Reading, Run, Sinks, read
+from benchmarks.peers.engine import LATENESS, Form, Outcome, Reading, Sinks, read
 
 _TOPIC = "readings"
 
 
-def _form(build: Callable[[Any, Load, Sinks], None]) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Run:
-        logging.getLogger("quixstreams").setLevel(logging.ERROR)
-        # A window closes when a later reading comes; there is no end of a stream.
-        after = sent[-1][0] + 60
-        last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
-        messages = [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
+def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message"]:
+    # A window closes when a later reading comes; there is no end of a stream.
+    after = sent[-1][0] + 60
+    last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
+    return [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
 
-        def run() -> Callable[[], Outcome]:
-            sinks = Sinks()
-            with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
-                app = _Application(messages, state)
-                build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
-                app.run()
-            return sinks.outcome
 
-        return run
-
-    return prepare
+def _run(build: Callable[[Any, Load, Sinks], None], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
+    logging.getLogger("quixstreams").setLevel(logging.ERROR)
+    sinks = Sinks()
+    with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
+        app = _Application(messages, state)
+        build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
+        app.run()
+    return sinks.outcome
 
 
 def _intervals(keyed: Any, sinks: Sinks) -> Any:
@@ -199,4 +196,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 DISTRIBUTION = "quixstreams"
-FORMS: dict[str, Form] = {"quix idiomatic": _form(_idiomatic), "quix tuned": _form(_tuned)}
+FORMS = {
+    "quix idiomatic": Form(_messages, partial(_run, _idiomatic)),
+    "quix tuned": Form(_messages, partial(_run, _tuned)),
+}
