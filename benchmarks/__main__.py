@@ -1,34 +1,44 @@
 """Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from benchmarks import folding, variants
-from benchmarks.contenders import NAMES
-from benchmarks.load import INTERVAL, Load
-from benchmarks.measure import Measured, measure
+from benchmarks.contenders import NAMES, Contender, Outcome, compare
+from benchmarks.load import INTERVAL, Load, bundles, past
 from benchmarks.report import BLUE, CONSOLE, GREEN, GREY, ORANGE, RED, Goal, Panel, draw, publish
-from benchmarks.rounds import QUICK, ratios, settle
+from benchmarks.rounds import QUICK, cpu_micros, ratios, settle, take_turns
 from cost import cpu
 
 UNPACKED, PACKED = Load(), Load(packed=100)
 LOADS = (
-    Load(bundle=10),
-    Load(bundle=100),
-    UNPACKED,
-    Load(bundle=10_000),
-    Load(packed=10),
-    PACKED,
-    Load(devices=10),
-    Load(devices=1000),
-    Load(size=1000),
+    *(Load(bundle=10), Load(bundle=100), UNPACKED, Load(bundle=10_000)),
+    *(Load(packed=10), PACKED),
+    *(Load(devices=10), Load(devices=1000), Load(size=1000)),
 )
+READINGS = 15_000  # made per load, at least, so that an interval is as full as it would be
 RATIOS = (("seed", "shipped"), ("shipped", "floor"), ("loop", "shipped"))
-_STYLES = {name: {"color": one} for name, one in zip(NAMES, (RED, ORANGE, BLUE, GREY, GREEN), strict=True)}
 RATES = (1_000, 100_000, 1_000_000)  # readings per second
+_STYLES = {name: {"color": one} for name, one in zip(NAMES, (RED, ORANGE, BLUE, GREY, GREEN), strict=True)}
+
+
+class Measured(NamedTuple):
+    """One load, all contenders; the figures are microseconds of CPU per reading, one per round."""
+
+    load: Load
+    readings: int
+    outcomes: Mapping[str, Outcome]
+    micros: Mapping[str, list[float]]
+    after: Mapping[str, list[float]]  # of that, after the shuffle
+
+    @property
+    def records_ratio(self) -> float:
+        """How many records the seed shuffles for one of the shipped graph."""
+        return self.outcomes["seed"].shuffled / self.outcomes["shipped"].shuffled
 
 
 def main() -> None:
@@ -42,13 +52,43 @@ def main() -> None:
     overlapping = variants.hopping(rounds=3 if QUICK else 25)
     tables = {
         "CPU per reading, microseconds: median (range)": [_costs(one) for one in measured],
-        "Of which after the shuffle": [{"messages x readings": str(one.load), **one.after} for one in measured],
         "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if QUICK else 100),
         "The fold alone, microseconds of CPU per reading": folding.measure(rounds=3 if QUICK else 25),
         "Hopping windows to the first shuffle, CPU / fixed windows": overlapping,
         "What the shipped graph costs": [_bill(one) for one in measured],
     }
     publish("bench", tables, [*goals(measured), *variants.goals(overlapping)], chart(measured))
+
+
+def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:
+    """Compare all contenders under one load, of at least so many readings; a turn is so many seconds of CPU.
+
+    Raises:
+      DifferentRows: before anything is timed.
+    """
+    sent = list(bundles(load, max(2, -(-readings // load.readings)), past()))
+    made = len(sent) * load.readings
+    outcomes, turns = {}, {}
+    for name in NAMES:
+        contender = Contender(name, load)
+        prepared = [contender.prepare(bundle) for bundle in sent]
+        left = [contender.run(bundle) for bundle in prepared]
+        outcomes[name] = contender.outcome(left)
+        before = partial(cpu_micros, [partial(contender.run, one) for one in prepared], load.readings, seconds)
+        turns[name] = partial(
+            _turn, before, [partial(cpu_micros, [c], made, seconds / 10) for c in contender.after(left)]
+        )
+    compare(load, outcomes, "seed")
+    found = take_turns(turns, rounds)
+    after = {name: [late for _, late in of_one] for name, of_one in found.items()}
+    return Measured(
+        load, made, outcomes, {name: [sum(both) for both in of_one] for name, of_one in found.items()}, after
+    )
+
+
+def _turn(before: Callable[[], float], after: Sequence[Callable[[], float]]) -> tuple[float, float]:
+    """Return what is done up to the first shuffle, and after it."""
+    return before(), sum(call() for call in after)
 
 
 def goals(measured: Sequence[Measured]) -> list[Goal]:
@@ -77,7 +117,7 @@ def _costs(one: Measured) -> dict[str, Any]:
         "messages x readings": str(one.load),
         **one.micros,
         **{f"{name} / {to}": ratios(one.micros, name, to) for name, to in RATIOS},
-        "records": f"{one.results['seed'].shuffled:,} : {one.results['shipped'].shuffled:,}",
+        "records": f"{one.outcomes['seed'].shuffled:,} : {one.outcomes['shipped'].shuffled:,}",
     }
 
 
@@ -91,7 +131,7 @@ def _bill(one: Measured) -> dict[str, Any]:
     return {
         "messages x readings": str(one.load),
         "CPU s per million": micros,
-        "MB shuffled per million": one.results["shipped"].shuffled_bytes / one.readings,
+        "MB shuffled per million": one.outcomes["shipped"].shuffled_bytes / one.readings,
         **{f"cores at {rate:,}/s": cpu.cores(micros, rate) for rate in RATES},
         "rows/h": cpu.rows_per_hour(one.load.devices, INTERVAL),
     }

@@ -12,11 +12,10 @@ All but the loop run on `Worker`.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
@@ -25,6 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import by_sensor, loop, refuse
+from benchmarks.rounds import DifferentRows
 from benchmarks.worker import Sink, Source, Worker
 from pipeline import graph, options
 from pipeline.fold import FoldReadings
@@ -37,21 +37,24 @@ _BAD = "bad"
 _ELEMENT = beam.coders.FastPrimitivesCoder()
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of all bundles.
+class Outcome(NamedTuple):
+    """What became of all messages."""
 
-    Attributes:
-      rows: none of the floor's.
-      bad: how many readings were refused.
-      shuffled: records written to the first shuffle.
-      shuffled_bytes: their size, encoded.
-    """
+    rows: Rows  # none of the floor's
+    refused: int  # readings
+    payloads: list[bytes] | None = None  # of the dead letters, sorted, unless they are counted only
+    shuffled: int = 0  # records written to the first shuffle
+    shuffled_bytes: int = 0
 
-    rows: Rows
-    bad: int
-    shuffled: int
-    shuffled_bytes: int
+
+def compare(load: Load, outcomes: Mapping[str, Outcome], reference: str) -> None:
+    """Raise DifferentRows unless all make the same rows, and refuse the same, as the reference; the floor does not."""
+    expected = outcomes[reference]
+    for name, found in outcomes.items():
+        same = (found.rows, found.refused) == (expected.rows, expected.refused)
+        if name != "floor" and not (same and found.payloads in (None, expected.payloads)):
+            sizes = (f"{len(one.rows)} rows, {one.refused} refused" for one in (found, expected))
+            raise DifferentRows(f"{load}: {name} and {reference} differ: {', '.join(sizes)}")
 
 
 class Contender:
@@ -85,7 +88,7 @@ class Contender:
         """Return what is to be done after the shuffle with what `run` returned of each bundle; to be timed too."""
         return self._worker.after([record for of_bundle in left for record in of_bundle]) if self._worker else []
 
-    def result(self, left: Iterable[Any]) -> Result:
+    def outcome(self, left: Iterable[Any]) -> Outcome:
         """Finish, in plain Python, the averaging of what `run` returned of each bundle."""
         totals: dict[tuple[int, str], dict[str, list]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
         grace = job(self.load).grace_period if self.name == "shipped" else None
@@ -108,7 +111,7 @@ class Contender:
                     totals[start, device][sensor][0] += total
                     totals[start, device][sensor][1] += count
         rows = {key: {name: total / count for name, (total, count) in sums.items()} for key, sums in totals.items()}
-        return Result(rows, bad, shuffled, size)
+        return Outcome(rows, bad, None, shuffled, size)
 
 
 # (interval's start in seconds since the epoch, device or "", sensor to [sum, count]).
@@ -244,3 +247,20 @@ def build(name: str, pipeline: beam.Pipeline, load: Load) -> None:
 HEARD = "Heard"
 _BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor, "fold": _fold}
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
+
+
+class Cell:
+    """A state cell, and the timer beside it, which never fires."""
+
+    value: Any = None
+
+    def read(self) -> Any:
+        """Return what was written last."""
+        return self.value
+
+    def write(self, value: Any) -> None:
+        """Keep a value."""
+        self.value = value
+
+    def set(self, when: Any) -> None:
+        """Set the timer."""

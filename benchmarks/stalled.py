@@ -44,6 +44,12 @@ class _Client:
         self.published += 1
 
 
+def memory() -> float:
+    """Return the megabytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def main(way: str, topic: str) -> None:
     """Publish without end, and print."""
     run = _Client(topic) if way == "client" else Publishing(topic, pack=int(way))
@@ -53,9 +59,8 @@ def main(way: str, topic: str) -> None:
     start = time.monotonic()
     while True:
         published, accepted = run.published, run.accepted
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         moment = {"seconds": time.monotonic() - start, "published": published, "outstanding": accepted - published}
-        print(json.dumps(moment | {"megabytes": pages * os.sysconf("SC_PAGE_SIZE") / 1e6}), flush=True)
+        print(json.dumps(moment | {"megabytes": memory()}), flush=True)
         time.sleep(0.25)
 
 

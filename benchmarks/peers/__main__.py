@@ -1,75 +1,117 @@
 """Run with `make bench-peers`. BENCH_QUICK=1 takes about a minute: enough to see that it works, not to believe it."""
 
+import gc
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks.load import Load
-from benchmarks.peers.measure import Measured, measure
-from benchmarks.peers.process import NotInstalled, Process, install
-from benchmarks.report import BLUE, CONSOLE, GREEN, ORANGE, OUT, PURPLE, RED, Panel, draw, publish
-from benchmarks.rounds import QUICK, ratios, settle
+from benchmarks.contenders import Outcome, compare
+from benchmarks.load import Load, messages, past
+from benchmarks.peers.engine import Form
+from benchmarks.report import BLUE, CONSOLE, GREEN, ORANGE, PURPLE, RED, Panel, draw, publish
+from benchmarks.rounds import QUICK, ratios, settle, take_turns
 
-PEERS = ("bytewax", "pathway", "quix")
+ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
 # Readings are a millisecond apart: six whole intervals, or two in the shorter turns, so that all end in as many rows.
 ROUNDS, READINGS = (1, 30_000) if QUICK else (7, 90_000)
+LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
 # The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
-OURS = ("shipped worker", "shipped local")
+OURS = WORKER, LOCAL = ("shipped worker", "shipped local")
 
 _COLOURS = {"shipped": BLUE, "bytewax": ORANGE, "pathway": PURPLE, "quix": RED, "loop": GREEN}
 _LINES = {"local": "--", "demo": ":", "idiomatic": "--"}
 
 
+class Measured(NamedTuple):
+    """One load, all forms."""
+
+    load: Load
+    outcome: Outcome  # what the local runner made of it, as all others did
+    micros: Mapping[str, list[float]]  # CPU per reading without what the engine takes to start, by form, of each round
+    start: Mapping[str, list[float]]  # milliseconds of CPU for the first message alone
+
+
 def main() -> int:
-    """Install, measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
+    """Measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
     settle()
-    OUT.mkdir(parents=True, exist_ok=True)
-    pythons, engines = {"beam": Path(sys.executable)}, {}
-    for name in PEERS:
+    forms: dict[str, Form] = {}
+    engines = []
+    for module, package in ENGINES.items():
         try:
-            pythons[name] = install(name)
-        except NotInstalled as error:
-            engines[name] = f"NOT COMPARED, cannot be installed here: {error}"
-            CONSOLE.print(f"{name}: {engines[name]}", style="bold red")
-    processes = [Process(f"on_{name}", python, OUT / f"peers-{name}.log") for name, python in pythons.items()]
+            forms |= import_module(f"benchmarks.peers.{module}").FORMS
+            engines.append({"": package, "version": version(package)})
+        except ImportError as error:
+            CONSOLE.print(f"{package}: NOT COMPARED, there is no package for this Python: {error}", style="bold red")
+    gc.collect()
+    gc.freeze()  # no engine shall go through what another keeps
     measured = []
     for load in LOADS:
         CONSOLE.print(f"[dim]{load}")
-        measured.append(measure(processes, load, READINGS, ROUNDS))
-    for process in processes:
-        process.close()
-        engines[process.module.removeprefix("on_")] = process.version
-    publish("peers", tables(measured, engines), chart=chart(measured))
-    return int(len(pythons) <= len(PEERS))
+        measured.append(measure(forms, load, READINGS, ROUNDS))
+    publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
+    return int(len(engines) < len(ENGINES))
 
 
-def tables(measured: Sequence[Measured], engines: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
+    """Compare all forms under one load, of so many readings at most. Raises DifferentRows before anything is timed."""
+    sent = list(messages(load, readings // load.packed, past()))
+    outcomes, counts, turns = {}, {}, {}
+    for name, form in forms.items():
+        outcome, cpu = _run(form, load, form.prepare(load, sent))
+        outcomes[name] = outcome()
+        counts[name] = len(sent) if cpu < LONG else len(sent) // 3
+        one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
+        turns[name] = partial(_turn, form, load, one, many)
+    compare(load, outcomes, LOCAL)
+    found = take_turns(turns, rounds)
+    micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
+    start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
+    return Measured(load, outcomes[LOCAL], micros, start)
+
+
+def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
+    gc.collect()
+    before = time.process_time()
+    return form.run(load, prepared), time.process_time() - before
+
+
+def _turn(form: Form, load: Load, one: Any, many: Any) -> tuple[float, float]:
+    """Return the CPU seconds of the first message alone, and of all."""
+    return _run(form, load, one)[1], _run(form, load, many)[1]
+
+
+def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[float]:
+    """Return the microseconds of each turn per reading, of those after the first message."""
+    start = statistics.median(first for first, _ in turns)
+    return [(seconds - start) / readings * 1e6 for _, seconds in turns]
+
+
+def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
     """Return the cost of each form under each load, and as a multiple of each of `OURS`; and what was compared."""
     forms = list(measured[0].micros)
     starts = {form: statistics.median(ms for one in measured for ms in one.start[form]) for form in forms}
-    return {
+    made = {
         "CPU per reading, microseconds: median (range)": [
             {"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": starts[form]}
             for form in forms
-        ],
-        **{
-            f"CPU, as a multiple of {ours}: median (range); below 1 is ahead of us": [
-                {"": form, **{_name(one.load): ratios(one.micros, form, ours) for one in measured}}
-                for form in forms
-                if form != ours
-            ]
-            for ours in OURS
-        },
-        "Outcome, the same of all": [
-            {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
-        ],
-        "Engines": [{"": name, "version": version} for name, version in engines.items()],
+        ]
     }
+    for ours in OURS:
+        made[f"CPU / {ours}: below 1 is ahead of us"] = [
+            {"": form, **{_name(one.load): ratios(one.micros, form, ours) for one in measured}} for form in forms
+        ]
+    made["Outcome, the same of all"] = [
+        {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
+    ]
+    return made
 
 
 def _name(load: Load) -> str:
@@ -78,16 +120,12 @@ def _name(load: Load) -> str:
 
 def chart(measured: Sequence[Measured]) -> Figure:
     """Draw the cost per reading against packing and against devices."""
-    forms, panels = list(measured[0].micros), []
-    for field, across in (
-        ("packed", "readings per message (one device)"),
-        ("devices", "devices, each with its own rows"),
-    ):
+    panels, styles = [], {}
+    for field, across in {"packed": "readings per message", "devices": "devices, each with its own rows"}.items():
         found = {getattr(one.load, field): one.micros for one in measured if one.load.differs_in(field)}
-        lines = {form: {at: micros[form] for at, micros in found.items()} for form in forms}
+        lines = {form: {at: micros[form] for at, micros in found.items()} for form in measured[0].micros}
         panels.append(Panel(across, "CPU per reading, microseconds", lines, log="xy"))
-    styles = {}
-    for form in forms:
+    for form in measured[0].micros:
         engine, _, way = form.partition(" ")
         styles[form] = {"color": _COLOURS[engine], "linestyle": _LINES.get(way, "-")}
     return draw("From message bytes to rows (shipped worker and loop: to sums)", panels, styles)

@@ -8,7 +8,6 @@ loop            the checks written out for just this load, and sums in a dict; n
 """
 
 import base64
-import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,9 +16,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from benchmarks.contenders import Contender, job
+from benchmarks.contenders import Contender, Outcome, job
 from benchmarks.load import SENSORS, Load
-from benchmarks.peers.engine import BATCH, Form, Outcome, Sinks, payloads
+from benchmarks.peers.engine import BATCH, Form, Sinks, payloads
 from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
@@ -34,19 +33,12 @@ def _bundles(name: str, load: Load, sent: Sequence[tuple[float, bytes]]) -> tupl
 
 def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callable[[], Outcome]:
     contender, bundles = prepared
-    left = [contender.run(bundle) for bundle in bundles]
-
-    def outcome() -> Outcome:
-        result = contender.result(left)
-        return Outcome(result.rows, result.bad, None)
-
-    return outcome
+    return partial(contender.outcome, [contender.run(bundle) for bundle in bundles])
 
 
 def _to_rows(runner: str, load: Load, sent: Sequence[bytes]) -> Callable[[], Outcome]:
     global _payloads, _sinks
     _payloads, _sinks = sent, Sinks()
-    logging.disable(logging.WARNING)
     with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
         graph.build(pipeline, job(load), _Source(), _Sink(_keep_row), _Sink(_keep_dead_letter))
     return _sinks.outcome
@@ -82,7 +74,6 @@ def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
     return ()
 
 
-DISTRIBUTION = "apache-beam"
 FORMS = {
     "shipped worker": Form(partial(_bundles, "shipped"), _up_to_shuffle),
     "shipped local": Form(payloads, partial(_to_rows, "FnApiRunner")),

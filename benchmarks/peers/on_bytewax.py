@@ -17,9 +17,10 @@ import bytewax.operators.windowing as win  # type: ignore[import-not-found]
 from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore[import-not-found]
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, Load
 from benchmarks.loop import SECOND, Partial, add_to, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Sinks, payloads, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -120,7 +121,6 @@ class _OpenIntervals(op.StatefulBatchLogic):
         return deepcopy((self._watermark, self._open))
 
 
-DISTRIBUTION = "bytewax"
 FORMS = {
     "bytewax idiomatic": Form(payloads, partial(_run, _idiomatic)),
     "bytewax tuned": Form(payloads, partial(_run, _tuned)),

@@ -12,9 +12,10 @@ from typing import Any
 
 import pathway as pw  # type: ignore[import-not-found]
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import SECOND, add_to, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Outcome, Reading, Sinks, payloads, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
 
 # Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
 _Cells = tuple[int, str, float, float, float, float, float, float, float, float]
@@ -141,7 +142,6 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
     return pw.wrap_py_object(total)
 
 
-DISTRIBUTION = "pathway"
 FORMS = {
     "pathway idiomatic": Form(payloads, partial(_run, _Message, _idiomatic)),
     "pathway tuned": Form(_batches, partial(_run, _Batch, _tuned)),

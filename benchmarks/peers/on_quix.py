@@ -13,7 +13,9 @@ because their offsets are committed; so there is no form that folds batches.
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import TopicPartition  # type: ignore[import-not-found]
@@ -21,9 +23,10 @@ from quixstreams import Application  # type: ignore[import-not-found]
 from quixstreams.dataframe.windows.aggregations import Mean  # type: ignore[import-not-found]
 from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-not-found]
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import Partial, add, fold, means
-from benchmarks.peers.engine import LATENESS, Form, Outcome, Reading, Sinks, read
+from benchmarks.peers.engine import LATENESS, Form, Reading, Sinks, read
 
 _TOPIC = "readings"
 
@@ -125,26 +128,20 @@ class _Message:
     headers = leader_epoch = key
 
 
-class _Client:
+class _Client(nullcontext):
     """As Quix's consumer or producer; what is not defined here does nothing."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., None]:
         return _nothing
-
-    def __enter__(self) -> "_Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def flush(self, timeout: float | None = None) -> int:
         return 0
 
 
 class _Consumer(_Client):
-    def __init__(self, messages: Sequence[_Message]):
-        self._left = iter(messages)
-        self.stop: Callable[[], None]
+    def __init__(self, messages: Sequence[_Message], stop: Callable[[], None]):
+        super().__init__()
+        self._left, self._stop = iter(messages), stop
 
     def subscribe(self, topics: list[Any], on_assign: Callable[[Any, list[Any]], None], **_: Any) -> None:
         (self._topic,) = topics
@@ -158,28 +155,20 @@ class _Consumer(_Client):
 
     def poll_row(self, **_: Any) -> Any:
         message = next(self._left, None)
-        if message is None:
-            self.stop()
-            return None
-        return self._topic.row_deserialize(message)
-
-
-class _Admin:
-    def inspect_topics(self, topic_names: list[str], timeout: float | None = None) -> dict[str, TopicConfig]:
-        config = {"retention.ms": "604800000", "retention.bytes": "-1"}
-        return {name: TopicConfig(1, 1, config) for name in topic_names}
+        return self._stop() if message is None else self._topic.row_deserialize(message)
 
 
 class _Application(Application):
     def __init__(self, messages: Sequence[_Message], state_dir: str):
-        self._memory = _Consumer(messages)
-        self._memory.stop = self.stop
+        self._memory = _Consumer(messages, self.stop)
+        config = TopicConfig(1, 1, {"retention.ms": "604800000", "retention.bytes": "-1"})
+        admin = SimpleNamespace(inspect_topics=lambda names, timeout=None: dict.fromkeys(names, config))
         super().__init__(
             broker_address="none:9092",
             consumer_group="bench",
             state_dir=state_dir,
             use_changelog_topics=False,
-            topic_manager=TopicManager(_Admin(), "bench", auto_create_topics=False),
+            topic_manager=TopicManager(admin, "bench", auto_create_topics=False),
             broker_availability_timeout=0,
             loglevel=None,
         )
@@ -195,7 +184,6 @@ def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
-DISTRIBUTION = "quixstreams"
 FORMS = {
     "quix idiomatic": Form(_messages, partial(_run, _idiomatic)),
     "quix tuned": Form(_messages, partial(_run, _tuned)),
