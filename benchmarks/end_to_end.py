@@ -18,9 +18,8 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +41,6 @@ DEVICES = 10
 SEED = 7
 INTERVAL = 2  # seconds; short, so that there are rows enough for percentiles
 GRACE = 2  # seconds
-SECONDS = 15 if QUICK else 40  # of each load
 POLL = 0.1  # seconds between looks at the table, while a row is due
 PATIENCE = 30.0  # seconds that the last row may take
 START = 90.0  # seconds that a process may take to start
@@ -51,7 +49,6 @@ DRIFT = 1.0  # seconds by which the later half of the rows may take longer than 
 PROMPT = 10.0  # seconds in which nine rows of ten are to come; the stock runner stalls for 30 s at the end of a run
 LOGS = OUT / "end_to_end_logs"
 PROCESSES = ("publisher", "Pub/Sub", "pipeline", "BigQuery")
-
 RUNNERS = {
     "stock": ("-m", "pipeline.main"),  # as Beam ships it
     "shipped": ("-m", "local", "pipeline"),
@@ -83,8 +80,7 @@ QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "o
 _STYLES = {str(one): {"color": c} for one, c in zip(LADDERS, (GREY, BLUE, PURPLE, ORANGE, GREEN), strict=True)}
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """What became of one load."""
 
     ladder: Ladder
@@ -108,9 +104,8 @@ class Measured:
 
     def delay(self, percent: float) -> float:
         """The nearest-rank percentile of the delays; NaN if there was no row."""
-        if not self.delays:
-            return math.nan
-        return sorted(self.delays)[max(math.ceil(percent / 100 * len(self.delays)) - 1, 0)]
+        place = max(math.ceil(percent / 100 * len(self.delays)) - 1, 0)
+        return sorted(self.delays)[place] if self.delays else math.nan
 
 
 def main() -> int:
@@ -119,75 +114,60 @@ def main() -> int:
     logging.disable(logging.WARNING)
     LOGS.mkdir(parents=True, exist_ok=True)
     measured = []
-    with _servers() as servers:
+    with (
+        emulators.official_pubsub_emulator(PROJECT, log_dir=LOGS) as official,
+        emulators.own_pubsub_server(log_dir=LOGS) as ours,
+        emulators.bigquery_emulator(PROJECT, log_dir=LOGS) as warehouse,
+    ):
         for ladder in QUICK_LADDERS if QUICK else LADDERS:
             for rate in ladder.rates:
                 CONSOLE.print(f"[dim]{ladder}: {rate:,} readings/s")
-                measured.append(measure(ladder, rate, SECONDS, servers[ladder.server], servers["bigquery"]))
+                server = official if ladder.server == "official" else ours
+                measured.append(measure(ladder, rate, 15 if QUICK else 40, server, warehouse))
                 for problem in measured[-1].problems[:5]:
                     CONSOLE.print(f"    {problem}", markup=False)
                 if not measured[-1].sustained:
                     break
-    goals = [
-        Goal(f"readings/s sustained, {ladder}", [best(measured, ladder)], at_least=ladder.goal)
-        for ladder in LADDERS
-        if ladder.goal and not QUICK
-    ]
-    title = (
-        f"Live, rows of {INTERVAL} s held open for {GRACE} s: seconds from interval end to row readable; cores taken"
-    )
+    wanted = [one for one in LADDERS if one.goal and not QUICK]
+    goals = [Goal(f"readings/s sustained, {one}", [best(measured, one)], at_least=one.goal) for one in wanted]
+    title = f"Live: rows of {INTERVAL} s held open for {GRACE} s, seconds until they are readable, cores taken"
     publish("end_to_end", {title: [row(one) for one in measured]}, goals, chart(measured))
     return int(not all(goal.met for goal in goals))
 
 
-@contextmanager
-def _servers() -> Iterator[dict[str, Emulator]]:
-    with (
-        emulators.official_pubsub_emulator(PROJECT, log_dir=LOGS) as official,
-        emulators.own_pubsub_server(log_dir=LOGS) as ours,
-        emulators.bigquery_emulator(PROJECT, log_dir=LOGS) as bigquery_,
-    ):
-        yield {"official": official, "ours": ours, "bigquery": bigquery_}
-
-
-def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, bigquery_: Emulator) -> Measured:
+def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, warehouse: Emulator) -> Measured:
     """Run publisher and pipeline under one load for so many seconds. LocalStackError if a process cannot run."""
     name = f"bench-{time.time_ns()}"
     topic = emulators.create_topic(pubsub.host, PROJECT, name)
     subscription = emulators.create_subscription(pubsub.host, PROJECT, name, name)
-    rows_table = emulators.create_dataset(bigquery_.host, PROJECT, name.replace("-", "_")) + ".readings"
-    client = emulators.bigquery_client(bigquery_.host, PROJECT)
+    rows_table = emulators.create_dataset(warehouse.host, PROJECT, name.replace("-", "_")) + ".readings"
+    client = emulators.bigquery_client(warehouse.host, PROJECT)
 
     def start(who: str, *command: str) -> Child:
-        log = LOGS / f"{who}.log"
-        env = {**pubsub.env, **bigquery_.env}
-        return stack.enter_context(running(f"The {who}", [sys.executable, *command], log, env))
+        env = {**pubsub.env, **warehouse.env}
+        return stack.enter_context(running(f"The {who}", [sys.executable, *command], LOGS / f"{who}.log", env))
 
     with ExitStack() as stack:
-        stack.callback(_forget, pubsub.host, topic, subscription)
         table = f"--output_table={rows_table.replace('.', ':', 1)}"
         flags = ("--timestamp_attribute=timestamp", f"--interval={INTERVAL}s", f"--grace_period={GRACE}s")
         pipeline = start("pipeline", *RUNNERS[ladder.runner], f"--input_subscription={subscription}", table, *flags)
         # It makes its tables just before it starts to read, the dead letters' last.
         wait_for(pipeline, lambda: emulators.table_exists(client, f"{rows_table}_dead_letters"), START)
         heard = emulators.create_subscription(pubsub.host, PROJECT, name, f"{name}-first")
-        processes = {"Pub/Sub": pubsub.child, "pipeline": pipeline, "BigQuery": bigquery_.child}
+        processes = {"Pub/Sub": pubsub.child, "pipeline": pipeline, "BigQuery": warehouse.child}
         before, started = {who: _cpu_seconds(child) for who, child in processes.items()}, time.monotonic()
         sent = {"rate": rate, "pack": ladder.packed, "duration": f"{seconds}s", "devices": DEVICES, "seed": SEED}
         sent |= {"topic": topic, "sensors": ",".join(SENSORS)}
         publisher = start("publisher", "-m", "publisher", "publish", *(f"--{flag}={sent[flag]}" for flag in sent))
-        start_ms = _first_reading(pubsub.host, heard, rate, publisher)
         processes["publisher"] = publisher
+        start_ms = _first_reading(pubsub.host, heard, rate, publisher)
         delays = _watch(client, rows_table, start_ms, seconds, pipeline)
         after, took = {who: _cpu_seconds(child) for who, child in processes.items()}, time.monotonic() - started
         wait_for(publisher, lambda: not publisher.alive(), START)
         rows = [Row.of(found, SENSORS) for found in emulators.all_rows(client, rows_table)]
         letters = emulators.all_rows(client, f"{rows_table}_dead_letters")
 
-    problems = compare(expected_rows(rate, start_ms, seconds), rows)
-    if letters:
-        reasons = sorted({f"{found['stage']} {found['error']}" for found in letters})
-        problems.append(f"{len(letters)} dead letters: {', '.join(reasons)}")
+    problems = compare(expected_rows(rate, start_ms, seconds), rows, [letter["payload"] for letter in letters])
     said = re.search(r"Published (\d+) readings in ([\d.]+) s", publisher.log.read_text(errors="replace"))
     published, publishing = (int(said[1]), float(said[2])) if said else (0, math.inf)
     if published != rate * seconds:
@@ -197,25 +177,19 @@ def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, bigquery_
 
 
 def _first_reading(host: str, subscription: str, rate: int, publisher: Child) -> int:
-    """Hear what is published first, and stop listening; returns the publisher's start, milliseconds since 1970."""
+    """Hear what is published first, and stop listening; return the publisher's start, milliseconds since 1970."""
     heard: list[Any] = []
     with emulators.subscriber_client(host) as client:
-
-        def hear() -> bool:
-            heard.extend(one.message for one in emulators.pull(client, subscription, 1))
-            return bool(heard)
-
-        wait_for(publisher, hear, START)
+        wait_for(publisher, lambda: heard.extend(emulators.pull(client, subscription, 1)) or bool(heard), START)
         client.delete_subscription(subscription=subscription)
-    number = int(heard[0].attributes["reading_id"].rpartition("-")[2])
-    stamp = datetime.fromisoformat(heard[0].attributes["timestamp"])
-    return round(stamp.timestamp() * 1000) - round(number * 1000 / rate)
+    attributes = heard[0].message.attributes
+    number = int(attributes["reading_id"].rpartition("-")[2])
+    return round(datetime.fromisoformat(attributes["timestamp"]).timestamp() * 1000) - round(number * 1000 / rate)
 
 
 def _watch(client: bigquery.Client, rows_table: str, start_ms: int, seconds: int, pipeline: Child) -> list[float]:
     """Look at the table until the row of the last interval is there; return when each was first seen, as a delay."""
-    due = start_ms // 1000 // INTERVAL * INTERVAL
-    last = (start_ms + seconds * 1000 - 1) // 1000 // INTERVAL * INTERVAL
+    due, last = (ms // 1000 // INTERVAL * INTERVAL for ms in (start_ms, start_ms + seconds * 1000 - 1))
     seen: dict[datetime, float] = {}
     while due <= last and time.time() < last + INTERVAL + PATIENCE:
         pipeline.check()
@@ -234,10 +208,9 @@ def _watch(client: bigquery.Client, rows_table: str, start_ms: int, seconds: int
 def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict[str, float]]:
     """The mean of each sensor by the interval's start, of readings as the publisher makes them."""
     sums: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
-    made = readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED)
-    for reading in made:
-        cell = sums[reading.time_ms // 1000 // INTERVAL * INTERVAL][reading.sensor]
-        cell[0] += reading.value
+    for one in readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED):
+        cell = sums[one.time_ms // 1000 // INTERVAL * INTERVAL][one.sensor]
+        cell[0] += one.value
         cell[1] += 1
     return {
         datetime.fromtimestamp(start, UTC): {name: total / count for name, (total, count) in cells.items()}
@@ -245,24 +218,18 @@ def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict
     }
 
 
-def compare(expected: Mapping[datetime, Mapping[str, float]], rows: Sequence[Row]) -> list[str]:
-    """A line for each row that is missing, doubled, unexpected or wrong."""
+def compare(
+    expected: Mapping[datetime, Mapping[str, float]], rows: Iterable[Row], letters: Iterable[bytes]
+) -> list[str]:
+    """A line for each row that is missing, doubled, unexpected or wrong, and for each dead letter."""
     # A row must be as one that is made of a single reading, of its means.
     means = [json.dumps({"Timestamp": start.isoformat(), **row}).encode() for start, row in expected.items()]
-    return list(reconcile(means, rows, (), SENSORS, timedelta(seconds=INTERVAL)).problems)
-
-
-def _forget(host: str, topic: str, subscription: str) -> None:
-    """Free the emulator of what nobody reads any more."""
-    with emulators.subscriber_client(host) as subscriber, emulators.publisher_client(host) as client:
-        subscriber.delete_subscription(subscription=subscription)
-        client.delete_topic(topic=topic)
+    account = reconcile(means, rows, (), SENSORS, timedelta(seconds=INTERVAL))
+    return [*account.problems, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
 
 
 def _cpu_seconds(child: Child | None) -> float:
     """CPU of a child and of all in its session, as /proc tells; NaN of a server that somebody else started."""
-    if child is None:
-        return math.nan
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -270,9 +237,9 @@ def _cpu_seconds(child: Child | None) -> float:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == child.process.pid:
+        if child and int(fields[3]) == child.process.pid:
             ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK") if child else math.nan
 
 
 def best(measured: Sequence[Measured], ladder: Ladder) -> int:
@@ -282,29 +249,24 @@ def best(measured: Sequence[Measured], ladder: Ladder) -> int:
 
 def row(one: Measured) -> dict[str, Any]:
     """Return a row of the table."""
-    return {
-        "": str(one.ladder),
-        "readings/s": one.asked,
-        "published/s": one.rate,
-        "sustained": "yes" if one.sustained else "NO",
-        "rows": len(one.delays),
-        **{f"p{percent}": one.delay(percent) for percent in (50, 99, 100)},
-        "drift": one.drift,
-        **{who: one.cores[who] for who in PROCESSES},
-    }
+    found = {"": str(one.ladder), "readings/s": one.asked, "published/s": one.rate}
+    found |= {"sustained": "yes" if one.sustained else "NO", "rows": len(one.delays)}
+    return (
+        found
+        | {f"p{percent}": one.delay(percent) for percent in (50, 99, 100)}
+        | {who: one.cores[who] for who in PROCESSES}
+    )
 
 
 def chart(measured: Sequence[Measured]) -> Figure:
     """Draw the delay of rows against the rate, with its range for each load."""
     lines: dict[str, dict[float, Sequence[float]]] = {}
     for one in measured:
-        if one.delays:
-            lines.setdefault(str(one.ladder), {})[one.asked] = one.delays
+        lines.setdefault(str(one.ladder), {})[one.asked] = one.delays or [0.0]
     title = "From interval end to row in BigQuery, median and range (x: not sustained)"
     figure = draw(title, [Panel("readings per second", "seconds", lines)], _STYLES)
-    for one in measured:
-        if one.delays and not one.sustained:
-            figure.axes[0].plot(one.asked, one.delay(50), "x", color="black", markersize=10)
+    missed = [one for one in measured if not one.sustained]
+    figure.axes[0].plot([one.asked for one in missed], [one.delay(50) for one in missed], "kx", markersize=10)
     figure.axes[0].axhline(GRACE, color="black", linewidth=0.8, linestyle=":")
     return figure
 

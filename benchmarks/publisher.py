@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,7 +24,7 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1 import types
 from matplotlib.figure import Figure
 
-from benchmarks.report import BLUE, CONSOLE, GREEN, RED, Goal, Panel, draw, publish
+from benchmarks.report import BLUE, GREEN, RED, Goal, Panel, Rows, draw, publish
 from benchmarks.rounds import QUICK, ratios, take_turns
 from benchmarks.stalled import backlog
 from local.emulators import create_topic, own_pubsub_server
@@ -47,13 +48,12 @@ OUTSTANDING = {"1": 11_000, "100": 23_000}
 _STYLES = {
     "client": {"color": RED},
     "bare gRPC loop": {"color": GREEN},
-    "client as it comes": {"color": RED, "marker": ""},
-    "shipped": {"color": BLUE, "marker": ""},
-    "shipped, packed by 100": {"color": BLUE, "marker": "", "linestyle": "--"},
+    **{name: {"color": BLUE if way.isdigit() else RED, "marker": ""} for way, name in WAYS.items()},
 }
+_STYLES[WAYS["100"]]["linestyle"] = "--"
 
 # By way of publishing, each moment: phase, seconds, readings published and outstanding, megabytes of memory.
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+Samples = Mapping[str, Rows]
 
 
 class Turn(NamedTuple):
@@ -78,19 +78,6 @@ class Clock:
         return Turn(wanted / wall, cpu / wanted * 1e6)
 
 
-class ReadyMade:
-    """In the place of publisher.faults: messages that are there already, and a clock that starts with the first."""
-
-    def __init__(self, ready: Sequence[Message], clock: Clock):
-        self._ready = ready
-        self._clock = clock
-
-    def messages(self, readings: Any, run_id: str) -> Iterator[Message]:
-        """Yield the messages."""
-        self._clock.start()
-        return iter(self._ready)
-
-
 def client(topic: str, ready: Sequence[Message]) -> Turn:
     """Google's client: a future for each message, all awaited."""
     clock = Clock()
@@ -101,14 +88,8 @@ def client(topic: str, ready: Sequence[Message]) -> Turn:
         return clock.stop(len([future.result() for future in futures]), len(ready))
 
 
-def shipped(topic: str, ready: Sequence[Message]) -> Turn:
-    """The publisher, but for making readings and messages."""
-    clock = Clock()
-    return _run(Publishing(topic, ReadyMade(ready, clock)), (), len(ready), clock)
-
-
 def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
-    """Requests of the same size, as many at a time, from the same messages; nothing else."""
+    """Requests of the same size as the publisher's, as many at a time, from the same messages; nothing else."""
 
     def publish(start: int) -> int:
         request = PublishRequest(topic=topic)
@@ -121,14 +102,22 @@ def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
 
     clock = Clock()
     with grpc.insecure_channel(host) as channel, ThreadPoolExecutor(REQUESTS) as pool:
-        call = channel.unary_unary(
-            "/google.pubsub.v1.Publisher/Publish",
-            request_serializer=PublishRequest.SerializeToString,
-            response_deserializer=PublishResponse.FromString,
-        )
+        path, encoder = "/google.pubsub.v1.Publisher/Publish", PublishRequest.SerializeToString
+        call = channel.unary_unary(path, request_serializer=encoder, response_deserializer=PublishResponse.FromString)
         grpc.channel_ready_future(channel).result()
         clock.start()
         return clock.stop(sum(pool.map(publish, range(0, len(ready), REQUEST_MESSAGES))), len(ready))
+
+
+def shipped(topic: str, ready: Sequence[Message]) -> Turn:
+    """The publisher, but for making readings and messages; the clock starts with the first."""
+    clock = Clock()
+
+    def messages(plan: Any, run_id: str) -> Iterator[Message]:
+        clock.start()
+        return iter(ready)
+
+    return _run(Publishing(topic, SimpleNamespace(messages=messages)), (), len(ready), clock)
 
 
 def whole(topic: str, count: int, packed: int) -> Turn:
@@ -171,9 +160,6 @@ def race(rounds: int, count: int) -> dict[str, list[Turn]]:
     return turns
 
 
-# --- a slow service ---
-
-
 def stall(way: str, seconds: float) -> list[dict[str, Any]]:
     """Watch a publisher whose service is open, stalled and slow for so many seconds each."""
     found: list[dict[str, Any]] = []
@@ -198,17 +184,14 @@ def stall(way: str, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def growth(samples: Sequence[Mapping[str, Any]]) -> float:
+def growth(samples: Rows) -> float:
     """Return the most megabytes from the middle of the stall on, less the most in its first half."""
-    stalled, slow = ([one["megabytes"] for one in samples if one["phase"] == phase] for phase in PHASES[1:])
+    stalled, slow = ([one["MB"] for one in samples if one["phase"] == phase] for phase in PHASES[1:])
     half = len(stalled) // 2
     return max(stalled[half:] + slow) - max(stalled[:half])
 
 
-# --- report ---
-
-
-def goals(speeds: Sequence[Mapping[str, Any]], samples: Samples) -> list[Goal]:
+def goals(speeds: Rows, samples: Samples) -> list[Goal]:
     """Return what was wanted beside what was found."""
     [ours] = [row for row in speeds if row[""] == "shipped"]
     found = [
@@ -217,43 +200,31 @@ def goals(speeds: Sequence[Mapping[str, Any]], samples: Samples) -> list[Goal]:
     ]
     for way, bound in OUTSTANDING.items():
         most = max(sample["outstanding"] for sample in samples[way])
-        found += [
-            Goal(f"{WAYS[way]}: readings outstanding", [most], at_most=bound),
-            Goal(f"{WAYS[way]}: MB gained as the stall goes on", [growth(samples[way])], at_most=GROWTH),
-        ]
+        found.append(Goal(f"{WAYS[way]}: readings outstanding", [most], at_most=bound))
+        found.append(Goal(f"{WAYS[way]}: MB gained as the stall goes on", [growth(samples[way])], at_most=GROWTH))
     return found
 
 
-def speed_rows(turns: Mapping[str, Sequence[Turn]]) -> list[dict[str, Any]]:
+def speed_rows(turns: Mapping[str, Sequence[Turn]]) -> Rows:
     """Return a row for each contender."""
     rates = {name: [turn.rate for turn in found] for name, found in turns.items()}
-    return [
-        {
-            "": name,
-            "readings/s": rates[name],
-            "CPU us/reading": [turn.micros for turn in found],
-            **{f"/ {to}": ratios(rates, name, to) for to in ("client", "bare gRPC loop")},
-        }
-        for name, found in turns.items()
-    ]
+    rows = [{"": name, "readings/s": rates[name], "CPU us": [turn.micros for turn in turns[name]]} for name in turns]
+    return [row | {f"/ {to}": ratios(rates, row[""], to) for to in ("client", "bare gRPC loop")} for row in rows]
 
 
-def slow_row(way: str, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def slow_row(way: str, samples: Rows) -> dict[str, Any]:
     """Return a row of what is published and outstanding, and of memory, at the end of each phase."""
-    row: dict[str, Any] = {"": WAYS[way]}
-    for phase in PHASES:
-        last = [sample for sample in samples if sample["phase"] == phase][-1]
-        row |= {f"{phase}: {what}": last[what] for what in ("published", "outstanding", "megabytes")}
-    return row | {"MB gained as the stall goes on": growth(samples)}
+    last = {phase: [sample for sample in samples if sample["phase"] == phase][-1] for phase in PHASES}
+    cells = {f"{phase}: {what}": last[phase][what] for phase in PHASES for what in ("published", "outstanding", "MB")}
+    return {"": WAYS[way], **cells, "MB gained as the stall goes on": growth(samples)}
 
 
-def chart(speeds: Sequence[Mapping[str, Any]], samples: Samples) -> Figure:
+def chart(speeds: Rows, samples: Samples) -> Figure:
     """Draw the speeds, and over time what is outstanding and the memory of publishers whose service is slow."""
-    when = "seconds (service open, stalled, slow)"
-    panels = [Panel("readings per second", "", {row[""]: row["readings/s"] for row in speeds}, log="")]
-    for what, log in (("outstanding", "y"), ("megabytes", "")):
+    panels = [Panel("readings per second", "", {row[""]: row["readings/s"] for row in speeds})]
+    for what, log in (("outstanding", "y"), ("MB", "")):
         found = {WAYS[way]: {one["seconds"]: max(one[what], 1) for one in each} for way, each in samples.items()}
-        panels.append(Panel(when, what, found, log))
+        panels.append(Panel("seconds (service open, stalled, slow)", what, found, log))
     figure = draw("Publishing to a Pub/Sub server on the same machine", panels, _STYLES)
     edge = max(sample["seconds"] for sample in samples["1"] if sample["phase"] == "stalled")
     for axes in figure.axes[1:]:
@@ -265,12 +236,8 @@ def chart(speeds: Sequence[Mapping[str, Any]], samples: Samples) -> Figure:
 def main() -> None:
     """Measure, print, and write build/bench/publisher.json and publisher.png."""
     rounds, count, seconds = (1, 20_000, 1) if QUICK else (9, 120_000, 5)
-    CONSOLE.print("[dim]side by side")
     speeds = speed_rows(race(rounds, count))
-    samples = {}
-    for way, name in WAYS.items():
-        CONSOLE.print(f"[dim]a slow service: {name}")
-        samples[way] = stall(way, seconds)
+    samples = {way: stall(way, seconds) for way in WAYS}
     slow = [slow_row(way, found) for way, found in samples.items()]
     tables = {"Publishing, readings/s": speeds, "A service that stalls, then answers slowly": slow}
     publish("publisher", tables, goals(speeds, samples), chart(speeds, samples))
