@@ -12,7 +12,7 @@ All but the loop run on `Worker`.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,17 +30,16 @@ from pipeline import graph, options
 from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
 
-# (interval's start in seconds since the epoch, device or "") to sensor to mean.
-Rows = dict[tuple[int, str], dict[str, float]]
+NAMES = ("seed", "combine", "shipped", "floor", "loop")
+HEARD = "Heard"
 
-_BAD = "bad"
 _ELEMENT = beam.coders.FastPrimitivesCoder()
 
 
 class Outcome(NamedTuple):
     """What became of all messages."""
 
-    rows: Rows  # none of the floor's
+    rows: dict[tuple[int, str], dict[str, float]]  # sensor to mean, by interval's start in seconds and device or ""
     refused: int  # readings
     payloads: list[bytes] | None = None  # of the dead letters, sorted, unless they are counted only
     shuffled: int = 0  # records written to the first shuffle
@@ -58,17 +57,12 @@ def compare(load: Load, outcomes: Mapping[str, Outcome], reference: str) -> None
 
 
 class Contender:
-    """A way from messages to rows.
-
-    Args:
-      name: as in the table above.
-      load: what will be sent.
-    """
+    """A way from messages to rows: `name`, as in the table above, for a load."""
 
     def __init__(self, name: str, load: Load):
         self.name = name
         self.load = load
-        self._worker = None if name == "loop" else Worker(partial(build, name, load=load))
+        self._worker = None if name == "loop" else Worker(partial(_BUILDS[name], load=load))
 
     def prepare(self, bundle: Iterable[tuple[float, bytes]]) -> Any:
         """Return a bundle of messages in the form that `run` takes."""
@@ -84,43 +78,38 @@ class Contender:
         """Return (step that wrote it, element) for all that `run` returned."""
         return list(self._worker.decode(left)) if self._worker else []
 
-    def after(self, left: Sequence[Any]) -> list[Callable[[], Any]]:
+    def after(self, left: Iterable[Any]) -> list[Callable[[], Any]]:
         """Return what is to be done after the shuffle with what `run` returned of each bundle; to be timed too."""
         return self._worker.after([record for of_bundle in left for record in of_bundle]) if self._worker else []
 
     def outcome(self, left: Iterable[Any]) -> Outcome:
         """Finish, in plain Python, the averaging of what `run` returned of each bundle."""
-        totals: dict[tuple[int, str], dict[str, list]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
+        sums: dict[tuple[int, str], dict[str, list]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
         grace = job(self.load).grace_period if self.name == "shipped" else None
-        bad = shuffled = size = 0
+        parts: list[Partial] = []
+        refused = shuffled = size = 0
         for of_bundle in left:
-            parts: list[Partial] = []
             if self._worker is None:
-                sums, _, refused = of_bundle
-                bad += len(refused)
-                parts = [(at * INTERVAL, device, by_sensor(cells)) for (at, device), cells in sums.items()]
+                folded, _, refusals = of_bundle
+                refused += len(refusals)
+                parts += [(at * INTERVAL, device, by_sensor(cells)) for (at, device), cells in folded.items()]
             for step, element in self.records(of_bundle):
-                if is_bad(step):
-                    bad += 1
-                    continue
-                shuffled += 1
-                size += len(_ELEMENT.encode(element.value))
-                parts += partial_sums(element, grace)
-            for start, device, sums in parts:
-                for sensor, (total, count) in sums.items():
-                    totals[start, device][sensor][0] += total
-                    totals[start, device][sensor][1] += count
-        rows = {key: {name: total / count for name, (total, count) in sums.items()} for key, sums in totals.items()}
-        return Outcome(rows, bad, None, shuffled, size)
+                if "Bad" in step or "AllDeadLetters" in step:
+                    refused += 1
+                else:
+                    shuffled += 1
+                    size += len(_ELEMENT.encode(element.value))
+                    parts += partial_sums(element, grace)
+        for start, device, of_part in parts:
+            for sensor, (total, count) in of_part.items():
+                sums[start, device][sensor][0] += total
+                sums[start, device][sensor][1] += count
+        rows = {key: {name: total / count for name, (total, count) in of.items()} for key, of in sums.items()}
+        return Outcome(rows, refused, None, shuffled, size)
 
 
 # (interval's start in seconds since the epoch, device or "", sensor to [sum, count]).
 Partial = tuple[int, str, dict[str, list]]
-
-
-def is_bad(step: str) -> bool:
-    """Whether what a step writes are readings that were refused."""
-    return "Bad" in step or "AllDeadLetters" in step
 
 
 def partial_sums(element: WindowedValue, grace: int | None) -> list[Partial]:
@@ -146,7 +135,7 @@ class _Parse(beam.DoFn):
                 values = {name: float(item[name]) for name in SENSORS if name in item}
                 yield datetime.fromisoformat(item[TIMESTAMP]).timestamp(), item[DEVICE], values
             except (KeyError, TypeError, ValueError):
-                yield beam.pvalue.TaggedOutput(_BAD, item)
+                yield beam.pvalue.TaggedOutput("bad", item)
 
 
 def _stamp(parsed: tuple[float, str, dict[str, float]]) -> TimestampedValue:
@@ -187,9 +176,9 @@ def _mean_of_all(device: str, readings: Iterable[dict[str, float]]) -> tuple[str
 
 
 def _keyed_readings(pipeline: beam.Pipeline, load: Load) -> beam.PCollection:
-    parsed = pipeline | Source() | beam.ParDo(_Parse()).with_outputs(_BAD, main="readings")
+    parsed = pipeline | Source() | beam.ParDo(_Parse()).with_outputs("bad", main="readings")
     # Grouped, so that what was refused leaves the worker and can be counted, as the shipped dead letters do.
-    _ = parsed[_BAD] | "KeyBad" >> beam.WithKeys(0) | "Bad" >> beam.GroupByKey()
+    _ = parsed["bad"] | "KeyBad" >> beam.WithKeys(0) | "Bad" >> beam.GroupByKey()
     return (
         parsed.readings
         | "Stamp" >> beam.Map(_stamp)
@@ -239,14 +228,7 @@ def _floor(pipeline: beam.Pipeline, load: Load) -> None:
     _ = pipeline | Source() | nothing | beam.GroupByKey()
 
 
-def build(name: str, pipeline: beam.Pipeline, load: Load) -> None:
-    """Add a contender's steps to a pipeline; the loop has none."""
-    _BUILDS[name](pipeline, load)
-
-
-HEARD = "Heard"
 _BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor, "fold": _fold}
-NAMES = ("seed", "combine", "shipped", "floor", "loop")
 
 
 class Cell:
