@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup    about two minutes, on the emulators; BENCH_QUICK=1 measures everything once
 
-Launches go through the fake of Google's services that `tests/template` uses: the real entry point in a process of its
-own, up to the request that Dataflow would get. Everything is measured in fresh processes, with warm files.
+Launches are of the real entry point as Google's launcher starts it, up to the request that Dataflow would get, in place
+of which there is a file. Everything is measured in fresh processes, with warm files.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +27,14 @@ from benchmarks.rounds import QUICK, take_turns
 from local import emulators
 from pipeline import graph, options, sinks
 from pipeline.source import ReadMessages
-from tests.template.fake_google import IMAGE, ROOT, FakeGoogle, Launch
 
-_PROJECT = "sensor-stream-bench"
-_SPEC = "gs://bench/spec.json"
-_PARAMETERS = {
-    "input_topic": f"projects/{_PROJECT}/topics/readings",
-    "output_table": f"{_PROJECT}:sensors.readings",
-}
-# As the fake keeps the real entry point from calling Google.
-_OFFLINE = ("--no_auth", "--dataflow_endpoint=http://localhost:1")
+PROJECT = "sensor-stream-bench"
+_PARAMETERS = [f"--input_topic=projects/{PROJECT}/topics/readings", f"--output_table={PROJECT}:sensors.readings"]
+_OFFLINE = ["--no_auth", "--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/bench:1"]
+    "--no_auth",
+    "--dataflow_endpoint=http://localhost:1",
+    "--sdk_container_image=europe-docker.pkg.dev/p/r/i:t",
+]
 
 # Imports that a process begins with, then ours with what they bring, clocked.
 _CLOCKED = "from time import process_time as cpu; t = cpu(); {}; u = cpu(); {}; print(u - t, cpu() - u)"
@@ -78,29 +77,53 @@ sys.exit(exit_code)
 
 def main() -> None:
     """Measure, print, and write build/bench/startup.json."""
-    with tempfile.TemporaryDirectory() as scratch, _fake_google(Path(scratch)) as google:
-        first = _launch(google)
+    with tempfile.TemporaryDirectory() as scratch, _services() as environment:
+        folder = Path(scratch)
+        places = {"temp_location": folder, "staging_location": folder, "template_location": folder / "job_object"}
+        job = {"runner": "DataflowRunner", "project": PROJECT, "region": "europe-west1", "job_name": "bench", **places}
+        flags = [*_PARAMETERS, *_OFFLINE, *(f"--{name}={value}" for name, value in job.items())]
+
+        def launch(*more: str) -> float:
+            """Return the seconds from the start of the entry point to the job request."""
+            start = time.time()
+            _python("-m", "pipeline.main", *flags, *more, env=environment)
+            return (folder / "job_object").stat().st_mtime - start
+
+        def phases() -> dict[str, float]:
+            """Return the CPU seconds of each part of the entry point."""
+            said = _python("-c", _PHASES, *flags, env=environment).splitlines()[-1]
+            return {f"CPU of {phase}": seconds for phase, seconds in json.loads(said).items()}
+
+        first = launch()
         turns: dict[str, Callable[[], dict[str, float]]] = {
-            "launch": lambda: {"to the job request": _launch(google)[1]},
-            "unchecked": lambda: {"with check_before_launch=false": _launch(google, check_before_launch="false")[1]},
-            "phases": lambda: _phases(google, first[0]),
+            "checked": lambda: {"to the job request": launch()},
+            "unchecked": lambda: {"to it with check_before_launch=false": launch("--check_before_launch=false")},
+            "phases": phases,
             "launcher": lambda: _imports("the launcher", _LAUNCHER),
-            "worker": lambda: _imports("a worker", _WORKER, *_pickled_functions(Path(scratch))),
+            "worker": lambda: _imports("a worker", _WORKER, *_pickled_functions(folder)),
         }
-        found = take_turns(turns, 1 if QUICK else 5)
-    rows: list[dict[str, Any]] = [{"": "to the job request, the first: makes tables", "seconds": first[1]}]
+        found = take_turns(turns, 1 if QUICK else 7)
+    rows: list[dict[str, Any]] = [{"": "to the job request, the first: makes tables", "seconds": first}]
     for rounds in found.values():
         rows += [{"": what, "seconds": [one[what] for one in rounds]} for what in rounds[0]]
     publish("startup", {"From launch to job request": rows})
+
+
+@contextmanager
+def _services() -> Iterator[dict[str, str]]:
+    """Yield the environment of a launch: emulators with the topic and the dataset."""
+    with emulators.own_pubsub_server() as pubsub, emulators.bigquery_emulator(PROJECT) as warehouse:
+        emulators.create_topic(pubsub.host, PROJECT, "readings")
+        dataset = bigquery.Dataset(f"{PROJECT}.sensors")
+        dataset.location = "EU"
+        emulators.bigquery_client(warehouse.host, PROJECT).create_dataset(dataset, exists_ok=True)
+        yield {**os.environ, **pubsub.env, **warehouse.env}
 
 
 def _python(*arguments: Any, **settings: Any) -> str:
     """Return what a new process prints."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True, **settings).stdout
-
-
-# --- imports ---
 
 
 def _imports(who: str, clocked: str, *arguments: Path) -> dict[str, float]:
@@ -110,7 +133,7 @@ def _imports(who: str, clocked: str, *arguments: Path) -> dict[str, float]:
 
 def _pickled_functions(directory: Path) -> list[Path]:
     """Write each DoFn and CombineFn of the shipped graph to a file, as workers get them."""
-    job, beam_options = options.parse([f"--{name}={value}" for name, value in _PARAMETERS.items()])
+    job, beam_options = options.parse(_PARAMETERS)
     pipeline = beam.Pipeline(options=beam_options)
     source = ReadMessages(job.input_topic, None, None, None, False, runner_removes_duplicates=True)
     letters = sinks.DeadLetters(sinks.BigQueryDeadLetters(job.dead_letter_table), None)
@@ -126,47 +149,6 @@ def _pickled_functions(directory: Path) -> list[Path]:
         paths.append(directory / f"function-{number}")
         paths[-1].write_bytes(function.payload)
     return paths
-
-
-# --- launches ---
-
-
-@contextmanager
-def _fake_google(scratch: Path) -> Iterator[FakeGoogle]:
-    """Yield Google's services: emulators with the topic and the dataset, and the template's spec in storage."""
-    with (
-        emulators.own_pubsub_server(log_dir=scratch) as pubsub,
-        emulators.bigquery_emulator(_PROJECT, log_dir=scratch) as warehouse,
-    ):
-        emulators.create_topic(pubsub.host, _PROJECT, "readings")
-        dataset = bigquery.Dataset(f"{_PROJECT}.sensors")
-        dataset.location = "EU"
-        emulators.bigquery_client(warehouse.host, _PROJECT).create_dataset(dataset, exists_ok=True)
-        google = FakeGoogle(scratch / "storage", pubsub.env | warehouse.env)
-        spec = google.path(_SPEC)
-        spec.parent.mkdir(parents=True)
-        spec.write_text(json.dumps({"metadata": json.loads((ROOT / "metadata.json").read_text())}))
-        yield google
-
-
-def _launch(google: FakeGoogle, **parameters: str) -> tuple[Launch, float]:
-    """Return a launch that succeeded, and the seconds from the start of its entry point to the job request."""
-    path = f"/v1b3/projects/{_PROJECT}/locations/europe-west1/flexTemplates:launch"
-    asked = {"containerSpecGcsPath": _SPEC, "jobName": "bench", "parameters": _PARAMETERS | parameters}
-    status, answer = google.answer("POST", path, {"launchParameter": asked})
-    launch = google.launches[-1] if status == 200 else None
-    if launch is None or launch.exit_code or launch.request["type"] != "JOB_TYPE_STREAMING":
-        raise RuntimeError(f"the launch failed: {launch.stderr if launch else answer}")
-    # The entry point is copied just before it starts.
-    copied, requested = (launch.directory / name for name in ("main.py", "job_object"))
-    return launch, requested.stat().st_mtime - copied.stat().st_mtime
-
-
-def _phases(google: FakeGoogle, launch: Launch) -> dict[str, float]:
-    """Return the CPU seconds of each part of the entry point, launched once more."""
-    environment = {**os.environ, "SENSOR_STREAM_IMAGE": IMAGE, **google.emulators}
-    said = _python("-c", _PHASES, *launch.flags, *_OFFLINE, cwd=launch.directory, env=environment)
-    return {f"CPU of {phase}": seconds for phase, seconds in json.loads(said.splitlines()[-1]).items()}
 
 
 if __name__ == "__main__":
