@@ -111,26 +111,25 @@ def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, 
 
 
 def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw one panel on matplotlib's axes."""
-    if not isinstance(next(iter(panel.lines.values())), Mapping):
+    """Draw one panel on matplotlib's axes; nothing if there are no figures."""
+    drawn = {label: points for label, points in panel.lines.items() if points}
+    across = sorted({at for points in drawn.values() if isinstance(points, Mapping) for at in points})
+    if not across:
         draw_bars(axes, panel, styles)
         return
-    colours = (BLUE, GREEN, RED, ORANGE, PURPLE, GREY)
-    for (label, points), colour in zip(panel.lines.items(), colours * 2, strict=False):
-        found = {at: figure if isinstance(figure, Sequence) else [figure] for at, figure in sorted(points.items())}
-        middle = [statistics.median(figure) for figure in found.values()]
-        below = [most - min(figure) for most, figure in zip(middle, found.values(), strict=True)]
-        above = [max(figure) - most for most, figure in zip(middle, found.values(), strict=True)]
+    for (label, points), colour in zip(drawn.items(), (BLUE, GREEN, RED, ORANGE, PURPLE, GREY) * 2, strict=False):
+        figures = [figure if isinstance(figure, Sequence) else [figure] for figure in points.values()]
+        middle = [statistics.median(figure) for figure in figures]
+        below = [most - min(figure) for most, figure in zip(middle, figures, strict=True)]
+        above = [max(figure) - most for most, figure in zip(middle, figures, strict=True)]
         style = {"color": colour, "marker": "o", "markersize": 4, **styles.get(label, {})}
-        axes.errorbar(list(found), middle, yerr=(below, above), label=label, elinewidth=0.8, capsize=2, **style)
-    axes.set(xlabel=panel.across, ylabel=panel.up)
+        axes.errorbar(list(points), middle, yerr=(below, above), label=label, elinewidth=0.8, capsize=2, **style)
+    axes.set(xlabel=panel.across, ylabel=panel.up, **{f"{axis}scale": "log" for axis in panel.log})
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes.set(**{f"{axis}scale": "log" for axis in panel.log})
-    across = sorted({at for points in panel.lines.values() for at in points})
     if "x" in panel.log and len(across) <= 7:
         axes.minorticks_off()
-        axes.set_xticks(across, [f"{value:,}" for value in across])
+        axes.set_xticks(across)
     if "y" not in panel.log:
         axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # the rest is for the legend
     axes.grid(alpha=0.3)
@@ -139,7 +138,7 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
 
 def draw_bars(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw a bar for each label, the first on top."""
-    for label, figure in reversed(panel.lines.items()):
+    for label, figure in reversed([bar for bar in panel.lines.items() if bar[1]]):
         axes.barh(label, statistics.median(figure), color=styles.get(label, {}).get("color", BLUE))
         axes.plot(figure, [label] * len(figure), "|", color="black", alpha=0.5)
     axes.set(xlabel=panel.across, xlim=(0, None))
