@@ -9,9 +9,24 @@ from matplotlib.figure import Figure
 
 from benchmarks import folding, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
+from benchmarks.frame import (
+    BLUE,
+    CONSOLE,
+    GREEN,
+    GREY,
+    ORANGE,
+    QUICK,
+    RED,
+    Goal,
+    Panel,
+    cpu_micros,
+    draw,
+    publish,
+    ratios,
+    settle,
+    take_turns,
+)
 from benchmarks.load import INTERVAL, Load, bundles, past
-from benchmarks.report import BLUE, CONSOLE, GREEN, GREY, ORANGE, RED, Goal, Panel, draw, publish
-from benchmarks.rounds import QUICK, cpu_micros, ratios, settle, take_turns
 from cost import cpu
 
 UNPACKED, PACKED = Load(), Load(packed=100)

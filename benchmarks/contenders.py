@@ -22,9 +22,9 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, Timestamp
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
+from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import by_sensor, loop, refuse
-from benchmarks.rounds import DifferentRows
 from benchmarks.worker import Sink, Source, Worker
 from pipeline import graph, options
 from pipeline.fold import FoldReadings
@@ -124,9 +124,6 @@ def partial_sums(element: WindowedValue, grace: int | None) -> list[Partial]:
     return [(start - grace, device, values)]
 
 
-# --- seed and combine ---
-
-
 class _Parse(beam.DoFn):
     def process(self, element: bytes) -> Iterator[Any]:
         document = json.loads(element)
@@ -193,9 +190,6 @@ def _seed(pipeline: beam.Pipeline, load: Load) -> None:
 
 def _combine(pipeline: beam.Pipeline, load: Load) -> None:
     _ = _keyed_readings(pipeline, load) | beam.CombinePerKey(_MeanPerSensor())
-
-
-# --- shipped, whole and in part ---
 
 
 def job(load: Load) -> options.Job:

@@ -27,9 +27,8 @@ from typing import Any, NamedTuple
 from google.cloud import bigquery
 from matplotlib.figure import Figure
 
+from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
 from benchmarks.load import SENSORS
-from benchmarks.report import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, Goal, Panel, draw, publish
-from benchmarks.rounds import QUICK
 from local import emulators
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, interrupt_once, running, wait_for

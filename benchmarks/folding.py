@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.frame import DifferentRows, cpu_micros, take_turns
 from benchmarks.load import SENSORS, Load, messages, past
 from benchmarks.loop import (
     DECODER,
@@ -33,7 +34,6 @@ from benchmarks.loop import (
     refuse,
     typed_items,
 )
-from benchmarks.rounds import DifferentRows, cpu_micros, take_turns
 from pipeline.fixed_windows import FixedBuckets
 from pipeline.fold import _Fold
 from pipeline.readings import DEVICE, TIMESTAMP, Refusal
@@ -66,8 +66,6 @@ def _limit(chunks: Chunks) -> Folded:
     return {index * LENGTH: by_sensor(cells) for (index, _), cells in sums.items()}, len(refused)
 
 
-# --- typed ---
-
 _strict_items = typed_items(forbid_unknown_fields=True)
 _values = attrgetter(*SENSORS)
 _NOTHING = (UNSET,) * len(SENSORS)
@@ -97,9 +95,6 @@ def _typed(chunks: Chunks) -> Folded:
                         cells[2 * place] += value
                         cells[2 * place + 1] += 1
     return {index * LENGTH: by_sensor(cells) for index, cells in sums.items()}, len(refusals)
-
-
-# --- columns ---
 
 
 def _columns(chunks: Chunks) -> Folded:
@@ -156,8 +151,6 @@ def _add(sums: dict[str, list], name: str, values: list[float]) -> None:
     cell[0] += sum(values)
     cell[1] += len(values)
 
-
-# --- all ---
 
 WAYS: dict[str, Callable[[Chunks], Any]] = {
     "parse": _parse,

@@ -19,9 +19,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import Cell, Contender, job
+from benchmarks.frame import CONSOLE, QUICK, Panel, Rows, cpu_micros, draw, lines, publish, settle, take_turns
 from benchmarks.load import Load, bundles, past
-from benchmarks.report import CONSOLE, Panel, Rows, draw, lines, publish
-from benchmarks.rounds import QUICK, cpu_micros, settle, take_turns
 from benchmarks.stalled import memory
 from pipeline.session_windows import _EmitSessions
 from pipeline.sums import CombineSums
@@ -51,8 +50,6 @@ def run(load: Load, count: int, start: float) -> Iterator[list[Any]]:
     for bundle in bundles(load, count, start):
         yield [element for _, element in contender.records(contender.run(contender.prepare(bundle)))]
 
-
-# --- readings: a worker that goes on for long ---
 
 ENDURED = {
     "one by one": shape(),
@@ -84,9 +81,6 @@ def endure(name: str, load: Load, decades: Sequence[int]) -> list[dict[str, Any]
     return rows
 
 
-# --- devices and sensors: one bundle ---
-
-
 def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Measure bundles of each load, in turns of so many seconds of CPU; return a row for each."""
     turns, rows = {}, []
@@ -103,9 +97,6 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
         size = statistics.mean(sum(len(data) for _, data in one) for one in left)
         rows.append(row | {"bytes per reading": size / load.readings})
     return [{**row, CPU: found} for row, found in zip(rows, take_turns(turns, rounds).values(), strict=True)]
-
-
-# --- state and fan-in ---
 
 
 def state_per_device(load: Load, readings: int) -> int:
@@ -147,9 +138,6 @@ def fan_in(load: Load) -> dict[str, Any]:
     # By rule, as many bundles as fit, and those across its two ends.
     row |= {"readings": load.rate * interval, "by rule": load.rate * interval / load.readings + 1}
     return row | {"records": found[int(start)], "per s": found[int(start)] / interval}
-
-
-# --- report ---
 
 
 def main() -> None:

@@ -18,29 +18,17 @@ _SECOND = 1_000_000  # microseconds
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent, and how the pipeline is to average it.
+    """What is sent, and how the pipeline is to average it."""
 
-    Attributes:
-      bundle: messages per bundle.
-      packed: readings per message; 1 is a bare object, more are an array.
-      devices: how many send; with more than one, each has its own row per interval.
-      size: bytes per reading, roughly.
-      bad: the part of the readings that are refused.
-      sensors: names of those configured; every second one is in each reading.
-      in_turn: if not 0, all readings are good and in order, devices take turns, and so do sensors, so many at a time.
-      rate: readings per second of event time.
-      flags: more of the pipeline's parameters.
-    """
-
-    bundle: int = 1000
-    packed: int = 1
-    devices: int = 1
-    size: int = 100
-    bad: float = 0.01
-    sensors: tuple[str, ...] = SENSORS
-    in_turn: int = 0
-    rate: float = 1000
-    flags: tuple[str, ...] = ()
+    bundle: int = 1000  # messages per bundle
+    packed: int = 1  # readings per message; 1 is a bare object, more are an array
+    devices: int = 1  # how many send; with more than one, each has its own row per interval
+    size: int = 100  # bytes per reading, roughly
+    bad: float = 0.01  # the part of the readings that is refused
+    sensors: tuple[str, ...] = SENSORS  # those configured; every second one is in each reading
+    in_turn: int = 0  # if not 0: all is good and in order, devices take turns, and so do sensors, so many at a time
+    rate: float = 1000  # readings per second of event time
+    flags: tuple[str, ...] = ()  # more of the pipeline's parameters
 
     @property
     def readings(self) -> int:

@@ -32,19 +32,12 @@ Sums = dict[tuple[int, str], list]
 
 
 class Partial(NamedTuple):
-    """Sums of one batch for one interval and device; times are microseconds since the epoch.
+    """Sums of one batch for one interval and device."""
 
-    Attributes:
-      start: of the interval.
-      device: "" unless devices are kept apart.
-      latest: a time in the interval that no reading of it is after.
-      cells: sum and count of each sensor in turn.
-    """
-
-    start: int
-    device: str
-    latest: int
-    cells: list[float]
+    start: int  # of the interval, microseconds since the epoch
+    device: str  # "" unless devices are kept apart
+    latest: int  # a time in the interval that no reading of it is after
+    cells: list[float]  # sum and count of each sensor in turn
 
 
 def latest_allowed() -> float:

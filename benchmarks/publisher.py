@@ -24,8 +24,7 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1 import types
 from matplotlib.figure import Figure
 
-from benchmarks.report import BLUE, GREEN, RED, Goal, Panel, Rows, draw, publish
-from benchmarks.rounds import QUICK, ratios, take_turns
+from benchmarks.frame import BLUE, GREEN, QUICK, RED, Goal, Panel, Rows, draw, publish, ratios, take_turns
 from benchmarks.stalled import backlog
 from local.emulators import create_topic, own_pubsub_server
 from local.pubsub_server import PubsubServer

@@ -22,19 +22,14 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from google.cloud import bigquery
 
-from benchmarks.report import publish
-from benchmarks.rounds import QUICK, take_turns
+from benchmarks.frame import QUICK, publish, take_turns
 from local import emulators
 from pipeline import graph, options, sinks
 from pipeline.source import ReadMessages
 
 PROJECT = "sensor-stream-bench"
 _PARAMETERS = [f"--input_topic=projects/{PROJECT}/topics/readings", f"--output_table={PROJECT}:sensors.readings"]
-_OFFLINE = ["--no_auth", "--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/bench:1"]
-    "--no_auth",
-    "--dataflow_endpoint=http://localhost:1",
-    "--sdk_container_image=europe-docker.pkg.dev/p/r/i:t",
-]
+_OFFLINE = ["--no_auth", "--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/i:1"]
 
 # Imports that a process begins with, then ours with what they bring, clocked.
 _CLOCKED = "from time import process_time as cpu; t = cpu(); {}; u = cpu(); {}; print(u - t, cpu() - u)"

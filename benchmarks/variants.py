@@ -19,10 +19,9 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.contenders import HEARD, Cell, Contender
+from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.loop import latest_allowed
-from benchmarks.report import Goal, publish
-from benchmarks.rounds import QUICK, cpu_micros, ratios, settle, take_turns
 from pipeline.fold import _Fold
 from pipeline.silences import NoticeSilences
 

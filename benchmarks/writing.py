@@ -17,9 +17,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud import bigquery
 
+from benchmarks.frame import QUICK, publish, ratios, take_turns
 from benchmarks.load import SENSORS
-from benchmarks.report import publish
-from benchmarks.rounds import QUICK, ratios, take_turns
 from local import emulators
 from pipeline import sinks, storage_write, tables
 from pipeline.bigquery import TableId, client

@@ -13,10 +13,23 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import Outcome, compare
+from benchmarks.frame import (
+    BLUE,
+    CONSOLE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    QUICK,
+    RED,
+    Panel,
+    draw,
+    publish,
+    ratios,
+    settle,
+    take_turns,
+)
 from benchmarks.load import Load, messages, past
 from benchmarks.peers.engine import Form
-from benchmarks.report import BLUE, CONSOLE, GREEN, ORANGE, PURPLE, RED, Panel, draw, publish
-from benchmarks.rounds import QUICK, ratios, settle, take_turns
 
 ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))

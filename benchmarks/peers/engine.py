@@ -13,14 +13,11 @@ LATENESS = 5  # seconds an interval is held open after its end; the shipped defa
 
 
 class Form(NamedTuple):
-    """A way to use an engine.
+    """A way to use an engine."""
 
-    Attributes:
-      prepare: from what is sent, as (publish time in seconds since the epoch, data), to what `run` takes.
-      run: what is timed: the engine, started anew, from the messages to its end; returns what tells the outcome.
-    """
-
+    # From what is sent, as (publish time in seconds since the epoch, data), to what `run` takes.
     prepare: Callable[[Load, Sequence[tuple[float, bytes]]], Any]
+    # What is timed: the engine, started anew, from the messages to its end; returns what tells the outcome.
     run: Callable[[Load, Any], Callable[[], Outcome]]
 
 

@@ -34,9 +34,6 @@ def _run(build: Callable[[Any, Load, Sinks], None], load: Load, sent: list[bytes
     return sinks.outcome
 
 
-# --- idiomatic ---
-
-
 def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     kinds = op.branch("is_good", op.flat_map("read", messages, read), lambda outcome: isinstance(outcome, Reading))
     op.output("dead_letters", op.map("payload", kinds.falses, attrgetter("payload")), TestingSink(sinks.dead_letters))
@@ -70,9 +67,6 @@ def _merge(sums: Sums, others: Sums) -> Sums:
 def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]]:
     device, (window, sums) = item
     return window * INTERVAL, device, {name: total / count for name, (total, count) in sums.items()}
-
-
-# --- tuned ---
 
 
 def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:

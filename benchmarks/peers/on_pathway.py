@@ -69,8 +69,6 @@ def _windows(table: pw.Table, **instance: Any) -> Any:
     )
 
 
-# --- idiomatic ---
-
 _CELLS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
 
 
@@ -105,9 +103,6 @@ def _idiomatic(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
 
 def _cell(value: float | None) -> tuple[float, float]:
     return (0.0, 0.0) if value is None else (value, 1.0)
-
-
-# --- tuned ---
 
 
 def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:

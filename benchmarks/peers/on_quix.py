@@ -52,9 +52,6 @@ def _intervals(keyed: Any, sinks: Sinks) -> Any:
     return keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=lambda *what: bool(sinks.late.append(what)))
 
 
-# --- idiomatic ---
-
-
 def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     outcomes = messages.apply(read, expand=True)
     refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
@@ -70,9 +67,6 @@ def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
         sinks.rows.append((window["start"] // 1000, device, row))
 
     rows.update(collect, metadata=True)
-
-
-# --- tuned ---
 
 
 def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
@@ -93,9 +87,6 @@ def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
         sinks.rows.append((window["start"] // 1000, device, means(window["value"])))
 
     rows.final(closing_strategy="partition").update(collect, metadata=True)
-
-
-# --- instead of Kafka ---
 
 
 class _Message:

@@ -14,9 +14,8 @@ from benchmarks import folding, variants
 from benchmarks.__main__ import measure
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.folding import fold_in_every_way
+from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, messages
-from benchmarks.report import Goal, publish
-from benchmarks.rounds import DifferentRows
 from pipeline.fold import _Fold
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
@@ -119,7 +118,7 @@ def test_silences_are_watched_without_a_record_for_each_reading():
 
 
 def test_report(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.report.OUT", tmp_path)
+    monkeypatch.setattr("benchmarks.frame.OUT", tmp_path)
     rows = [bench._costs(measured)]
     publish("bench", {"costs": rows}, bench.goals([measured]), bench.chart([measured]))
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")

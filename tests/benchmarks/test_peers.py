@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 
 from benchmarks.contenders import Contender, Outcome, compare
+from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
 from benchmarks.loop import SECOND, fold, means
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.engine import Reading, Sinks, read
 from benchmarks.peers.on_beam import FORMS
-from benchmarks.rounds import DifferentRows
 
 START = int(time.time()) // INTERVAL * INTERVAL - 600
 STAMP = f"{datetime.fromtimestamp(START + 3.25, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -1,48 +1,91 @@
-"""Measurements as tables, as goals met or not, as charts, and as JSON.
+"""The frame of all benchmarks: contenders in turns, then tables, goals met or not, a chart, and JSON.
+
+Not pyperf, nor other tools that let one contender finish, in processes of its own, before the next begins: the machine
+drifts by a factor of two within minutes, so a ratio is only good between turns that were a moment apart.
 
 A figure is one number or, of several rounds, a list of one for each: its median is shown, with the range.
 """
 
 import json
+import logging
+import math
+import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rounds import QUICK
-
+QUICK = os.environ.get("BENCH_QUICK") == "1"
 OUT = Path("build/bench")
 CONSOLE = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 RED, ORANGE, BLUE, GREY, GREEN, PURPLE = "#b0413e", "#d98e32", "#1f6f8b", "#8a8a8a", "#3a7d44", "#7a4f9a"
 
 Rows = Sequence[Mapping[str, Any]]  # of a table: its cells by column
 
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Goal:
-    """A bound on the median of `figures`, one for each round, or a single exact number."""
+
+class DifferentRows(AssertionError):
+    """Two contenders do not make the same rows of the same messages."""
+
+
+def settle() -> None:
+    """Keep this process on one core, and Beam from logging."""
+    logging.disable(logging.WARNING)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def take_turns(contenders: Mapping[K, Callable[[], T]], rounds: int, warm_up: int = 0) -> dict[K, list[T]]:
+    """Return what each contender returns in its turns, one per round, but for so many rounds of warming up."""
+    found: dict[K, list[T]] = {name: [] for name in contenders}
+    for number in range(-warm_up, rounds):
+        for name, turn in contenders.items():
+            result = turn()
+            if number >= 0:
+                found[name].append(result)
+    return found
+
+
+def cpu_micros(calls: Sequence[Callable[[], object]], each: float, seconds: float = 0) -> float:
+    """Return the microseconds of CPU per reading, of which a call takes `each`; in turn, until `seconds` are over."""
+    done = 0
+    start = now = time.process_time()
+    while not done or now - start < seconds:
+        calls[done % len(calls)]()
+        done += 1
+        now = time.process_time()
+    return (now - start) / (done * each) * 1e6
+
+
+def ratios(rounds: Mapping[K, Sequence[float]], name: K, to: K) -> list[float]:
+    """Return how many times the figure of `to` a contender's is, in each round."""
+    return [mine / theirs for mine, theirs in zip(rounds[name], rounds[to], strict=True)]
+
+
+class Goal(NamedTuple):
+    """Bounds on the median of `figures`, one for each round, or a single exact number."""
 
     name: str
     figures: Sequence[float]
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: float = -math.inf
+    at_most: float = math.inf
 
     @property
     def met(self) -> bool:
-        """Whether the median keeps within the bound."""
-        median = statistics.median(self.figures)
-        return (self.at_least is None or median >= self.at_least) and (self.at_most is None or median <= self.at_most)
+        """Whether the median keeps within the bounds."""
+        return self.at_least <= statistics.median(self.figures) <= self.at_most
 
     def __str__(self) -> str:
-        bound = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
+        bound = f">= {self.at_least:g}" if self.at_most == math.inf else f"<= {self.at_most:g}"
         return f"{'met    ' if self.met else 'NOT met'}  {self.name} {bound}: {shown(list(self.figures))}"
 
 
@@ -63,7 +106,7 @@ def publish(name: str, tables: Mapping[str, Rows], goals: Sequence[Goal] = (), c
         CONSOLE.print(str(goal))
     OUT.mkdir(parents=True, exist_ok=True)
     on = {"python": platform.python_version(), "beam": version("apache-beam"), "machine": platform.platform()}
-    found = {**on, "quick": QUICK, "tables": tables, "goals": [{**asdict(goal), "met": goal.met} for goal in goals]}
+    found = {**on, "quick": QUICK, "tables": tables, "goals": [str(goal) for goal in goals]}
     path = OUT / f"{name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     if chart:
@@ -83,10 +126,9 @@ def table(title: str, rows: Rows) -> Table:
 
 def shown(figure: Any) -> str:
     """Return a cell of a table as text."""
-    if isinstance(figure, list) and len(figure) > 1:
-        return f"{shown(statistics.median(figure))} ({shown(min(figure))}-{shown(max(figure))})"
     if isinstance(figure, list):
-        return shown(figure[0])
+        spread = f" ({shown(min(figure))}-{shown(max(figure))})" if len(figure) > 1 else ""
+        return shown(statistics.median(figure)) + spread
     if isinstance(figure, float):
         return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:#.3g}"
     return f"{figure:,}" if isinstance(figure, int) else str(figure)
@@ -115,15 +157,14 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
     drawn = {label: points for label, points in panel.lines.items() if points}
     across = sorted({at for points in drawn.values() if isinstance(points, Mapping) for at in points})
     if not across:
-        draw_bars(axes, panel, styles)
+        draw_bars(axes, drawn, panel.across, styles)
         return
     for (label, points), colour in zip(drawn.items(), (BLUE, GREEN, RED, ORANGE, PURPLE, GREY) * 2, strict=False):
         figures = [figure if isinstance(figure, Sequence) else [figure] for figure in points.values()]
         middle = [statistics.median(figure) for figure in figures]
-        below = [most - min(figure) for most, figure in zip(middle, figures, strict=True)]
-        above = [max(figure) - most for most, figure in zip(middle, figures, strict=True)]
+        ranges = [(mid - min(figure), max(figure) - mid) for mid, figure in zip(middle, figures, strict=True)]
         style = {"color": colour, "marker": "o", "markersize": 4, **styles.get(label, {})}
-        axes.errorbar(list(points), middle, yerr=(below, above), label=label, elinewidth=0.8, capsize=2, **style)
+        axes.errorbar(list(points), middle, list(zip(*ranges, strict=True)), label=label, capsize=2, **style)
     axes.set(xlabel=panel.across, ylabel=panel.up, **{f"{axis}scale": "log" for axis in panel.log})
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
@@ -136,10 +177,10 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
     axes.legend(frameon=False, fontsize=8)
 
 
-def draw_bars(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
+def draw_bars(axes: Any, bars: Mapping[str, Sequence[float]], across: str, styles: Mapping[str, Any]) -> None:
     """Draw a bar for each label, the first on top."""
-    for label, figure in reversed([bar for bar in panel.lines.items() if bar[1]]):
+    for label, figure in reversed(bars.items()):
         axes.barh(label, statistics.median(figure), color=styles.get(label, {}).get("color", BLUE))
         axes.plot(figure, [label] * len(figure), "|", color="black", alpha=0.5)
-    axes.set(xlabel=panel.across, xlim=(0, None))
+    axes.set(xlabel=across, xlim=(0, None))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
