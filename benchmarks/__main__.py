@@ -1,31 +1,14 @@
 """Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import folding, variants
+from benchmarks import folding, frame, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
-from benchmarks.frame import (
-    BLUE,
-    CONSOLE,
-    GREEN,
-    GREY,
-    ORANGE,
-    QUICK,
-    RED,
-    Goal,
-    Panel,
-    cpu_micros,
-    draw,
-    publish,
-    ratios,
-    settle,
-    take_turns,
-)
 from benchmarks.load import INTERVAL, Load, bundles, past
 from cost import cpu
 
@@ -38,7 +21,8 @@ LOADS = (
 READINGS = 15_000  # made per load, at least, so that an interval is as full as it would be
 RATIOS = (("seed", "shipped"), ("shipped", "floor"), ("loop", "shipped"))
 RATES = (1_000, 100_000, 1_000_000)  # readings per second
-_STYLES = {name: {"color": one} for name, one in zip(NAMES, (RED, ORANGE, BLUE, GREY, GREEN), strict=True)}
+_COLOURS = (frame.RED, frame.ORANGE, frame.BLUE, frame.GREY, frame.GREEN)
+_STYLES = {name: {"color": colour} for name, colour in zip(NAMES, _COLOURS, strict=True)}
 
 
 class Measured(NamedTuple):
@@ -58,21 +42,21 @@ class Measured(NamedTuple):
 
 def main() -> None:
     """Measure every load, print, and write build/bench/bench.json and bench.png."""
-    settle()
-    rounds, seconds = (1, 0.05) if QUICK else (7, 0.4)
+    frame.settle()
+    rounds, seconds = (1, 0.05) if frame.QUICK else (7, 0.4)
     measured = []
     for load in LOADS:
-        CONSOLE.print(f"[dim]{load}")
+        frame.CONSOLE.print(f"[dim]{load}")
         measured.append(measure(load, rounds, seconds))
-    overlapping = variants.hopping(rounds=3 if QUICK else 25)
+    overlapping = variants.hopping(rounds=3 if frame.QUICK else 25)
     tables = {
         "CPU per reading, microseconds: median (range)": [_costs(one) for one in measured],
-        "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if QUICK else 100),
-        "The fold alone, microseconds of CPU per reading": folding.measure(rounds=3 if QUICK else 25),
+        "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if frame.QUICK else 100),
+        "The fold alone, microseconds of CPU per reading": folding.measure(rounds=3 if frame.QUICK else 25),
         "Hopping windows to the first shuffle, CPU / fixed windows": overlapping,
         "What the shipped graph costs": [_bill(one) for one in measured],
     }
-    publish("bench", tables, [*goals(measured), *variants.goals(overlapping)], chart(measured))
+    frame.publish("bench", tables, [*goals(measured), *variants.goals(overlapping)], chart(measured))
 
 
 def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:
@@ -82,47 +66,41 @@ def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -
       DifferentRows: before anything is timed.
     """
     sent = list(bundles(load, max(2, -(-readings // load.readings)), past()))
-    made = len(sent) * load.readings
-    outcomes, turns = {}, {}
+    outcomes, before, after = {}, {}, {}
     for name in NAMES:
         contender = Contender(name, load)
         prepared = [contender.prepare(bundle) for bundle in sent]
         left = [contender.run(bundle) for bundle in prepared]
         outcomes[name] = contender.outcome(left)
-        before = partial(cpu_micros, [partial(contender.run, one) for one in prepared], load.readings, seconds)
-        turns[name] = partial(
-            _turn, before, [partial(cpu_micros, [c], made, seconds / 10) for c in contender.after(left)]
-        )
+        calls = [partial(contender.run, bundle) for bundle in prepared]
+        before[name] = partial(frame.cpu_micros, calls, load.readings, seconds)
+        each = len(sent) * load.readings
+        after[name] = [partial(frame.cpu_micros, [call], each, seconds / 10) for call in contender.after(left)]
     compare(load, outcomes, "seed")
-    found = take_turns(turns, rounds)
-    after = {name: [late for _, late in of_one] for name, of_one in found.items()}
-    return Measured(
-        load, made, outcomes, {name: [sum(both) for both in of_one] for name, of_one in found.items()}, after
-    )
+    turns = {name: lambda name=name: (before[name](), sum(turn() for turn in after[name])) for name in NAMES}
+    found = frame.take_turns(turns, rounds)
+    micros = {name: [sum(both) for both in of_one] for name, of_one in found.items()}
+    late = {name: [after for _, after in of_one] for name, of_one in found.items()}
+    return Measured(load, len(sent) * load.readings, outcomes, micros, late)
 
 
-def _turn(before: Callable[[], float], after: Sequence[Callable[[], float]]) -> tuple[float, float]:
-    """Return what is done up to the first shuffle, and after it."""
-    return before(), sum(call() for call in after)
-
-
-def goals(measured: Sequence[Measured]) -> list[Goal]:
+def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
     """Return the goals for the loads that were measured."""
     found = []
     for one in measured:
-        seed, over_floor, loop = (ratios(one.micros, *pair) for pair in RATIOS)
+        seed, over_floor, loop = (frame.ratios(one.micros, *pair) for pair in RATIOS)
         records = "shuffled records of seed / shipped"
         if one.load == UNPACKED:
             found += [
-                Goal("unpacked: CPU of seed / shipped", seed, at_least=8),
-                Goal("unpacked: CPU of shipped / floor", over_floor, at_most=1.35),
-                Goal(f"unpacked: {records}", [one.records_ratio], at_least=300),
+                frame.Goal("unpacked: CPU of seed / shipped", seed, at_least=8),
+                frame.Goal("unpacked: CPU of shipped / floor", over_floor, at_most=1.35),
+                frame.Goal(f"unpacked: {records}", [one.records_ratio], at_least=300),
             ]
         elif one.load == PACKED:
             found += [
-                Goal("packed by 100: CPU of seed / shipped", seed, at_least=40),
-                Goal("packed by 100: CPU of loop / shipped", loop, at_least=0.5),
-                Goal(f"packed by 100: {records}", [one.records_ratio], at_least=300),
+                frame.Goal("packed by 100: CPU of seed / shipped", seed, at_least=40),
+                frame.Goal("packed by 100: CPU of loop / shipped", loop, at_least=0.5),
+                frame.Goal(f"packed by 100: {records}", [one.records_ratio], at_least=300),
             ]
     return found
 
@@ -131,7 +109,7 @@ def _costs(one: Measured) -> dict[str, Any]:
     return {
         "messages x readings": str(one.load),
         **one.micros,
-        **{f"{name} / {to}": ratios(one.micros, name, to) for name, to in RATIOS},
+        **{f"{name} / {to}": frame.ratios(one.micros, name, to) for name, to in RATIOS},
         "records": f"{one.outcomes['seed'].shuffled:,} : {one.outcomes['shipped'].shuffled:,}",
     }
 
@@ -158,8 +136,8 @@ def chart(measured: Sequence[Measured]) -> Figure:
     for field, across in (("bundle", "messages per bundle, of one reading"), ("packed", "readings per message")):
         found = {getattr(one.load, field): one for one in measured if one.load.differs_in(field)}
         lines = {name: {at: one.micros[name] for at, one in found.items()} for name in NAMES}
-        panels.append(Panel(across, "CPU per reading, microseconds", lines, log="xy"))
-    return draw("From message bytes to means, on Beam's own worker", panels, _STYLES)
+        panels.append(frame.Panel(across, "CPU per reading, microseconds", lines, log="xy"))
+    return frame.draw("From message bytes to means, on Beam's own worker", panels, _STYLES)
 
 
 if __name__ == "__main__":

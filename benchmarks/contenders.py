@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -24,11 +25,12 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.loop import by_sensor, loop, refuse
+from benchmarks.loop import averages, by_sensor, loop, refuse
 from benchmarks.worker import Sink, Source, Worker
 from pipeline import graph, options
 from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.sums import Sums, add_sums, add_values
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
 HEARD = "Heard"
@@ -104,8 +106,7 @@ class Contender:
             for sensor, (total, count) in of_part.items():
                 sums[start, device][sensor][0] += total
                 sums[start, device][sensor][1] += count
-        rows = {key: {name: total / count for name, (total, count) in of.items()} for key, of in sums.items()}
-        return Outcome(rows, refused, None, shuffled, size)
+        return Outcome({key: averages(of_row) for key, of_row in sums.items()}, refused, None, shuffled, size)
 
 
 # (interval's start in seconds since the epoch, device or "", sensor to [sum, count]).
@@ -145,27 +146,21 @@ def _key(parsed: tuple[float, str, dict[str, float]], by_device: bool) -> tuple[
 
 
 class _MeanPerSensor(beam.CombineFn):
-    def create_accumulator(self) -> dict[str, list]:
+    def create_accumulator(self) -> Sums:
         return {}
 
-    def add_input(self, accumulator: dict[str, list], values: dict[str, float]) -> dict[str, list]:
-        for name, value in values.items():
-            cell = accumulator.setdefault(name, [0.0, 0])
-            cell[0] += value
-            cell[1] += 1
+    def add_input(self, accumulator: Sums, values: dict[str, float]) -> Sums:
+        add_values(accumulator, values)
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[dict[str, list]]) -> dict[str, list]:
-        merged: dict[str, list] = {}
+    def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
+        merged: Sums = {}
         for accumulator in accumulators:
-            for name, (total, count) in accumulator.items():
-                cell = merged.setdefault(name, [0.0, 0])
-                cell[0] += total
-                cell[1] += count
+            add_sums(merged, accumulator)
         return merged
 
-    def extract_output(self, accumulator: dict[str, list]) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in accumulator.items()}
+    def extract_output(self, accumulator: Sums) -> dict[str, float]:
+        return averages(accumulator)
 
 
 def _mean_of_all(device: str, readings: Iterable[dict[str, float]]) -> tuple[str, dict[str, float]]:
@@ -225,18 +220,7 @@ def _floor(pipeline: beam.Pipeline, load: Load) -> None:
 _BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor, "fold": _fold}
 
 
-class Cell:
-    """A state cell, and the timer beside it, which never fires."""
-
-    value: Any = None
-
-    def read(self) -> Any:
-        """Return what was written last."""
-        return self.value
-
-    def write(self, value: Any) -> None:
-        """Keep a value."""
-        self.value = value
-
-    def set(self, when: Any) -> None:
-        """Set the timer."""
+def cell() -> Any:
+    """Return a state cell, and the timer beside it, which never fires."""
+    kept: list[Any] = [None]
+    return SimpleNamespace(read=lambda: kept[0], write=partial(kept.__setitem__, 0), set=lambda when: None)

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
 from benchmarks.load import SENSORS
+from benchmarks.loop import averages
 from local import emulators
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, interrupt_once, running, wait_for
@@ -211,10 +212,7 @@ def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict
         cell = sums[one.time_ms // 1000 // INTERVAL * INTERVAL][one.sensor]
         cell[0] += one.value
         cell[1] += 1
-    return {
-        datetime.fromtimestamp(start, UTC): {name: total / count for name, (total, count) in cells.items()}
-        for start, cells in sums.items()
-    }
+    return {datetime.fromtimestamp(start, UTC): averages(cells) for start, cells in sums.items()}
 
 
 def compare(

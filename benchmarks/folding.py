@@ -19,21 +19,9 @@ from typing import Any
 
 import msgspec
 
+from benchmarks import loop
 from benchmarks.frame import DifferentRows, cpu_micros, take_turns
 from benchmarks.load import SENSORS, Load, messages, past
-from benchmarks.loop import (
-    DECODER,
-    FRACTIONS,
-    LENGTH,
-    SECONDS,
-    UNSET,
-    by_sensor,
-    decide,
-    latest_allowed,
-    loop,
-    refuse,
-    typed_items,
-)
 from pipeline.fixed_windows import FixedBuckets
 from pipeline.fold import _Fold
 from pipeline.readings import DEVICE, TIMESTAMP, Refusal
@@ -54,54 +42,55 @@ def _parse(chunks: Chunks) -> None:
 
 
 def _shipped(chunks: Chunks) -> Folded:
-    buckets = FixedBuckets(LENGTH, by_device=False)
+    buckets = FixedBuckets(loop.LENGTH, by_device=False)
     refusals: list[Refusal] = []
     for payloads in chunks:
-        buckets.add(DECODER.decode(payloads, latest_allowed(), refusals))
+        buckets.add(loop.DECODER.decode(payloads, loop.latest_allowed(), refusals))
     return {start: sums_of[""] for start, (_, sums_of) in buckets.drain()}, len(refusals)
 
 
 def _limit(chunks: Chunks) -> Folded:
-    sums, _, refused = loop((payload for payloads in chunks for payload in payloads), False, refuse)
-    return {index * LENGTH: by_sensor(cells) for (index, _), cells in sums.items()}, len(refused)
+    sums, _, refused = loop.loop((payload for payloads in chunks for payload in payloads), False, loop.refuse)
+    return {index * loop.LENGTH: loop.by_sensor(cells) for (index, _), cells in sums.items()}, len(refused)
 
 
-_strict_items = typed_items(forbid_unknown_fields=True)
+_strict_items = loop.typed_items(forbid_unknown_fields=True)
 _values = attrgetter(*SENSORS)
-_NOTHING = (UNSET,) * len(SENSORS)
+_NOTHING = (loop.UNSET,) * len(SENSORS)
 
 
 def _typed(chunks: Chunks) -> Folded:
     sums: dict[int, list] = defaultdict(lambda: [0.0, 0] * len(SENSORS))
     refusals: list[Refusal] = []
+    seconds, fractions, length, unset = loop.SECONDS, loop.FRACTIONS, loop.LENGTH, loop.UNSET
     for payloads in chunks:
-        latest = latest_allowed()
+        latest = loop.latest_allowed()
         for payload in payloads:
             items = _strict_items(payload)
             for item in items:
                 try:
-                    at = SECONDS[item.Timestamp[:19]] + FRACTIONS[item.Timestamp[19:]]
+                    at = seconds[item.Timestamp[:19]] + fractions[item.Timestamp[19:]]
                     values = _values(item)
                     if at > latest or values == _NOTHING:
                         raise ValueError  # for the shipped decoder to say why
                 except (AttributeError, TypeError, ValueError):
-                    decided = decide(payload, items, item, latest, refusals)
+                    decided = loop.decide(payload, items, item, latest, refusals)
                     if decided is None:
                         continue
                     at, _, values = decided
-                cells = sums[at // LENGTH]
+                cells = sums[at // length]
                 for place, value in enumerate(values):
-                    if value is not UNSET:
+                    if value is not unset:
                         cells[2 * place] += value
                         cells[2 * place + 1] += 1
-    return {index * LENGTH: by_sensor(cells) for index, cells in sums.items()}, len(refusals)
+    return {index * loop.LENGTH: loop.by_sensor(cells) for index, cells in sums.items()}, len(refusals)
 
 
 def _columns(chunks: Chunks) -> Folded:
     sums: dict[int, dict[str, list]] = defaultdict(dict)
     refusals: list[Refusal] = []
     for payloads in chunks:
-        latest = latest_allowed()
+        latest = loop.latest_allowed()
         gathered: dict[tuple[str, ...], list[dict]] = defaultdict(list)
         for payload in payloads:
             document = _parse_json(payload)
@@ -117,6 +106,7 @@ def _add_columns(
 ) -> None:
     sensors = [name for name in names if name in SENSORS]
     columns = [list(map(itemgetter(name), group)) for name in sensors]
+    seconds, fractions, length = loop.SECONDS, loop.FRACTIONS, loop.LENGTH
     odd: set[int] = set()
     for column in columns:
         if set(map(type, column)) != {float}:
@@ -125,19 +115,19 @@ def _add_columns(
     for row, fields in enumerate(group):
         try:
             stamp = fields[TIMESTAMP]
-            event_time = SECONDS[stamp[:19]] + FRACTIONS[stamp[19:]]
+            event_time = seconds[stamp[:19]] + fractions[stamp[19:]]
         except (KeyError, TypeError, ValueError):
             event_time = 0
         if not 0 < event_time <= latest:
             odd.add(row)
-        starts.append(event_time - event_time % LENGTH)
+        starts.append(event_time - event_time % length)
     if any(type(device) is not str for device in {fields.get(DEVICE, "") for fields in group}):
         odd.update(range(len(group)))
     if odd:
         for row in odd:
-            for slow_time, _, found in DECODER.decode((msgspec.json.encode(group[row]),), latest, refusals):
+            for slow_time, _, found in loop.DECODER.decode((msgspec.json.encode(group[row]),), latest, refusals):
                 for name, value in found.items():
-                    _add(sums[slow_time - slow_time % LENGTH], name, [value])
+                    _add(sums[slow_time - slow_time % length], name, [value])
         good = [row for row in range(len(group)) if row not in odd]
         columns = [[column[row] for row in good] for column in columns]
         starts = [starts[row] for row in good]

@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import Cell, Contender, job
+from benchmarks.contenders import Contender, cell, job
 from benchmarks.frame import CONSOLE, QUICK, Panel, Rows, cpu_micros, draw, lines, publish, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.stalled import memory
@@ -109,10 +109,10 @@ def state_per_device(load: Load, readings: int) -> int:
     records = [element.value for bundle in bundles_left for element in bundle]
     if job(load).window == "fixed":
         return len(CombineSums().get_accumulator_coder().encode(_combined(sums for _, sums in records)))
-    cell, emit = Cell(), _EmitSessions(job(load).intervals)
+    state, emit = cell(), _EmitSessions(job(load).intervals)
     for record in records:
-        emit.process(record, cell, cell)
-    return len(_EmitSessions.SESSIONS.coder.encode(cell.value))
+        emit.process(record, state, state)
+    return len(_EmitSessions.SESSIONS.coder.encode(state.read()))
 
 
 def _combined(sums: Iterable[Any]) -> Any:

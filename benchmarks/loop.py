@@ -7,7 +7,7 @@ plainly good. Keys that are ignored are not counted.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -167,6 +167,11 @@ def by_sensor(cells: Sequence[float]) -> dict[str, list[float]]:
     return {name: [total, count] for name, total, count in pairs if count}
 
 
+def averages(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean of every sensor, of its [sum, count]."""
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
 def means(cells: Sequence[float]) -> dict[str, float]:
     """Return the mean of every sensor that was present."""
-    return {name: total / count for name, (total, count) in by_sensor(cells).items()}
+    return averages(by_sensor(cells))

@@ -17,15 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from google.cloud import bigquery
 
 from benchmarks.frame import QUICK, publish, take_turns
 from local import emulators
-from pipeline import graph, options, sinks
-from pipeline.source import ReadMessages
 
 PROJECT = "sensor-stream-bench"
 _PARAMETERS = [f"--input_topic=projects/{PROJECT}/topics/readings", f"--output_table={PROJECT}:sensors.readings"]
@@ -46,7 +43,6 @@ def cpu():
     return sum(os.times()[:4])  # with that of child processes
 
 start = cpu()
-import apache_beam as beam
 from pipeline import graph, main, options
 seconds = {"imports": cpu() - start}
 
@@ -126,22 +122,18 @@ def _imports(who: str, clocked: str, *arguments: Path) -> dict[str, float]:
     return {f"CPU of what {who} imports: Beam's": beams, f"CPU of what {who} imports: ours, what it brings": ours}
 
 
-def _pickled_functions(directory: Path) -> list[Path]:
-    """Write each DoFn and CombineFn of the shipped graph to a file, as workers get them."""
-    job, beam_options = options.parse(_PARAMETERS)
-    pipeline = beam.Pipeline(options=beam_options)
-    source = ReadMessages(job.input_topic, None, None, None, False, runner_removes_duplicates=True)
-    letters = sinks.DeadLetters(sinks.BigQueryDeadLetters(job.dead_letter_table), None)
-    graph.build(pipeline, job, source, sinks.BigQueryRows(job.output_table), letters)
+def _pickled_functions(folder: Path) -> list[Path]:
+    """Write each DoFn and CombineFn of the graph that was launched to a file, as workers get them."""
+    launched = beam_runner_api_pb2.Pipeline.FromString((folder / "pipeline.pb").read_bytes())
     paths = []
-    for number, transform in enumerate(pipeline.to_runner_api().components.transforms.values()):
+    for number, transform in enumerate(launched.components.transforms.values()):
         if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
             function = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn
         elif transform.spec.urn == common_urns.composites.COMBINE_PER_KEY.urn:
             function = beam_runner_api_pb2.CombinePayload.FromString(transform.spec.payload).combine_fn
         else:
             continue
-        paths.append(directory / f"function-{number}")
+        paths.append(folder / f"function-{number}")
         paths[-1].write_bytes(function.payload)
     return paths
 

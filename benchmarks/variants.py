@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.contenders import HEARD, Cell, Contender
+from benchmarks.contenders import HEARD, Contender, cell
 from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.loop import latest_allowed
@@ -109,9 +109,9 @@ def silences(load: Load, rounds: int) -> dict[str, Any]:
 
 def _watch(heard: Sequence[Any]) -> None:
     notice: Any = NoticeSilences(300, 5)._notice
-    cells: dict[str, tuple[Cell, Cell]] = {}
+    cells: dict[str, tuple[Any, Any]] = {}
     for record in heard:
-        notice.process(record, *cells.setdefault(record[0], (Cell(), Cell())))
+        notice.process(record, *cells.setdefault(record[0], (cell(), cell())))
 
 
 if __name__ == "__main__":

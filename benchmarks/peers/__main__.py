@@ -12,34 +12,20 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from benchmarks import frame
 from benchmarks.contenders import Outcome, compare
-from benchmarks.frame import (
-    BLUE,
-    CONSOLE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    QUICK,
-    RED,
-    Panel,
-    draw,
-    publish,
-    ratios,
-    settle,
-    take_turns,
-)
 from benchmarks.load import Load, messages, past
 from benchmarks.peers.engine import Form
 
 ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
 # Readings are a millisecond apart: six whole intervals, or two in the shorter turns, so that all end in as many rows.
-ROUNDS, READINGS = (1, 30_000) if QUICK else (7, 90_000)
+ROUNDS, READINGS = (1, 30_000) if frame.QUICK else (7, 90_000)
 LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
 # The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
 OURS = WORKER, LOCAL = ("shipped worker", "shipped local")
 
-_COLOURS = {"shipped": BLUE, "bytewax": ORANGE, "pathway": PURPLE, "quix": RED, "loop": GREEN}
+_COLOURS = {"bytewax": frame.ORANGE, "pathway": frame.PURPLE, "quix": frame.RED, "loop": frame.GREEN}
 _LINES = {"local": "--", "demo": ":", "idiomatic": "--"}
 
 
@@ -54,7 +40,7 @@ class Measured(NamedTuple):
 
 def main() -> int:
     """Measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
-    settle()
+    frame.settle()
     forms: dict[str, Form] = {}
     engines = []
     for module, package in ENGINES.items():
@@ -62,15 +48,15 @@ def main() -> int:
             forms |= import_module(f"benchmarks.peers.{module}").FORMS
             engines.append({"": package, "version": version(package)})
         except ImportError as error:
-            CONSOLE.print(f"{package}: NOT COMPARED, there is no package for this Python: {error}", style="bold red")
+            engines.append({"": package, "version": f"NOT COMPARED, there is no package for this Python: {error}"})
     gc.collect()
     gc.freeze()  # no engine shall go through what another keeps
     measured = []
     for load in LOADS:
-        CONSOLE.print(f"[dim]{load}")
+        frame.CONSOLE.print(f"[dim]{load}")
         measured.append(measure(forms, load, READINGS, ROUNDS))
-    publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
-    return int(len(engines) < len(ENGINES))
+    frame.publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
+    return int(any("NOT COMPARED" in engine["version"] for engine in engines))
 
 
 def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
@@ -84,7 +70,7 @@ def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -
         one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
         turns[name] = partial(_turn, form, load, one, many)
     compare(load, outcomes, LOCAL)
-    found = take_turns(turns, rounds)
+    found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
     start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
     return Measured(load, outcomes[LOCAL], micros, start)
@@ -119,7 +105,7 @@ def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
     }
     for ours in OURS:
         made[f"CPU / {ours}: below 1 is ahead of us"] = [
-            {"": form, **{_name(one.load): ratios(one.micros, form, ours) for one in measured}} for form in forms
+            {"": form, **{_name(one.load): frame.ratios(one.micros, form, ours) for one in measured}} for form in forms
         ]
     made["Outcome, the same of all"] = [
         {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
@@ -137,11 +123,11 @@ def chart(measured: Sequence[Measured]) -> Figure:
     for field, across in {"packed": "readings per message", "devices": "devices, each with its own rows"}.items():
         found = {getattr(one.load, field): one.micros for one in measured if one.load.differs_in(field)}
         lines = {form: {at: micros[form] for at, micros in found.items()} for form in measured[0].micros}
-        panels.append(Panel(across, "CPU per reading, microseconds", lines, log="xy"))
+        panels.append(frame.Panel(across, "CPU per reading, microseconds", lines, log="xy"))
     for form in measured[0].micros:
         engine, _, way = form.partition(" ")
-        styles[form] = {"color": _COLOURS[engine], "linestyle": _LINES.get(way, "-")}
-    return draw("From message bytes to rows (shipped worker and loop: to sums)", panels, styles)
+        styles[form] = {"color": _COLOURS.get(engine, frame.BLUE), "linestyle": _LINES.get(way, "-")}
+    return frame.draw("From message bytes to rows (shipped worker and loop: to sums)", panels, styles)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore
 
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, Load
-from benchmarks.loop import SECOND, Partial, add_to, fold, means
+from benchmarks.loop import SECOND, Partial, add_to, averages, fold, means
 from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
+from pipeline.sums import Sums, add_values
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-Sums = dict[str, list]
 
 
 def _run(build: Callable[[Any, Load, Sinks], None], load: Load, sent: list[bytes]) -> Callable[[], Outcome]:
@@ -46,27 +45,20 @@ def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
         win.TumblingWindower(timedelta(seconds=INTERVAL), _EPOCH),
         dict,
         _add_reading,
-        _merge,
+        lambda sums, _: sums,  # which is never called: tumbling windows do not merge
     )
     op.output("late", windows.late, TestingSink(sinks.late))
     op.output("rows", op.map("row", windows.down, _row), TestingSink(sinks.rows))
 
 
 def _add_reading(sums: Sums, reading: Reading) -> Sums:
-    for name, value in reading.values.items():
-        cell = sums.setdefault(name, [0.0, 0])
-        cell[0] += value
-        cell[1] += 1
+    add_values(sums, reading.values)
     return sums
-
-
-def _merge(sums: Sums, others: Sums) -> Sums:
-    raise NotImplementedError("tumbling windows never merge")
 
 
 def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]]:
     device, (window, sums) = item
-    return window * INTERVAL, device, {name: total / count for name, (total, count) in sums.items()}
+    return window * INTERVAL, device, averages(sums)
 
 
 def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:

@@ -107,23 +107,15 @@ class _Message:
     def timestamp(self) -> tuple[int, int]:
         return self._timestamp
 
-    def topic(self) -> str:
-        return _TOPIC
-
-    def partition(self) -> int:
-        return 0
-
-    def key(self) -> None:
-        return None
-
-    headers = leader_epoch = key
+    topic, partition = staticmethod(lambda: _TOPIC), staticmethod(lambda: 0)
+    key = headers = leader_epoch = staticmethod(lambda: None)
 
 
 class _Client(nullcontext):
     """As Quix's consumer or producer; what is not defined here does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return _nothing
+        return lambda *_, **__: None
 
     def flush(self, timeout: float | None = None) -> int:
         return 0
@@ -169,10 +161,6 @@ class _Application(Application):
 
     def _get_internal_producer(self, *_: Any, **__: Any) -> Any:
         return _Client()
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    pass
 
 
 FORMS = {
