@@ -145,9 +145,12 @@ def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float,
 def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
     """Return a chart of medians, with their range; `styles` are matplotlib's, by label."""
     wide = len(panels) if len(panels) < 4 else 2
-    figure = Figure(figsize=(5.5 * wide, 4.5 * -(-len(panels) // wide)), layout="constrained")
-    for axes, panel in zip(figure.subplots(-(-len(panels) // wide), wide, squeeze=False).flat, panels, strict=True):
+    high, alike = -(-len(panels) // wide), all(panel.log == "xy" for panel in panels)
+    figure = Figure(figsize=(5.5 * wide, 4.5 * high), layout="constrained")
+    for axes, panel in zip(figure.subplots(high, wide, squeeze=False, sharey=alike).flat, panels, strict=True):
         draw_panel(axes, panel, styles or {})
+    if alike:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
     figure.suptitle(title)
     return figure
 
@@ -173,8 +176,9 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
         axes.set_xticks(across)
     if "y" not in panel.log:
         axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # the rest is for the legend
+    if panel.log != "xy":
+        axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def draw_bars(axes: Any, bars: Mapping[str, Sequence[float]], across: str, styles: Mapping[str, Any]) -> None:
