@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 def main() -> None:
     """Measure every load, print, and write build/bench/bench.json and bench.png."""
     frame.settle()
-    rounds, seconds = (1, 0.05) if frame.QUICK else (7, 0.4)
+    rounds, seconds = (1, 0.05) if frame.QUICK else (7, 0.3)
     measured = []
     for load in LOADS:
         frame.CONSOLE.print(f"[dim]{load}")

@@ -26,7 +26,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, loop, refuse
-from benchmarks.worker import Sink, Source, Worker
+from benchmarks.worker import Source, Worker, sink
 from pipeline import graph, options
 from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
@@ -193,7 +193,7 @@ def job(load: Load) -> options.Job:
 
 
 def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
-    graph.build(pipeline, job(load), Source(), Sink(), Sink())
+    graph.build(pipeline, job(load), Source(), sink(), sink())
 
 
 def _fold(pipeline: beam.Pipeline, load: Load) -> None:
@@ -201,8 +201,8 @@ def _fold(pipeline: beam.Pipeline, load: Load) -> None:
     fold = FoldReadings(of.sensors, of.max_future_skew, of.intervals, of.group_by_device, of.silence_after)
     folded = pipeline | "ReadMessages" >> Source() | fold
     # `Worker` stops at groupings only, and would run a step with state in the stage before it.
-    _ = folded.sums | (beam.GroupByKey() if of.window == "session" else of.intervals.emit()) | "Rows" >> Sink()
-    _ = folded.dead_letters | "AllDeadLetters" >> Sink()
+    _ = folded.sums | (beam.GroupByKey() if of.window == "session" else of.intervals.emit()) | "Rows" >> sink()
+    _ = folded.dead_letters | "AllDeadLetters" >> sink()
     if of.silence_after:
         _ = folded.heard | HEARD >> beam.GroupByKey()
 

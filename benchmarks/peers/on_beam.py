@@ -39,23 +39,11 @@ def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callabl
 def _to_rows(runner: str, load: Load, sent: Sequence[bytes]) -> Callable[[], Outcome]:
     global _payloads, _sinks
     _payloads, _sinks = sent, Sinks()
+    source = beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
+    rows, dead_letters = (beam.FlatMap(keep).with_output_types(Any) for keep in (_keep_row, _keep_dead_letter))
     with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-        graph.build(pipeline, job(load), _Source(), _Sink(_keep_row), _Sink(_keep_dead_letter))
+        graph.build(pipeline, job(load), source, rows, dead_letters)
     return _sinks.outcome
-
-
-class _Source(beam.PTransform):
-    def expand(self, begin: Any) -> beam.PCollection:
-        return begin | beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
-
-
-class _Sink(beam.PTransform):
-    def __init__(self, keep: Callable[[dict[str, Any]], tuple[()]]):
-        super().__init__()
-        self._keep = keep
-
-    def expand(self, elements: beam.PCollection) -> beam.PCollection:
-        return elements | beam.FlatMap(self._keep).with_output_types(Any)
 
 
 def _all_payloads(_: bytes) -> Sequence[bytes]:

@@ -8,6 +8,7 @@ What its Python connector is given within 1.5 s is one minibatch, here often all
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pathway as pw  # type: ignore[import-not-found]
@@ -21,12 +22,8 @@ from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, paylo
 _Cells = tuple[int, str, float, float, float, float, float, float, float, float]
 
 
-class _Message(pw.Schema):
-    data: bytes
-
-
-class _Batch(pw.Schema):
-    data: tuple[bytes, ...]
+_MESSAGE = pw.schema_from_types(data=bytes)
+_BATCH = pw.schema_from_types(data=tuple[bytes, ...])
 
 
 class _Source(pw.io.python.ConnectorSubject):
@@ -79,8 +76,9 @@ def _idiomatic(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
         refused: list[bytes] = []
         for outcome in read(data):
             if isinstance(outcome, Reading):
-                cells = (cell for name in SENSORS for cell in _cell(outcome.values.get(name)))
-                readings.append((outcome.at, outcome.device if by_device else "", *cells))
+                # A sum and a count of each sensor: of no or of one reading.
+                cells = ((outcome.values[name], 1.0) if name in outcome.values else (0.0, 0.0) for name in SENSORS)
+                readings.append((outcome.at, outcome.device if by_device else "", *chain.from_iterable(cells)))
             else:
                 refused.append(outcome.payload)
         return readings, refused
@@ -99,10 +97,6 @@ def _idiomatic(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
         sinks.rows.append((row["start"] // SECOND, row["device"], means([row[name] for name in _CELLS])))
 
     pw.io.subscribe(rows, on_change=take)
-
-
-def _cell(value: float | None) -> tuple[float, float]:
-    return (0.0, 0.0) if value is None else (value, 1.0)
 
 
 def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
@@ -138,6 +132,6 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
 
 
 FORMS = {
-    "pathway idiomatic": Form(payloads, partial(_run, _Message, _idiomatic)),
-    "pathway tuned": Form(_batches, partial(_run, _Batch, _tuned)),
+    "pathway idiomatic": Form(payloads, partial(_run, _MESSAGE, _idiomatic)),
+    "pathway tuned": Form(_batches, partial(_run, _BATCH, _tuned)),
 }
