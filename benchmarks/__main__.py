@@ -132,12 +132,8 @@ def _bill(one: Measured) -> dict[str, Any]:
 
 def chart(measured: Sequence[Measured]) -> Figure:
     """Draw the cost per reading against bundle size and against packing."""
-    panels = []
-    for field, across in (("bundle", "messages per bundle, of one reading"), ("packed", "readings per message")):
-        found = {getattr(one.load, field): one for one in measured if one.load.differs_in(field)}
-        lines = {name: {at: one.micros[name] for at, one in found.items()} for name in NAMES}
-        panels.append(frame.Panel(across, "CPU per reading, microseconds", lines, log="xy"))
-    return frame.draw("From message bytes to means, on Beam's own worker", panels, _STYLES)
+    fields = {"bundle": "messages per bundle, of one reading", "packed": "readings per message"}
+    return frame.draw_costs("From message bytes to means, on Beam's own worker", measured, fields, _STYLES)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,16 @@ def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float,
     return found
 
 
+def draw_costs(title: str, measured: Sequence[Any], fields: Mapping[str, str], styles: Mapping[str, Any]) -> Figure:
+    """Return a chart of the `micros` of loads, a panel for each of their `fields`, by what it is called."""
+    panels = []
+    for field, across in fields.items():
+        found = {getattr(one.load, field): one.micros for one in measured if one.load.differs_in(field)}
+        lines = {name: {at: micros[name] for at, micros in found.items()} for name in measured[0].micros}
+        panels.append(Panel(across, "CPU per reading, microseconds", lines, log="xy"))
+    return draw(title, panels, styles)
+
+
 def draw(title: str, panels: Sequence[Panel], styles: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
     """Return a chart of medians, with their range; `styles` are matplotlib's, by label."""
     wide = len(panels) if len(panels) < 4 else 2

@@ -43,6 +43,7 @@ def cpu():
     return sum(os.times()[:4])  # with that of child processes
 
 start = cpu()
+import apache_beam as beam
 from pipeline import graph, main, options
 seconds = {"imports": cpu() - start}
 

@@ -119,15 +119,13 @@ def _name(load: Load) -> str:
 
 def chart(measured: Sequence[Measured]) -> Figure:
     """Draw the cost per reading against packing and against devices."""
-    panels, styles = [], {}
-    for field, across in {"packed": "readings per message", "devices": "devices, each with its own rows"}.items():
-        found = {getattr(one.load, field): one.micros for one in measured if one.load.differs_in(field)}
-        lines = {form: {at: micros[form] for at, micros in found.items()} for form in measured[0].micros}
-        panels.append(frame.Panel(across, "CPU per reading, microseconds", lines, log="xy"))
+    styles = {}
     for form in measured[0].micros:
         engine, _, way = form.partition(" ")
         styles[form] = {"color": _COLOURS.get(engine, frame.BLUE), "linestyle": _LINES.get(way, "-")}
-    return frame.draw("From message bytes to rows (shipped worker and loop: to sums)", panels, styles)
+    fields = {"packed": "readings per message", "devices": "devices, each with its own rows"}
+    title = "From message bytes to rows (shipped worker and loop: to sums)"
+    return frame.draw_costs(title, measured, fields, styles)
 
 
 if __name__ == "__main__":
