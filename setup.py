@@ -7,7 +7,7 @@ from setuptools import setup
 
 setup(
     name="sensor-stream",
-    version="0.1.0",
+    version="0.2.0",
     description="Live sensor readings in Pub/Sub to one tidy row per interval in BigQuery",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",

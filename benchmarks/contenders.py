@@ -96,7 +96,7 @@ class Contender:
                 refused += len(refusals)
                 parts += [(at * INTERVAL, device, by_sensor(cells)) for (at, device), cells in folded.items()]
             for step, element in self.records(of_bundle):
-                if "Bad" in step or "AllDeadLetters" in step:
+                if "Bad" in step or "TellApart" in step:
                     refused += 1
                 else:
                     shuffled += 1
@@ -118,11 +118,12 @@ def partial_sums(element: WindowedValue, grace: int | None) -> list[Partial]:
 
     These are of windows that are `grace` seconds later than their intervals; without grace, it is one plain reading.
     """
-    device, values = element.value
+    key, kept = element.value
     start = int(element.windows[0].start)
     if grace is None:
-        return [(start, device, {sensor: [value, 1] for sensor, value in values.items()})]
-    return [(start - grace, device, values)]
+        return [(start, key, {sensor: [value, 1] for sensor, value in kept.items()})]
+    by_device = kept if key.startswith("shard") else {key: kept}
+    return [(start - grace, device, sums) for device, sums in by_device.items()]
 
 
 class _Parse(beam.DoFn):
@@ -198,7 +199,7 @@ def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
 
 def _fold(pipeline: beam.Pipeline, load: Load) -> None:
     of = job(load)
-    fold = FoldReadings(of.sensors, of.max_future_skew, of.intervals, of.group_by_device, of.silence_after)
+    fold = FoldReadings(of.sensors, of.max_future_skew, of.intervals, of.silence_after)
     folded = pipeline | "ReadMessages" >> Source() | fold
     # `Worker` stops at groupings only, and would run a step with state in the stage before it.
     _ = folded.sums | (beam.GroupByKey() if of.window == "session" else of.intervals.emit()) | "Rows" >> sink()

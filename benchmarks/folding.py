@@ -11,6 +11,7 @@ For one row per interval; each takes 32 messages at a time, as the shipped DoFn 
 messages, or nothing is timed.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,12 +21,13 @@ from typing import Any
 import msgspec
 
 from benchmarks import loop
+from benchmarks.contenders import job, partial_sums
 from benchmarks.frame import DifferentRows, cpu_micros, take_turns
 from benchmarks.load import SENSORS, Load, messages, past
-from pipeline.fixed_windows import FixedBuckets
 from pipeline.fold import _Fold
 from pipeline.readings import DEVICE, TIMESTAMP, Refusal
 
+_JOB = job(Load())
 _MESSAGES = 960  # a multiple of 32
 
 Chunks = Iterable[Sequence[bytes]]
@@ -42,11 +44,12 @@ def _parse(chunks: Chunks) -> None:
 
 
 def _shipped(chunks: Chunks) -> Folded:
-    buckets = FixedBuckets(loop.LENGTH, by_device=False)
+    buckets = _JOB.intervals.new_buckets()
     refusals: list[Refusal] = []
     for payloads in chunks:
         buckets.add(loop.DECODER.decode(payloads, loop.latest_allowed(), refusals))
-    return {start: sums_of[""] for start, (_, sums_of) in buckets.drain()}, len(refusals)
+    parts = [part for element in buckets.drain(time.time()) for part in partial_sums(element, _JOB.grace_period)]
+    return {start * loop.SECOND: sums for start, _, sums in parts}, len(refusals)
 
 
 def _limit(chunks: Chunks) -> Folded:

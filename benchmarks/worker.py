@@ -32,7 +32,7 @@ class Source(beam.PTransform):
 
 def sink() -> beam.PTransform:
     """Return what ends a branch."""
-    return beam.Map(lambda element: element)
+    return beam.FlatMap(lambda element: ())
 
 
 class Worker:
@@ -165,8 +165,9 @@ def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
     phases = [
         translations.annotate_downstream_side_inputs,
         translations.fix_side_input_pcoll_coders,
-        translations.expand_gbk,
+        # Before groupings get their coders, else it adds a step that changes coders, as Dataflow does not.
         translations.sink_flattens,
+        translations.expand_gbk,
         translations.greedily_fuse,
         translations.impulse_to_input,
         translations.sort_stages,

@@ -10,8 +10,8 @@ emitted once, `grace` after its end, without timers of our own:
     expired                                     x  x   after that; Beam would drop these without a word
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,16 +21,14 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalW
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
+from pipeline.aside import in_windows, set_aside
 from pipeline.labels import emit_label
-from pipeline.memo import Memo
 from pipeline.readings import Reading
+from pipeline.shards import SHARDS, Shard, by_shard, merge_devices
 from pipeline.statistics import MEANS, Statistics
-from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, Sums
+from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, SumsOf
 
 AGED, EXPIRED = "aged", "expired"
-
-# By device.
-SumsOf = dict[str, Sums]
 
 # Seconds by which the clock of a worker may be behind the watermark.
 _CLOCK_SLACK = 60
@@ -53,9 +51,10 @@ class FixedIntervals:
     allowed_lateness: int
     revise: bool
     statistics: Statistics = MEANS
+    by_device: bool = False
 
-    # Of what a bundle's buckets hold in the end.
-    folded_type: ClassVar[Any] = tuple[int, Any]
+    # What buckets set aside, with its type.
+    set_aside: ClassVar[dict[str, Any]] = {AGED: tuple[int, str, Any]}
 
     @property
     def label(self) -> str:
@@ -68,19 +67,68 @@ class FixedIntervals:
             "grace_period": (self.grace, 5),
             "on_late": ("revise" if self.revise else "dead_letter", "dead_letter"),
             "kept": (self.statistics.kept, MEANS.kept),
+            "shards": (str(SHARDS if self.sharded else 0), "0"),
         }
 
-    def new_buckets(self, by_device: bool) -> "FixedBuckets":
-        """Return empty buckets for one bundle."""
-        return FixedBuckets(self.interval * SECOND, by_device, self.statistics)
+    @property
+    def sharded(self) -> bool:
+        """Whether devices are shuffled by the shard. With `revise` each is a key, as revisions count panes of a key."""
+        return self.by_device and not self.revise
 
-    def emit(self, clock: Callable[[], float] = time.time) -> beam.PTransform:
-        """Return the transform from drained buckets to `Interval`s; `clock` gives seconds since the epoch."""
-        return EmitFixedIntervals(self, clock)
+    def new_buckets(self) -> "FixedBuckets":
+        """Return empty buckets for one bundle."""
+        return FixedBuckets(self)
+
+    @property
+    def folded(self) -> "FixedIntervals":
+        """The intervals that readings are folded into, inside each bundle."""
+        return self
+
+    def emit(self) -> beam.PTransform:
+        """Return the transform from what was folded to `Interval`s."""
+        return EmitFixedIntervals(self)
 
     def starts(self, bucket: int) -> Sequence[int]:
         """Return the starts of the intervals that hold a bucket, in order; all are microseconds since the epoch."""
         return (bucket,)
+
+    def aged_before(self, now: float) -> float:
+        """Return the start, in microseconds, of the oldest interval that cannot have expired; `now` is in seconds."""
+        return (now - self.interval - self.grace - self.allowed_lateness + _CLOCK_SLACK) * SECOND
+
+    @property
+    def keyed_type(self) -> Any:
+        """The type of (key, what is kept for it)."""
+        return tuple[str, Shard] if self.sharded else tuple[str, Any]
+
+    def keyed(self, sums_of: SumsOf) -> Iterable[tuple[str, Any]]:
+        """Return (key, what is kept for it) of all devices; `sums_of` undoes it."""
+        return by_shard(sums_of) if self.sharded else sums_of.items()
+
+    def sums_of(self, key: str, kept: Any) -> SumsOf:
+        """Return the Sums by device of what `keyed` returned."""
+        return kept if self.sharded else {key: kept}
+
+    @property
+    def windowing(self) -> beam.Windowing:
+        """In which windows sums are combined."""
+        return beam.Windowing(
+            self.window_fn(),
+            triggerfn=AfterWatermark(late=AfterCount(1)),
+            # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
+            accumulation_mode=AccumulationMode.ACCUMULATING if self.revise else AccumulationMode.DISCARDING,
+            allowed_lateness=Duration(seconds=self.allowed_lateness),
+        )
+
+    @property
+    def expiry_windowing(self) -> beam.Windowing:
+        """In which windows sums wait to be judged."""
+        return beam.Windowing(
+            self.expiry_window_fn(),
+            triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
+            accumulation_mode=AccumulationMode.DISCARDING,
+            allowed_lateness=Duration(seconds=_EVER),
+        )
 
     def window_fn(self) -> WindowFn:
         """Return Beam's windows for these intervals."""
@@ -91,19 +139,32 @@ class FixedIntervals:
         return SlidingWindows(self.interval + self.allowed_lateness, self.interval, self.grace % self.interval)
 
 
+@functools.lru_cache(maxsize=4_000)
+def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+    """Return when an interval's row is due, as its sums' timestamp, and Beam's window for it.
+
+    The readings' own timestamps would be of no use as a watermark hold. `start` is in microseconds, the others are in
+    seconds.
+    """
+    begin = start + grace * SECOND
+    found = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
+    return found.max_timestamp(), (found,)
+
+
 class FixedBuckets:
     """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
 
-    def __init__(self, interval: int, by_device: bool, statistics: Statistics = MEANS):
-        self._interval = interval
-        self._by_device = by_device
-        self._add = statistics.add
+    def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
+        self._interval = intervals.interval * SECOND
+        self._by_device = intervals.by_device
+        self._add = intervals.statistics.add
         self._count = 0
         self._sums: dict[int, SumsOf] = {}
 
     def add(self, readings: Iterator[Reading]) -> bool:
         """Add readings up, until there are no more or the buckets are full; return whether they are full."""
-        add = self._add
+        add, by_device = self._add, self._by_device
         start = end = 0
         sums_of: SumsOf = {}
         for event_time, device, values in readings:
@@ -111,25 +172,36 @@ class FixedBuckets:
                 start = event_time - event_time % self._interval
                 end = start + self._interval
                 sums_of = self._sums.setdefault(start, {})
-            key = device if self._by_device else ""
+            key = device if by_device else ""
             sums = sums_of.get(key)
-            if sums is None:
-                sums = sums_of[key] = {}
-                self._count += 1
+            if sums is not None:
+                add(sums, values)
+                continue
+            sums_of[key] = sums = {}
             add(sums, values)
+            self._count += 1
             if self._count == MAX_BUCKETS:
                 return True
         return False
 
-    def drain(self) -> Iterator[tuple[int, tuple[int, SumsOf]]]:
-        """Yield (a time no reading precedes, (the interval's start, Sums by device)), and begin anew."""
+    def drain(self, now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        """Yield (key, what is kept for it) in the windows of the intervals, and begin anew; `now` is in seconds.
+
+        What may have expired is set aside instead, as (the bucket's start, key, what is kept for it).
+        """
         drained, self._sums, self._count = self._sums, {}, 0
+        aged_before = self._intervals.aged_before(now)
         for start, sums_of in drained.items():
-            yield start, (start, sums_of)
+            due, held_in = window(self._intervals.grace, start, self._intervals.interval)
+            for key, kept in self._intervals.keyed(sums_of):
+                if start >= aged_before:
+                    yield WindowedValue((key, kept), due, held_in)
+                else:
+                    yield set_aside(AGED, (start, key, kept), due)
 
 
 class EmitFixedIntervals(beam.PTransform):
-    """Combines (start, Sums by device) into `Interval`s: on time, late, and expired.
+    """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
 
     Beam drops what reaches a grouping more than the allowed lateness behind the watermark, and no DoFn can see the
     watermark. But a pane of a grouping says on which side of its window's end the watermark was. So sums old enough
@@ -141,171 +213,74 @@ class EmitFixedIntervals(beam.PTransform):
 
     An EARLY pane holds the watermark back until it is combined, so none is dropped there. Sums younger than that by
     the clock skip the detour, since the watermark is never ahead of the clock.
+
+    Input: two, of what `FixedBuckets` drain: young sums in their windows, and aged ones.
     """
 
-    def __init__(self, intervals: FixedIntervals, clock: Callable[[], float]):
+    def __init__(self, intervals: FixedIntervals):
         super().__init__()
         self._intervals = intervals
-        self._clock = clock
 
-    def expand(self, sums: beam.PCollection) -> beam.PCollection:
+    def expand(self, sums: Any) -> beam.PCollection:
         """Apply the grouping."""
-        split = sums | "SplitByAge" >> par_do(_SplitByAge(self._intervals, self._clock)).with_outputs(
-            AGED, main="young"
-        )
-        return emit(self._intervals, split.young, split[AGED])
-
-
-def emit(it: FixedIntervals, young: beam.PCollection, aged: beam.PCollection) -> beam.PCollection:
-    """Add the steps from (bucket's start, Sums by device) to `Interval`s; the `aged` may have expired."""
-    windows = beam.Windowing(
-        it.window_fn(),
-        triggerfn=AfterWatermark(late=AfterCount(1)),
-        # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
-        accumulation_mode=AccumulationMode.ACCUMULATING if it.revise else AccumulationMode.DISCARDING,
-        allowed_lateness=Duration(seconds=it.allowed_lateness),
-    )
-    expiry_windows = beam.Windowing(
-        it.expiry_window_fn(),
-        triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
-        accumulation_mode=AccumulationMode.DISCARDING,
-        allowed_lateness=Duration(seconds=_EVER),
-    )
-    judged = (
-        aged
-        | "AssignExpiryWindow" >> _InWindows(_AssignExpiryWindow(it), expiry_windows)
-        | "GroupUntilExpiry" >> beam.GroupByKey()
-        | "Judge" >> par_do(_Judge(it)).with_outputs(EXPIRED, main="unexpired")
-    )
-    in_time = young | "AssignWindow" >> _InWindows(_AssignWindows(it), windows)
-    unexpired = judged.unexpired | "AssignWindowToAged" >> _InWindows(_AssignWindow(it), windows)
-    emitted = (
-        (in_time, unexpired)
-        | "AllUnexpired" >> beam.Flatten()
-        | "CombineSums" >> beam.CombinePerKey(CombineSums(it.statistics.merge))
-        | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
+        it = self._intervals
+        young, aged = sums
+        assign = beam.ParDo(_AssignExpiryWindow(it)).with_output_types(tuple[str, Any])
+        judge = beam.ParDo(_Judge(it)).with_output_types(it.keyed_type, **{EXPIRED: Any})
+        waiting = in_windows(aged | "AssignExpiryWindow" >> assign, it.expiry_windowing)
+        grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
+        judged = grouped | "Judge" >> judge.with_outputs(EXPIRED, main="unexpired")
+        in_time = in_windows(young, it.windowing), in_windows(judged.unexpired, it.windowing)
+        merge = functools.partial(merge_devices, it.statistics.merge) if it.sharded else it.statistics.merge
+        combined = in_time | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> beam.CombinePerKey(CombineSums(merge))
+        emitted = combined | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
         # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
-        | "Unwindow" >> beam.WindowInto(GlobalWindows())
-    )
-    expired = judged[EXPIRED] | "UnwindowExpired" >> beam.WindowInto(GlobalWindows())
-    return (emitted, expired) | "AllIntervals" >> beam.Flatten()
-
-
-class _InWindows(beam.ParDo):
-    """A ParDo that yields elements already windowed, sparing WindowInto's work per element.
-
-    Beam's own Reshuffle restores windows in a ParDo in the same way.
-    """
-
-    def __init__(self, fn: beam.DoFn, windowing: beam.Windowing):
-        super().__init__(fn)
-        self._windowing = windowing
-        self.with_output_types(tuple[str, Any])
-
-    def get_windowing(self, unused_inputs: Any) -> beam.Windowing:
-        return self._windowing
-
-
-def par_do(fn: beam.DoFn) -> beam.ParDo:
-    """Return a ParDo whose main output is (a start in microseconds, Sums by device)."""
-    return beam.ParDo(fn).with_output_types(tuple[int, Any])
-
-
-def aged_before(intervals: FixedIntervals, now: float) -> float:
-    """Return the start, in microseconds, of the oldest interval that cannot have expired; `now` is in seconds."""
-    return (now - intervals.interval - intervals.grace - intervals.allowed_lateness + _CLOCK_SLACK) * SECOND
-
-
-class _SplitByAge(beam.DoFn):
-    def __init__(self, intervals: FixedIntervals, clock: Callable[[], float]):
-        self._intervals = intervals
-        self._clock = clock
-
-    def start_bundle(self) -> None:
-        self._aged_before = aged_before(self._intervals, self._clock())
-
-    def process(self, element: tuple[int, SumsOf]) -> tuple[Any]:
-        start, _ = element
-        return (element if start >= self._aged_before else beam.pvalue.TaggedOutput(AGED, element),)
-
-
-class _AssignWindow(beam.DoFn):
-    """To the one interval that starts with the bucket."""
-
-    def __init__(self, intervals: FixedIntervals):
-        self._windows = _windows(intervals.grace, intervals.interval)
-
-    def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
-        start, sums_of = element
-        timestamp, windows = self._windows[start]
-        return [WindowedValue(one, timestamp, windows) for one in sums_of.items()]
-
-
-class _AssignWindows(_AssignWindow):
-    """To all intervals that hold the bucket; its timestamp is the end of the first, for which it must not be late."""
-
-    def __init__(self, intervals: FixedIntervals):
-        alone = _windows(intervals.grace, intervals.interval)
-
-        def make(bucket: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
-            each = [alone[start] for start in intervals.starts(bucket)]
-            return each[0][0], tuple(window for _, (window,) in each)
-
-        self._windows = Memo(make, full=max(1, 1_000 // len(intervals.starts(0))))
+        everywhen = beam.Windowing(GlobalWindows())
+        all_intervals = in_windows(emitted, everywhen), in_windows(judged[EXPIRED], everywhen)
+        return all_intervals | "AllIntervals" >> beam.Flatten()
 
 
 class _AssignExpiryWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
-        self._starts = intervals.starts
-        self._windows = _windows(intervals.grace, intervals.interval + intervals.allowed_lateness)
+        self._intervals = intervals
+        self._until_expiry = intervals.interval + intervals.allowed_lateness
 
-    def process(self, element: tuple[int, SumsOf]) -> list[WindowedValue]:
-        bucket, sums_of = element
-        return [
-            WindowedValue((device, (start, sums)), *self._windows[start])
-            for start in self._starts(bucket)
-            for device, sums in sums_of.items()
-        ]
-
-
-def _windows(grace: int, length: int) -> Memo[int, tuple[Timestamp, tuple[IntervalWindow, ...]]]:
-    """By an interval's start in microseconds, the timestamp for its sums, and the window. Seconds: grace, length."""
-
-    def make(start: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
-        begin = start + grace * SECOND
-        window = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
-        # Its end, not the readings' own time: a timestamp before the watermark would be of no use as a hold.
-        return window.max_timestamp(), (window,)
-
-    return Memo(make, full=1_000)
+    def process(self, element: tuple[int, str, Any]) -> Iterator[WindowedValue]:
+        bucket, key, kept = element
+        for start in self._intervals.starts(bucket):
+            yield WindowedValue((key, (start, kept)), *window(self._intervals.grace, start, self._until_expiry))
 
 
 class _Judge(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
         self._length = intervals.interval * SECOND
 
     def process(
-        self, element: tuple[str, Iterable[tuple[int, Sums]]], pane: Any = beam.DoFn.PaneInfoParam
+        self,
+        element: tuple[str, Iterable[tuple[int, Any]]],
+        timestamp: Any = beam.DoFn.TimestampParam,
+        pane: Any = beam.DoFn.PaneInfoParam,
     ) -> Iterator[Any]:
-        device, arrivals = element
-        for start, sums in arrivals:
-            if pane.timing == PaneInfoTiming.LATE:
-                yield beam.pvalue.TaggedOutput(
-                    EXPIRED, Interval(start, start + self._length, device, sums, late="Expired")
-                )
-            else:
-                yield start, {device: sums}
+        key, arrivals = element
+        for start, kept in arrivals:
+            if pane.timing != PaneInfoTiming.LATE:
+                yield WindowedValue((key, kept), *window(self._intervals.grace, start, self._intervals.interval))
+                continue
+            expired = Interval(start, start + self._length, self._intervals.sums_of(key, kept), late="Expired")
+            yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
 
 
 class _Emit(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
         self._grace = intervals.grace
         self._revise = intervals.revise
 
     def process(
-        self, element: tuple[str, Sums], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
-    ) -> list[Interval]:
-        device, sums = element
+        self, element: tuple[str, Any], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
+    ) -> list[WindowedValue]:
         late = "Late" if pane.timing == PaneInfoTiming.LATE and not self._revise else None
         start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
-        return [Interval(start, end, device, sums, pane.index, late)]
+        interval = Interval(start, end, self._intervals.sums_of(*element), pane.index, late)
+        return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

@@ -1,17 +1,18 @@
 """From messages to sums per window and device, inside each bundle."""
 
+import functools
 import gc
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, to_dead_letters
+from pipeline.aside import ASIDE, TellApart, set_aside
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
@@ -22,19 +23,32 @@ from pipeline.sums import SECOND
 HEARD = "heard"
 
 
+class Folded(NamedTuple):
+    """What comes of messages.
+
+    Attributes:
+      sums: what `emit` of the intervals takes; the device is "" for all unless devices are kept apart.
+      dead_letters: dead-letter rows.
+      heard: when each device was heard, as `Heard` drains it; None unless somebody asks.
+    """
+
+    sums: Any
+    dead_letters: beam.PCollection
+    heard: beam.PCollection | None
+
+
 class FoldReadings(beam.PTransform):
     """Decodes messages and adds them up per interval and device, inside each bundle.
 
+    One step does it all: a step takes tens of microseconds for each bundle, even for one of which it is given nothing.
+
     Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is not used.
-    Output `sums`: what the buckets of `intervals` drain; the device is "" for all unless `by_device`.
-    Output `dead_letters`: dead-letter rows.
-    Output `heard`, with `silence_after`: when each device was heard, as `Heard` drains it.
+    Output: `Folded`.
 
     Args:
       sensors: the sensor names to look for.
       max_future_skew: seconds a reading may be ahead of the clock.
       intervals: how event time is cut into windows, and what is kept of the readings.
-      by_device: keep devices apart.
       silence_after: seconds without a reading that make a silence, or None if nobody asks.
     """
 
@@ -43,18 +57,22 @@ class FoldReadings(beam.PTransform):
         sensors: tuple[str, ...],
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
-        by_device: bool,
         silence_after: int | None = None,
     ):
         super().__init__()
-        self._folded_type = intervals.folded_type
-        self._tags = {DEAD_LETTERS: Any} | ({HEARD: tuple[str, Any]} if silence_after else {})
-        self._fold = _Fold(sensors, max_future_skew, intervals, by_device, silence_after)
+        self._intervals = intervals
+        self._silence_after = silence_after
+        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
-        fold = beam.ParDo(self._fold).with_output_types(self._folded_type, **self._tags)
-        return messages | "Fold" >> fold.with_outputs(*self._tags, main="sums")
+        tags = {ASIDE: tuple[int, Any]} | ({HEARD: tuple[str, Any]} if self._silence_after else {})
+        fold = beam.ParDo(self._fold).with_output_types(self._intervals.folded.keyed_type, **tags)
+        folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
+        aside = folded[ASIDE] | "TellApart" >> TellApart(**{DEAD_LETTERS: Any}, **self._intervals.set_aside)
+        aged = [aside[tag] for tag in self._intervals.set_aside]
+        sums = (folded.sums, *aged) if aged else folded.sums
+        return Folded(sums, aside[DEAD_LETTERS], folded[HEARD] if self._silence_after else None)
 
 
 class _Fold(beam.DoFn):
@@ -67,13 +85,11 @@ class _Fold(beam.DoFn):
         sensors: tuple[str, ...],
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
-        by_device: bool,
         silence_after: int | None,
     ):
         self._sensors = sensors
         self._max_future_skew = max_future_skew
         self._intervals = intervals
-        self._by_device = by_device
         self._lift = intervals.statistics.lift
         self._silence_after = silence_after
         self._messages_total = Metrics.counter(METRICS, "messages")
@@ -90,7 +106,7 @@ class _Fold(beam.DoFn):
     def start_bundle(self) -> None:
         self._waiting: list[Any] = []
         self._messages = self._decoder.readings = self._decoder.ignored_keys = 0
-        self._buckets = self._intervals.new_buckets(self._by_device)
+        self._buckets = self._intervals.new_buckets()
         self._heard = Heard(self._silence_after * SECOND) if self._silence_after else None
 
     def process(self, element: Any) -> Iterable[Any]:
@@ -100,44 +116,46 @@ class _Fold(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from self._fold()
-        yield from self._drain()
+        yield from self._buckets.drain(time.time())
         if self._heard:
             yield from self._drain_heard(self._heard)
         self._messages_total.inc(self._messages)
         self._readings_total.inc(self._decoder.readings)
-        self._ignored_total.inc(self._decoder.ignored_keys)
+        if self._decoder.ignored_keys:
+            self._ignored_total.inc(self._decoder.ignored_keys)
 
     def _fold(self) -> Iterator[Any]:
         messages, self._waiting = self._waiting, []
         self._messages += len(messages)
         now = time.time()
         refusals: list[Refusal] = []
-        payloads = [message if type(message) is bytes else message.data for message in messages]
+        # All of them are what the source makes of messages.
+        payloads = messages if not messages or type(messages[0]) is bytes else [message.data for message in messages]
         readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
         if self._heard:
             readings = self._heard.note(readings)
         lifted = self._lift(readings)
         while self._buckets.add(lifted):
-            yield from self._drain()
+            yield from self._buckets.drain(now)
         if self._heard and self._heard.full:
             yield from self._drain_heard(self._heard)
         for refusal in refusals:
             letter = _refused(refusal, messages[refusal.message])
-            yield to_dead_letters(GlobalWindows.windowed_value(letter, Timestamp(int(now))))
-
-    def _drain(self) -> Iterator[WindowedValue]:
-        for earliest, sums in self._buckets.drain():
-            # The timestamp holds the watermark back until these sums are where they belong.
-            yield GlobalWindows.windowed_value(sums, Timestamp(micros=earliest))
+            yield set_aside(DEAD_LETTERS, letter, Timestamp(int(now)))
 
     def _drain_heard(self, heard: Heard) -> Iterator[beam.pvalue.TaggedOutput]:
         for earliest, runs in heard.drain():
             yield beam.pvalue.TaggedOutput(HEARD, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
+@functools.cache
+def _refused_total(error: str) -> Any:
+    return Metrics.counter(METRICS, f"refused_{error}")
+
+
 def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
     error = type(refusal.reason).__name__
-    Metrics.counter(METRICS, f"refused_{error}").inc()
+    _refused_total(error).inc()
     return dead_letter(
         refusal.reason.stage,
         error,

@@ -14,14 +14,17 @@ first shuffle is what it costs with fixed windows of one hop.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import SlidingWindows, WindowFn
+from apache_beam.transforms.window import IntervalWindow, SlidingWindows, WindowFn
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.fixed_windows import AGED, FixedBuckets, FixedIntervals, aged_before, emit, par_do
+from pipeline.fixed_windows import AGED, EmitFixedIntervals, FixedIntervals, window
+from pipeline.memo import Memo
 from pipeline.sums import SECOND, Interval
 
 
@@ -37,18 +40,19 @@ class HoppingIntervals(FixedIntervals):
     @property
     def panes(self) -> FixedIntervals:
         """What intervals are put together from."""
-        return FixedIntervals(self.hop, self.grace, self.allowed_lateness, False, self.statistics)
+        return FixedIntervals(self.hop, self.grace, self.allowed_lateness, False, self.statistics, self.by_device)
 
     def _held(self) -> dict[str, tuple[int | str, int | str]]:
         return super()._held() | {"hop": (self.hop, self.interval)}
 
-    def new_buckets(self, by_device: bool) -> FixedBuckets:
-        """Return empty buckets for one bundle."""
-        return self.panes.new_buckets(by_device)
+    @property
+    def folded(self) -> FixedIntervals:
+        """The intervals that readings are folded into, inside each bundle."""
+        return self.panes
 
-    def emit(self, clock: Callable[[], float] = time.time) -> beam.PTransform:
-        """Return the transform from drained buckets to `Interval`s; `clock` gives seconds since the epoch."""
-        return EmitHoppingIntervals(self, clock)
+    def emit(self) -> beam.PTransform:
+        """Return the transform from what was folded to `Interval`s."""
+        return EmitHoppingIntervals(self)
 
     def starts(self, bucket: int) -> Sequence[int]:
         """Return the starts of the intervals that hold a pane, in order; all are microseconds since the epoch."""
@@ -64,38 +68,45 @@ class HoppingIntervals(FixedIntervals):
 
 
 class EmitHoppingIntervals(beam.PTransform):
-    """Combines (pane's start, Sums by device) into panes, and these into `Interval`s: on time, late, and expired.
+    """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
 
     A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
     for its pane is young or aged as sums are in `EmitFixedIntervals`; what has expired for its pane, and so for its
     first interval, may be late or on time for the others.
     """
 
-    def __init__(self, intervals: HoppingIntervals, clock: Callable[[], float]):
+    def __init__(self, intervals: HoppingIntervals):
         super().__init__()
         self._intervals = intervals
-        self._clock = clock
 
-    def expand(self, sums: beam.PCollection) -> beam.PCollection:
+    def expand(self, sums: Any) -> beam.PCollection:
         """Apply both groupings."""
-        panes = self._intervals.panes
-        split = (
-            sums
-            | "EmitPanes" >> panes.emit(self._clock)
-            | "SplitByAge" >> par_do(_SplitByAge(panes, self._clock)).with_outputs(AGED, main="young")
-        )
-        return emit(self._intervals, split.young, split[AGED])
+        it = self._intervals
+        spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.set_aside)
+        panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
+        spread_out = panes | "SpreadPanes" >> spread.with_outputs(AGED, main="young")
+        return EmitFixedIntervals(it).expand((spread_out.young, spread_out[AGED]))
 
 
-class _SplitByAge(beam.DoFn):
-    def __init__(self, panes: FixedIntervals, clock: Callable[[], float]):
-        self._panes = panes
-        self._clock = clock
+class _Spread(beam.DoFn):
+    def __init__(self, intervals: HoppingIntervals):
+        self._intervals = intervals
+        self._windows = Memo(self._windows_of, full=max(1, 1_000 // len(intervals.starts(0))))
+
+    def _windows_of(self, pane: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
+        """Return when the first of the intervals that hold a pane is due, and the windows of all."""
+        it = self._intervals
+        each = [window(it.grace, start, it.interval) for start in it.starts(pane)]
+        return each[0][0], tuple(alone for _, (alone,) in each)
 
     def start_bundle(self) -> None:
-        self._aged_before = aged_before(self._panes, self._clock())
+        self._aged_before = self._intervals.panes.aged_before(time.time())
 
-    def process(self, pane: Interval) -> tuple[Any]:
-        element = pane.row_time, {pane.device: pane.sums}
-        young = pane.late is None or pane.row_time >= self._aged_before
-        return (element if young else beam.pvalue.TaggedOutput(AGED, element),)
+    def process(self, pane: Interval) -> Iterator[Any]:
+        aged = pane.late is not None and pane.row_time < self._aged_before
+        due, held_in = self._windows[pane.row_time]
+        for key, kept in self._intervals.keyed(pane.sums_of):
+            if aged:
+                yield beam.pvalue.TaggedOutput(AGED, (pane.row_time, key, kept))
+            else:
+                yield WindowedValue((key, kept), due, held_in)

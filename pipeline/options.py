@@ -65,14 +65,13 @@ class Job:
     @property
     def intervals(self) -> FixedIntervals | SessionIntervals:
         """How event time is cut into intervals, and what becomes of late readings."""
-        if self.window == "session":
-            return SessionIntervals(
-                self.session_gap, self.grace_period, self.allowed_lateness, self.revise, self.statistics
-            )
         late = self.grace_period, self.allowed_lateness, self.revise
+        kept = self.statistics, self.group_by_device
+        if self.window == "session":
+            return SessionIntervals(self.session_gap, *late, *kept)
         if self.hop and self.hop < self.interval:
-            return HoppingIntervals(self.interval, *late, self.statistics, hop=self.hop)
-        return FixedIntervals(self.interval, *late, self.statistics)
+            return HoppingIntervals(self.interval, *late, *kept, hop=self.hop)
+        return FixedIntervals(self.interval, *late, *kept)
 
     @property
     def revise(self) -> bool:

@@ -171,7 +171,7 @@ class Decoder:
             except Exception as error:
                 document = _unparsed(payload, error)
             packed = type(document) is list and len(document) > 0
-            raw_items: list[msgspec.Raw] = []
+            raw_items = None
             for index, item in enumerate(document if packed else (document,)):
                 try:
                     fields = item if type(item) is dict else self._object(item)

@@ -11,7 +11,7 @@ from apache_beam.metrics import Metrics
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339, to_dead_letters
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import MEANS, Statistics
-from pipeline.sums import SECOND, Interval
+from pipeline.sums import SECOND, Interval, Sums
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
@@ -24,11 +24,11 @@ _LATE = {
 
 
 class AverageRows(beam.PTransform):
-    """Makes one row of statistics, by default means, for each `Interval`.
+    """Makes a row of statistics, by default means, for each device of an `Interval`.
 
     Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `numbered`, also
     "Revision": int, "WrittenAt": RFC 3339, and a row without any value retracts the one before it.
-    Output `dead_letters`: one for each late interval, and for sums beyond a 64-bit float.
+    Output `dead_letters`: one for each device of a late interval, and for sums beyond a 64-bit float.
 
     Args:
       sensors: the sensor columns, in table order.
@@ -73,34 +73,45 @@ class _MakeRow(beam.DoFn):
         self._delay = Metrics.distribution(METRICS, "seconds_to_row")
 
     def process(self, interval: Interval) -> list[Any]:
+        devices = len(interval.sums_of)
         if self._since is not None and interval.begin < self._since:
-            self._before_start.inc()
+            self._before_start.inc(devices)
             return []
-        if interval.late:
-            (self._late if interval.late == "Late" else self._expired).inc()
-            return [self._dead_letter(interval, "late", interval.late, _LATE[interval.late])]
-        values = {name: self._statistics.values(parts) for name, parts in interval.sums.items()}
-        if not all(value is None or math.isfinite(value) for of_sensor in values.values() for value in of_sensor):
-            self._overflows.inc()
-            return [self._dead_letter(interval, "average", "Overflow", _OVERFLOW)]
-        now = int(time.time() * SECOND)
-        self._rows.inc()
-        self._delay.update((now - interval.end) // SECOND)
-        if interval.revision:
-            self._revised.inc()
-        row: dict[str, Any] = {TIMESTAMP: rfc3339(interval.row_time)}
-        for name, columns in self._columns.items():
-            row.update(zip(columns, values.get(name) or [None] * len(columns), strict=True))
-        if self._by_device:
-            row[DEVICE] = interval.device or None
-        if self._numbered:
-            row[REVISION] = interval.revision
-            row[WRITTEN_AT] = rfc3339(now)
-        return [row]
-
-    def _dead_letter(self, interval: Interval, stage: str, error: str, message: str) -> beam.pvalue.TaggedOutput:
         row_time = rfc3339(interval.row_time)
-        readings = {name: self._statistics.told(parts) for name, parts in interval.sums.items()}
-        payload = json.dumps({TIMESTAMP: row_time, DEVICE: interval.device or None, "readings": readings}).encode()
-        letter = dead_letter(stage, error, message, payload, event_time=row_time, device=interval.device)
-        return to_dead_letters(letter)
+        if interval.late:
+            (self._late if interval.late == "Late" else self._expired).inc(devices)
+            told = "late", interval.late, _LATE[interval.late]
+            return [self._dead_letter(row_time, device, sums, *told) for device, sums in interval.sums_of.items()]
+        now = int(time.time() * SECOND)
+        made = [self._make(row_time, device, sums, interval.revision, now) for device, sums in interval.sums_of.items()]
+        rows = sum(type(one) is dict for one in made)
+        if rows:
+            self._rows.inc(rows)
+            self._delay.update((now - interval.end) // SECOND)
+            if interval.revision:
+                self._revised.inc(rows)
+        return made
+
+    def _make(self, row_time: str, device: str, sums: Sums, revision: int, now: int) -> Any:
+        row: dict[str, Any] = {TIMESTAMP: row_time}
+        for name, columns in self._columns.items():
+            parts = sums.get(name)
+            of_sensor = self._statistics.values(parts) if parts else [None] * len(columns)
+            for column, value in zip(columns, of_sensor, strict=True):
+                if value is not None and not math.isfinite(value):
+                    self._overflows.inc()
+                    return self._dead_letter(row_time, device, sums, "average", "Overflow", _OVERFLOW)
+                row[column] = value
+        if self._by_device:
+            row[DEVICE] = device or None
+        if self._numbered:
+            row[REVISION] = revision
+            row[WRITTEN_AT] = rfc3339(now)
+        return row
+
+    def _dead_letter(
+        self, row_time: str, device: str, sums: Sums, stage: str, error: str, message: str
+    ) -> beam.pvalue.TaggedOutput:
+        readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
+        payload = json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
+        return to_dead_letters(dead_letter(stage, error, message, payload, event_time=row_time, device=device))

@@ -21,7 +21,9 @@ import apache_beam as beam
 from apache_beam.coders import FastPrimitivesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.labels import emit_label
 from pipeline.readings import Reading
@@ -43,9 +45,11 @@ class SessionIntervals:
     allowed_lateness: int
     revise: bool
     statistics: Statistics = MEANS
+    by_device: bool = False
 
-    # Of what a bundle's buckets hold in the end.
-    folded_type: ClassVar[Any] = tuple[str, Any]
+    # The type of what buckets drain, and what they set aside: nothing.
+    keyed_type: ClassVar[Any] = tuple[str, Any]
+    set_aside: ClassVar[dict[str, Any]] = {}
 
     @property
     def label(self) -> str:
@@ -54,22 +58,27 @@ class SessionIntervals:
             session_gap=(self.gap, 60), grace_period=(self.grace, 5), kept=(self.statistics.kept, MEANS.kept)
         )
 
-    def new_buckets(self, by_device: bool) -> "SessionBuckets":
+    def new_buckets(self) -> "SessionBuckets":
         """Return empty buckets for one bundle."""
-        return SessionBuckets(self.gap * SECOND, by_device, self.statistics)
+        return SessionBuckets(self)
+
+    @property
+    def folded(self) -> "SessionIntervals":
+        """The intervals that readings are folded into, inside each bundle."""
+        return self
 
     def emit(self) -> beam.PTransform:
-        """Return the transform from drained buckets to `Interval`s."""
+        """Return the transform from what was folded to `Interval`s."""
         return beam.ParDo(_EmitSessions(self)).with_output_types(Any)
 
 
 class SessionBuckets:
     """Sums of one bundle per device and run of readings less than a gap apart. Times are microseconds."""
 
-    def __init__(self, gap: int, by_device: bool, statistics: Statistics = MEANS):
-        self._gap = gap
-        self._by_device = by_device
-        self._add, self._merge = statistics.add, statistics.merge
+    def __init__(self, intervals: SessionIntervals):
+        self._gap = intervals.gap * SECOND
+        self._by_device = intervals.by_device
+        self._add, self._merge = intervals.statistics.add, intervals.statistics.merge
         self._count = 0
         self._runs: dict[str, list[_Run]] = {}
 
@@ -89,12 +98,16 @@ class SessionBuckets:
                 return True
         return False
 
-    def drain(self) -> Iterator[tuple[int, tuple[str, tuple[int, int, Sums]]]]:
-        """Yield (a time no reading precedes, (device, (first reading, last reading, Sums))), and begin anew."""
+    def drain(self, now: float) -> Iterator[WindowedValue]:
+        """Yield (device, (first reading, last reading, Sums)) for all that was added, and begin anew.
+
+        The timestamp is the first reading's, so that it holds the watermark back. Sessions have no use for `now`.
+        """
         drained, self._runs, self._count = self._runs, {}, 0
         for device, runs in drained.items():
             for run in runs:
-                yield run.first, (device, (run.first, run.last, run.sums))
+                kept = run.first, run.last, run.sums
+                yield GlobalWindows.windowed_value((device, kept), Timestamp(micros=run.first))
 
 
 @dataclass(slots=True)
@@ -158,7 +171,7 @@ class _EmitSessions(beam.DoFn):
         final_until, runs = self._read(sessions)
         if last < final_until:
             end = last + self._gap
-            return [Interval(end, end, device, sums, late=self._too_late, first=first)]
+            return [Interval(end, end, {device: sums}, late=self._too_late, first=first)]
         _join(runs, _Run(first, last, dict(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []
@@ -178,8 +191,8 @@ class _EmitSessions(beam.DoFn):
             if run.open and end + self._grace <= now.micros:
                 for swallowed in run.rows:
                     if swallowed != end:
-                        yield Interval(swallowed, swallowed, device, {}, run.revision, first=run.first)
-                yield Interval(end, end, device, run.sums, run.revision, first=run.first)
+                        yield Interval(swallowed, swallowed, {device: {}}, run.revision, first=run.first)
+                yield Interval(end, end, {device: run.sums}, run.revision, first=run.first)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

@@ -15,23 +15,25 @@ MAX_BUCKETS = 20_000
 Sums = dict[str, list]
 
 
+# By device, or "" for all when devices are not kept apart; so too for readings that name none.
+SumsOf = dict[str, Sums]
+
+
 class Interval(NamedTuple):
-    """What is known of one interval and device when it is emitted.
+    """What is known of one interval, of some or all of its devices, when it is emitted.
 
     Attributes:
       row_time: the row's Timestamp, microseconds since the epoch.
       end: where the interval ends, microseconds since the epoch.
-      device: "" when devices are not kept apart, or the readings named none.
-      sums: of the whole interval, or only of what came late; empty to retract a row written before.
-      revision: counts from 0 what was emitted for this Timestamp and device.
+      sums_of: by device, Sums of the whole interval, or of what came late; empty ones retract a row written before.
+      revision: counts from 0 what was emitted for this Timestamp and these devices.
       late: None for a row; else why these sums cannot be in one.
       first: the first reading's time, where the interval begins with it and not at `row_time`; in microseconds.
     """
 
     row_time: int
     end: int
-    device: str
-    sums: Sums
+    sums_of: SumsOf
     revision: int = 0
     late: str | None = None
     first: int | None = None

@@ -8,6 +8,7 @@ from benchmarks import growth
 from benchmarks.contenders import partial_sums
 from benchmarks.growth import run, shape
 from benchmarks.load import messages, past
+from pipeline.shards import SHARDS
 
 START = past(3600, whole=3600)  # on a boundary of every interval used here
 WINDOWS = [f"--window={window}" for window in growth.WINDOWS]
@@ -18,10 +19,15 @@ class TestRecords:
     def test_one_for_an_interval_however_many_readings(self, load):
         assert [len(bundle) for bundle in run(load, 3, START)] == [1, 1, 1]
 
-    @pytest.mark.parametrize("window", WINDOWS)
     @pytest.mark.parametrize("devices", [2, 50, 100, 1000])
-    def test_one_for_a_device_but_never_more_than_readings(self, window, devices):
-        load = shape(bundle=100, devices=devices, flags=(window,))
+    def test_of_fixed_windows_one_for_a_shard_of_the_devices(self, devices):
+        for bundle in run(shape(bundle=100, devices=devices), 3, START):
+            assert len(bundle) <= min(devices, SHARDS)
+            assert sum(len(partial_sums(record, grace=0)) for record in bundle) == min(devices, 100)
+
+    @pytest.mark.parametrize("devices", [2, 50, 100, 1000])
+    def test_of_sessions_one_for_a_device_but_never_more_than_readings(self, devices):
+        load = shape(bundle=100, devices=devices, flags=("--window=session",))
         assert [len(bundle) for bundle in run(load, 3, START)] == [min(devices, 100)] * 3
 
     def test_none_is_for_more_than_the_sensors_present(self):

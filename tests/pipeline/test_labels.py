@@ -19,6 +19,8 @@ from pipeline.statistics import Statistics
         (FixedIntervals(15, 5, 3600, True), "EmitIntervals(on_late revise)"),
         (FixedIntervals(15, 5, 3600, False, Statistics(["count", "mean"])), "EmitIntervals"),
         (FixedIntervals(15, 5, 3600, False, Statistics(["max"])), "EmitIntervals(kept highest)"),
+        (FixedIntervals(15, 5, 3600, False, by_device=True), "EmitIntervals(shards 32)"),
+        (FixedIntervals(15, 5, 3600, True, by_device=True), "EmitIntervals(on_late revise)"),
         (HoppingIntervals(15, 5, 3600, False, hop=5), "EmitIntervals(hop 5s)"),
         (HoppingIntervals(60, 5, 3600, False, hop=1), "EmitIntervals(interval 1m, hop 1s)"),
         (SessionIntervals(60, 5, 3600, True), "EmitIntervals"),

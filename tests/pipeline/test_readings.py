@@ -293,7 +293,7 @@ def arrays(values):
 
 json_texts = st.recursive(scalars, lambda inner: arrays(inner) | objects(inner), max_leaves=8)
 no_json_texts = st.sampled_from(
-    [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\udc00x"', b'"\\q"', b'"', b"", b"NaN", b"01", b"1 2", b"{1: 2}"]
+    [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\udc00x"', b'"\\q"', b'"\n', b"", b"NaN", b"01", b"1 2", b"{1: 2}"]
 ) | st.sampled_from([b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 3_000 + b"1" + b"}" * 3_000, b"[" * 3_000])
 
 json_values = st.recursive(

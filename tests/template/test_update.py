@@ -18,8 +18,9 @@ from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
 
 from pipeline import graph, main, options
-from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow, _AssignWindow
+from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow
 from pipeline.session_windows import SessionIntervals
+from pipeline.shards import ShardCoder
 from pipeline.silences import Heard, NoticeSilences
 from pipeline.sums import SECOND
 from tests.pipeline.conftest import Kept
@@ -113,7 +114,7 @@ def test_new_steps_are_recorded(golden_and_now):
 def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(launch, fixed):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
-        "~group_by_device=true~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
+        "~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
         "~keep_attributes=true~timestamp_attribute=time~id_attribute=id"
     )
     assert breaks(steps_of(fixed.graph), steps_of(changed.graph)) == []
@@ -137,6 +138,9 @@ SESSION = "--window=session"
         ([SESSION], [SESSION, "--grace_period=1m"]),
         ([SESSION, "--session_gap=5m"], [SESSION]),
         ([], ["--statistics=mean,max"]),
+        # Devices are shuffled by the shard then, and not when nobody keeps them apart.
+        ([], ["--group_by_device=true"]),
+        (["--group_by_device=true"], []),
     ],
 )
 def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
@@ -183,17 +187,22 @@ def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:
     return pipeline.to_runner_api()
 
 
-def folded(intervals: FixedIntervals | SessionIntervals) -> Any:
-    buckets = intervals.new_buckets(by_device=True)
+def folded(intervals: FixedIntervals | SessionIntervals, now: float = 100) -> Any:
+    buckets = intervals.folded.new_buckets()
     buckets.add(iter([(100 * SECOND, "device-1", {"Temp": 21.5})]))
-    [(_, held)] = buckets.drain()
-    return held
+    [drained] = buckets.drain(now)
+    return drained.value
 
 
 def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
-    fixed, sessions = FixedIntervals(15, 5, 3600, False), SessionIntervals(60, 5, 3600, False)
-    [in_window] = _AssignWindow(fixed).process(folded(fixed))
-    [until_expiry] = _AssignExpiryWindow(fixed).process(folded(fixed))
+    fixed, sessions = (
+        FixedIntervals(15, 5, 3600, True, by_device=True),
+        SessionIntervals(60, 5, 3600, False, by_device=True),
+    )
+    shards = FixedIntervals(15, 5, 3600, False, by_device=True)
+    _, (_, aged) = folded(fixed, now=10_000).value
+    [until_expiry] = _AssignExpiryWindow(fixed).process(aged)
+    shard, by_device = folded(shards)
     state = Kept()
     emit: DoFn = sessions.emit().fn
     emit.process(folded(sessions), state, Kept())
@@ -208,7 +217,8 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     silent = repr(watch.value)
     notice.process(("device-1", [(300 * SECOND, 300 * SECOND)]), watch, due)
     now = {
-        "fixed windows": repr(in_window.value),
+        "fixed windows": repr(folded(fixed)),
+        "fixed windows, by the shard": f"{shard}: {ShardCoder().encode(by_device).hex(' ')}",
         "fixed windows until expiry": repr(until_expiry.value),
         "sessions": repr(folded(sessions)),
         "state of sessions": repr(state.value),
