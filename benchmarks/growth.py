@@ -11,7 +11,7 @@ import itertools
 import math
 import statistics
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -23,7 +23,8 @@ from benchmarks.frame import CONSOLE, QUICK, Panel, Rows, cpu_micros, draw, line
 from benchmarks.load import Load, bundles, past
 from benchmarks.stalled import memory
 from pipeline.session_windows import _EmitSessions
-from pipeline.sums import CombineSums
+from pipeline.shards import ShardCoder, merge_devices
+from pipeline.sums import CombineSums, add_sums
 
 SENSORS = (4, 16, 64)
 DEVICES = (1, 10, 100, 1_000, 10_000, 100_000)
@@ -127,6 +128,32 @@ def combine_micros(rounds: int) -> list[float]:
     return [cpu_micros([add], 100_000) for _ in range(rounds)]
 
 
+def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
+    """Return what an open interval of so many devices holds, and what one more bundle of 1,000 readings adds to it.
+
+    Each device has sent one reading, of four sensors. Until the row is due a runner keeps the records as they came, and
+    adds them up then, key by key.
+    """
+    load = shape(devices=devices, rate=devices)
+    came: dict[str, list[Any]] = defaultdict(list)
+    for records in run(load, devices // load.readings, past(3600)):
+        for key, shard in (element.value for element in records):
+            came[key].append(shard)
+    combine, encode = CombineSums(partial(merge_devices, add_sums)), ShardCoder().encode
+    held = {key: combine.add_inputs({}, shards) for key, shards in came.items()}
+    largest = max(held, key=lambda key: len(held[key]))
+    add = partial(combine.add_input, held[largest], came[largest][-1])
+    return {
+        "devices": devices,
+        "keys": len(held),
+        "state, MB": sum(len(encode(shard)) for shards in came.values() for shard in shards) / 1e6,
+        "devices of the largest key": len(held[largest]),
+        "kB when added up": len(encode(held[largest])) / 1e3,
+        "devices of a record": statistics.mean(len(shards[-1]) for shards in came.values()),
+        "us CPU to add one": [cpu_micros([add], 1, 0.05) for _ in range(rounds)],
+    }
+
+
 def fan_in(load: Load) -> dict[str, Any]:
     """Count the records of one whole interval, which begins and ends in the middle of a bundle."""
     span, interval = load.readings / load.rate, job(load).interval
@@ -168,6 +195,7 @@ def main() -> None:
             {"window": window, **{f"{count} sensors": size for count, size in sizes.items()}}
             for window, sizes in state.items()
         ],
+        "An open interval of many devices": [crowded_interval(count, rounds) for count in DEVICES if count >= 1_000],
         "Records at the one key of an interval": [fan_in(load) for load in crowded],
         "To add one such record up": [{"": "CombineSums", "us CPU": combine_micros(rounds)}],
     }

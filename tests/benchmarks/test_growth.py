@@ -72,6 +72,12 @@ class TestState:
     def test_of_fixed_windows_it_stays_below_200_bytes_for_four_sensors(self):
         assert growth.state_per_device(shape(), 10_000) < 200
 
+    def test_no_key_of_many_devices_holds_much_more_than_another(self):
+        interval = growth.crowded_interval(10_000, rounds=1)
+        assert interval["keys"] == 32
+        assert 10_000 / 32 <= interval["devices of the largest key"] < 1.1 * 10_000 / 32
+        assert interval["state, MB"] * 1e6 / 10_000 < 100
+
 
 class TestMemory:
     def test_a_worker_keeps_nothing_of_readings_gone_by(self):
