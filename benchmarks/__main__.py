@@ -1,57 +1,139 @@
-"""Run with `make bench`. BENCH_QUICK=1 takes two minutes: enough to see that it works, not to believe the numbers."""
+"""Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
 
-import json
-import logging
-import os
-from pathlib import Path
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from rich.console import Console
+from matplotlib.figure import Figure
 
-from benchmarks import cost, folding, hopping, parts
-from benchmarks.load import Load
-from benchmarks.measure import measure
-from benchmarks.report import as_json, chart, goals, table
+from benchmarks import folding, frame, variants
+from benchmarks.contenders import NAMES, Contender, Outcome, compare
+from benchmarks.load import INTERVAL, Load, bundles, past
+from cost import cpu
 
-_LOADS = (
-    Load(bundle=10),
-    Load(bundle=100),
-    Load(),
-    Load(bundle=10_000),
-    Load(packed=10),
-    Load(packed=100),
-    Load(devices=10),
-    Load(devices=1000),
-    Load(size=1000),
+UNPACKED, PACKED = Load(), Load(packed=100)
+LOADS = (
+    *(Load(bundle=10), Load(bundle=100), UNPACKED, Load(bundle=10_000)),
+    *(Load(packed=10), PACKED),
+    *(Load(devices=10), Load(devices=1000), Load(size=1000)),
 )
-_OUT = Path("build/bench")
+READINGS = 15_000  # made per load, at least, so that an interval is as full as it would be
+RATIOS = (("seed", "shipped"), ("shipped", "floor"), ("loop", "shipped"))
+RATES = (1_000, 100_000, 1_000_000)  # readings per second
+_COLOURS = (frame.RED, frame.ORANGE, frame.BLUE, frame.GREY, frame.GREEN)
+_STYLES = {name: {"color": colour} for name, colour in zip(NAMES, _COLOURS, strict=True)}
+
+
+class Measured(NamedTuple):
+    """One load, all contenders; the figures are microseconds of CPU per reading, one per round."""
+
+    load: Load
+    readings: int
+    outcomes: Mapping[str, Outcome]
+    micros: Mapping[str, list[float]]
+    after: Mapping[str, list[float]]  # of that, after the shuffle
+
+    @property
+    def records_ratio(self) -> float:
+        """How many records the seed shuffles for one of the shipped graph."""
+        return self.outcomes["seed"].shuffled / self.outcomes["shipped"].shuffled
 
 
 def main() -> None:
     """Measure every load, print, and write build/bench/bench.json and bench.png."""
-    quick = os.environ.get("BENCH_QUICK") == "1"
-    rounds, seconds = (1, 0.1) if quick else (7, 1.0)
-    logging.disable(logging.WARNING)
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    console = Console(width=None if os.isatty(1) else 200)
+    frame.settle()
+    rounds, seconds = (1, 0.05) if frame.QUICK else (7, 0.3)
     measured = []
-    for load in _LOADS:
-        console.print(f"[dim]{load}", highlight=False)
+    for load in LOADS:
+        frame.CONSOLE.print(f"[dim]{load}")
         measured.append(measure(load, rounds, seconds))
-    alone = folding.measure(rounds=3 if quick else 50)
-    made_of = parts.measure(rounds=3 if quick else 200)
-    overlapping = hopping.measure(rounds=3 if quick else 100)
-    console.print(table(measured))
-    console.print(parts.table(made_of))
-    console.print(folding.table(alone))
-    console.print(hopping.table(overlapping))
-    console.print(cost.table(measured))
-    for goal in [*goals(measured), *hopping.goals(overlapping)]:
-        console.print(str(goal), highlight=False)
-    _OUT.mkdir(parents=True, exist_ok=True)
-    found = as_json(measured, rounds, seconds) | {"parts_micros": made_of, "fold_alone_micros_by_packing": alone}
-    (_OUT / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
-    chart(measured, _OUT / "bench.png")
-    console.print(f"Written: {_OUT}/bench.json, {_OUT}/bench.png", highlight=False)
+    overlapping = variants.hopping(rounds=3 if frame.QUICK else 25)
+    tables = {
+        "CPU per reading, microseconds: median (range)": [_costs(one) for one in measured],
+        "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if frame.QUICK else 100),
+        "The fold alone, microseconds of CPU per reading": folding.measure(rounds=3 if frame.QUICK else 25),
+        "Hopping windows to the first shuffle, CPU / fixed windows": overlapping,
+        "What the shipped graph costs": [_bill(one) for one in measured],
+    }
+    frame.publish("bench", tables, [*goals(measured), *variants.goals(overlapping)], chart(measured))
+
+
+def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:
+    """Compare all contenders under one load, of at least so many readings; a turn is so many seconds of CPU.
+
+    Raises:
+      DifferentRows: before anything is timed.
+    """
+    sent = list(bundles(load, max(2, -(-readings // load.readings)), past()))
+    outcomes, before, after = {}, {}, {}
+    for name in NAMES:
+        contender = Contender(name, load)
+        prepared = [contender.prepare(bundle) for bundle in sent]
+        left = [contender.run(bundle) for bundle in prepared]
+        outcomes[name] = contender.outcome(left)
+        calls = [partial(contender.run, bundle) for bundle in prepared]
+        before[name] = partial(frame.cpu_micros, calls, load.readings, seconds)
+        each = len(sent) * load.readings
+        after[name] = [partial(frame.cpu_micros, [call], each, seconds / 10) for call in contender.after(left)]
+    compare(load, outcomes, "seed")
+    turns = {name: lambda name=name: (before[name](), sum(turn() for turn in after[name])) for name in NAMES}
+    found = frame.take_turns(turns, rounds)
+    micros = {name: [sum(both) for both in of_one] for name, of_one in found.items()}
+    late = {name: [after for _, after in of_one] for name, of_one in found.items()}
+    return Measured(load, len(sent) * load.readings, outcomes, micros, late)
+
+
+def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
+    """Return the goals for the loads that were measured."""
+    found = []
+    for one in measured:
+        seed, over_floor, loop = (frame.ratios(one.micros, *pair) for pair in RATIOS)
+        records = "shuffled records of seed / shipped"
+        if one.load == UNPACKED:
+            found += [
+                frame.Goal("unpacked: CPU of seed / shipped", seed, at_least=8),
+                frame.Goal("unpacked: CPU of shipped / floor", over_floor, at_most=1.35),
+                frame.Goal(f"unpacked: {records}", [one.records_ratio], at_least=300),
+            ]
+        elif one.load == PACKED:
+            found += [
+                frame.Goal("packed by 100: CPU of seed / shipped", seed, at_least=40),
+                frame.Goal("packed by 100: CPU of loop / shipped", loop, at_least=0.5),
+                frame.Goal(f"packed by 100: {records}", [one.records_ratio], at_least=300),
+            ]
+    return found
+
+
+def _costs(one: Measured) -> dict[str, Any]:
+    return {
+        "messages x readings": str(one.load),
+        **one.micros,
+        **{f"{name} / {to}": frame.ratios(one.micros, name, to) for name, to in RATIOS},
+        "records": f"{one.outcomes['seed'].shuffled:,} : {one.outcomes['shipped'].shuffled:,}",
+    }
+
+
+def _bill(one: Measured) -> dict[str, Any]:
+    """What a job costs, by calculation.
+
+    The CPU is that of the worker's Python alone. Dataflow's own part of a worker, Streaming Engine and Pub/Sub are not
+    in it; `python -m cost` has their prices.
+    """
+    micros = statistics.median(one.micros["shipped"])
+    return {
+        "messages x readings": str(one.load),
+        "CPU s per million": micros,
+        "MB shuffled per million": one.outcomes["shipped"].shuffled_bytes / one.readings,
+        **{f"cores at {rate:,}/s": cpu.cores(micros, rate) for rate in RATES},
+        "rows/h": cpu.rows_per_hour(one.load.devices, INTERVAL),
+    }
+
+
+def chart(measured: Sequence[Measured]) -> Figure:
+    """Draw the cost per reading against bundle size and against packing."""
+    fields = {"bundle": "messages per bundle, of one reading", "packed": "readings per message"}
+    return frame.draw_costs("From message bytes to means, on Beam's own worker", measured, fields, _STYLES)
 
 
 if __name__ == "__main__":

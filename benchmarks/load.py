@@ -1,63 +1,122 @@
-"""Realistic messages: readings a millisecond apart, a few of them bad, a few of them out of order."""
+"""Realistic messages: readings of a few sensors, a few of them bad, a few of them out of order."""
 
+import itertools
 import json
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = 15  # seconds
 
-BAD = 0.01
 OUT_OF_ORDER = 0.02
+
+_SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent.
+    """What is sent, and how the pipeline is to average it."""
 
-    Attributes:
-      bundle: messages per bundle.
-      packed: readings per message; 1 is a bare object, more are an array.
-      devices: how many send in turn; with more than one, each has its own row per interval.
-      size: bytes per reading, roughly.
-    """
+    bundle: int = 1000  # messages per bundle
+    packed: int = 1  # readings per message; 1 is a bare object, more are an array
+    devices: int = 1  # how many send; with more than one, each has its own row per interval
+    size: int = 100  # bytes per reading, roughly
+    bad: float = 0.01  # the part of the readings that is refused
+    sensors: tuple[str, ...] = SENSORS  # those configured; every second one is in each reading
+    in_turn: int = 0  # if not 0: all is good and in order, devices take turns, and so do sensors, so many at a time
+    rate: float = 1000  # readings per second of event time
+    flags: tuple[str, ...] = ()  # more of the pipeline's parameters
 
-    bundle: int = 1000
-    packed: int = 1
-    devices: int = 1
-    size: int = 100
+    @property
+    def readings(self) -> int:
+        """Readings per bundle."""
+        return self.bundle * self.packed
 
     @property
     def by_device(self) -> bool:
         """Whether each device has its own rows."""
         return self.devices > 1
 
+    @property
+    def parameters(self) -> list[str]:
+        """The pipeline's command line."""
+        return [
+            "--input_topic=projects/bench-project/topics/readings",
+            f"--interval={INTERVAL}s",
+            f"--sensors={','.join(self.sensors)}",
+            f"--group_by_device={self.by_device}".lower(),
+            *self.flags,
+        ]
+
+    def differs_in(self, field: str) -> bool:
+        """Whether it is the usual load, but for this field, or in all."""
+        return self == Load(**{field: getattr(self, field)})
+
     def __str__(self) -> str:
         return f"{self.bundle:,} x {self.packed}, devices: {self.devices:,}, {self.size} B"
 
 
-def messages(load: Load, count: int, start: float, seed: int = 7) -> Iterator[tuple[float, bytes]]:
-    """Yield `count` messages as (publish time, data); times are seconds since the epoch, from `start` on."""
-    rng = random.Random(seed)
-    for number in range(count):
-        first = number * load.packed
-        items = [_reading(rng, load, start + index / 1000) for index in range(first, first + load.packed)]
-        document: Any = items if load.packed > 1 else items[0]
-        yield start + (first + load.packed) / 1000, json.dumps(document).encode()
+def messages(load: Load, count: int, start: float) -> Iterator[tuple[float, bytes]]:
+    """Yield `count` messages as (publish time, data), made as they are asked for.
+
+    Times are seconds since the epoch, from `start` on.
+    """
+    readings = _readings(load, start)
+    for number in range(1, count + 1):
+        items = ", ".join(itertools.islice(readings, load.packed))
+        yield start + number * load.packed / load.rate, (f"[{items}]" if load.packed > 1 else items).encode()
 
 
-def _reading(rng: random.Random, load: Load, moment: float) -> dict[str, Any]:
-    if rng.random() < OUT_OF_ORDER:
-        moment -= rng.uniform(0.1, 2)
-    stamp = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    # Quarters, so that sums are exact in whatever order they are made.
-    temp, pressure = rng.randrange(80, 100) / 4, rng.randrange(4000, 4100) / 4
-    reading = {"Timestamp": stamp, "Device": f"device-{rng.randrange(load.devices)}", "Temp": temp, "AtmP": pressure}
-    if load.size > 100:
-        reading |= {f"Other{number}": "x" * 25 for number in range((load.size - 100) // 39)}
-    if rng.random() < BAD:
-        reading |= rng.choice([{"Timestamp": None}, {"Timestamp": "yesterday"}, {"Temp": "warm"}, {"AtmP": "n/a"}])
-    return reading
+def bundles(load: Load, count: int, start: float) -> Iterator[list[tuple[float, bytes]]]:
+    """Yield so many bundles of `messages`."""
+    sent = messages(load, count * load.bundle, start)
+    return (list(itertools.islice(sent, load.bundle)) for _ in range(count))
+
+
+def past(seconds: float = 600, whole: int = 60) -> float:
+    """Return a time at least so many seconds ago, a multiple of `whole` seconds since the epoch.
+
+    Ten minutes ago no reading is in the future, and none so old that it might be late.
+    """
+    return (time.time() - seconds) // whole * whole
+
+
+def _readings(load: Load, start: float) -> Iterator[str]:
+    rng = random.Random(7)
+    # Readings differ in their values as they do in their stamps, but 64 of each kind do for that.
+    variants = [_values(load, rng, number) for number in range(64 * len(load.sensors))]
+    first, step = round(start * _SECOND), _SECOND / load.rate
+    second, text = 0, ""
+    for number in itertools.count():
+        at, device = first + int(number * step), number % load.devices
+        if not load.in_turn:
+            device = rng.randrange(load.devices)
+            if rng.random() < OUT_OF_ORDER:
+                at -= rng.randrange(100, 2000) * 1000
+        now, micros = divmod(at, _SECOND)
+        if now != second:
+            second, text = now, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S}"
+        fraction = f"{micros:06}" if micros % 1000 else f"{micros // 1000:03}"
+        values = variants[number % len(variants)]
+        reading = f'{{"Timestamp": "{text}.{fraction}Z", "Device": "device-{device}", {values}}}'
+        yield _spoiled(rng, reading) if not load.in_turn and rng.random() < load.bad else reading
+
+
+def _values(load: Load, rng: random.Random, number: int) -> str:
+    if load.in_turn:
+        places = range(number * load.in_turn, (number + 1) * load.in_turn)
+        present = [load.sensors[place % len(load.sensors)] for place in places]
+    else:
+        present = list(load.sensors[1::2])
+    # Quarters, as a sensor with a resolution has them: sums of them are exact, in whatever order they are made.
+    values = {name: rng.randrange(80, 4100) / 4 for name in present}
+    others = {f"Other{number}": "x" * 25 for number in range((load.size - 100) // 39)}
+    return json.dumps(values | others)[1:-1]
+
+
+def _spoiled(rng: random.Random, reading: str) -> str:
+    how = rng.choice([{"Timestamp": None}, {"Timestamp": "yesterday"}, {"Temp": "warm"}, {"AtmP": "n/a"}])
+    return json.dumps(json.loads(reading) | how)

@@ -30,12 +30,9 @@ class Source(beam.PTransform):
         return ReadFromPubSub(subscription="projects/bench-project/subscriptions/bench").expand_continued(fed)
 
 
-class Sink(beam.PTransform):
-    """Ends a branch."""
-
-    def expand(self, elements: beam.PCollection) -> beam.PCollection:
-        """Apply the sink."""
-        return elements | beam.FlatMap(_nothing)
+def sink() -> beam.PTransform:
+    """Return what ends a branch."""
+    return beam.FlatMap(lambda element: ())
 
 
 class Worker:
@@ -51,45 +48,37 @@ class Worker:
         pipeline = beam.Pipeline()
         build(pipeline)
         self._stages = _stages(pipeline.to_runner_api())
-        (self._first,) = [stage for stage in self._stages if stage.reads == _IMPULSE]
+        [first] = [stage for stage in self._stages if stage.reads == _IMPULSE]
+        self._first = first
+        # A bundle as it comes from the runner; processed, with the report of its metrics, to (step, encoded elements).
+        self.encode, self.run = first.encode, first.run
 
-    def encode(self, elements: Iterable[WindowedValue]) -> Data:
-        """Return a bundle as it comes from the runner."""
-        return self._first.encode(elements)
-
-    def run(self, bundle: Data) -> list[tuple[str, bytes]]:
-        """Process one bundle, with the report of its metrics; return (step, encoded elements) of what leaves."""
-        return self._first.run(bundle)
-
-    def decode(self, left: list[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
+    def decode(self, left: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
         """Yield (the step that wrote it, element) for all that left the worker."""
-        for name, data in left:
-            for element in self._first.decode(name, data):
-                yield name, element
+        return ((step, element) for step, data in left for element in self._first.decode(step, data))
 
     def after(self, left: Iterable[tuple[str, bytes]]) -> list[Callable[[], Any]]:
         """Return what is left to do once bundles have `left` the first stage: grouped as if all windows fired then."""
         waiting: dict[str, list[Any]] = defaultdict(list)
         calls: list[Callable[[], Any]] = []
-        self._pass_on(self._first, left, waiting)
         for stage in self._stages:
             elements = waiting.pop(stage.reads, None)
-            if elements and stage.hands_on:
-                waiting[stage.hands_on] += elements
-            elif elements:
+            if stage is not self._first:
+                if not elements:
+                    continue
+                if stage.hands_on:
+                    waiting[stage.hands_on] += elements
+                    continue
                 grouped = _group(elements) if stage.reads.startswith("group:") else elements
                 calls.append(partial(stage.run, stage.encode(grouped)))
-                self._pass_on(stage, calls[-1](), waiting)
+                left = calls[-1]()
+            for step, data in left:
+                waiting[stage.writes[step]] += stage.decode(step, data)
         return calls
 
-    @staticmethod
-    def _pass_on(stage: "_Stage", left: Iterable[tuple[str, bytes]], waiting: dict[str, list[Any]]) -> None:
-        for name, data in left:
-            waiting[stage.writes[name]] += stage.decode(name, data)
 
-
-class _Stage:
-    """One fused stage, fed and emptied in memory.
+class _Stage(data_plane.InMemoryDataChannel):
+    """One fused stage, fed and emptied in memory: the channel to its processor.
 
     Attributes:
       reads: what its elements are called by the runner.
@@ -98,23 +87,34 @@ class _Stage:
         Dataflow has no such stage.
     """
 
-    def __init__(self, descriptor: beam_fn_api_pb2.ProcessBundleDescriptor, buffers: dict[str, str]):
-        self.writes = {}
+    def __init__(self, context: Any, stage: Any):
+        super().__init__()
+        self.writes: dict[str, str] = {}
         self._coders: dict[str, Any] = {}
-        context = PipelineContext(descriptor)
-        for name, transform in descriptor.transforms.items():
-            if name in buffers:
-                port = beam_fn_api_pb2.RemoteGrpcPort.FromString(transform.spec.payload)
-                self._coders[name] = context.coders.get_by_id(port.coder_id).get_impl()
-                if transform.spec.urn == bundle_processor.DATA_INPUT_URN:
-                    self._input, self.reads = name, buffers[name]
-                else:
-                    self.writes[name] = buffers[name]
-        nothing_between = len(buffers) == len(descriptor.transforms)
+        coders = PipelineContext(context.components).coders
+        for transform in stage.transforms:
+            if transform.spec.urn not in (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN):
+                continue
+            name, buffer = transform.unique_name, transform.spec.payload.decode()
+            [collection] = [*transform.outputs.values(), *transform.inputs.values()]
+            port = beam_fn_api_pb2.RemoteGrpcPort(coder_id=context.data_channel_coders[collection])
+            transform.spec.payload = port.SerializeToString()
+            self._coders[name] = coders.get_by_id(port.coder_id).get_impl()
+            if transform.spec.urn == bundle_processor.DATA_INPUT_URN:
+                self._input, self.reads = name, buffer
+            else:
+                self.writes[name] = buffer
+        nothing_between = len(self._coders) == len(stage.transforms)
         self.hands_on = next(iter(self.writes.values()), None) if nothing_between else None
-        self._channel = _Channel()
+        components = {
+            name: dict(getattr(context.components, name))
+            for name in ("pcollections", "coders", "windowing_strategies", "environments")
+        }
+        descriptor = beam_fn_api_pb2.ProcessBundleDescriptor(
+            id="bench", transforms={transform.unique_name: transform for transform in stage.transforms}, **components
+        )
         self._processor = bundle_processor.BundleProcessor(
-            frozenset(), descriptor, None, data_plane.InMemoryDataChannelFactory(self._channel)
+            frozenset(), descriptor, None, data_plane.InMemoryDataChannelFactory(self)
         )
 
     def encode(self, elements: Iterable[WindowedValue]) -> Data:
@@ -124,41 +124,25 @@ class _Stage:
         return Data(instruction_id=_BUNDLE, transform_id=self._input, data=stream.get())
 
     def run(self, bundle: Data) -> list[tuple[str, bytes]]:
-        self._channel.fed, self._channel.left = [bundle], []
+        self._fed, self._left = bundle, []
         self._processor.process_bundle(_BUNDLE)
         self._processor.monitoring_infos()
         self._processor.reset()
-        return self._channel.left
+        return self._left
 
-    def decode(self, name: str, data: bytes) -> Iterator[WindowedValue]:
+    def decode(self, step: str, data: bytes) -> Iterator[WindowedValue]:
         stream = create_InputStream(data)
         while stream.size() > 0:
-            yield self._coders[name].decode_from_stream(stream, True)
-
-
-class _Channel(data_plane.DataChannel):
-    def __init__(self) -> None:
-        self.fed: list[beam_fn_api_pb2.Elements.Data] = []
-        self.left: list[tuple[str, bytes]] = []
+            yield self._coders[step].decode_from_stream(stream, True)
 
     def input_elements(self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None) -> Iterator[Any]:
-        return iter(self.fed)
+        return iter([self._fed])
 
     def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
         def collect(data: bytes) -> None:
-            self.left.append((transform_id, data))
+            self._left.append((transform_id, data))
 
         return data_plane.ClosableOutputStream.create(collect, collect, 0)
-
-    def output_timer_stream(self, instruction_id: str, transform_id: str, timer_family_id: str) -> Any:
-        raise NotImplementedError("no timers before the first shuffle")
-
-    def close(self) -> None:
-        pass
-
-
-def _nothing(element: Any) -> tuple[()]:
-    return ()
 
 
 def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
@@ -178,39 +162,17 @@ def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
     for transform in proto.components.transforms.values():
         if transform.spec.urn == common_urns.composites.COMBINE_PER_KEY.urn:
             transform.spec.urn = ""  # an ordinary composite then: a grouping, and a combine after it
-    context, stages = translations.create_and_optimize_stages(
-        proto,
-        phases=[
-            translations.annotate_downstream_side_inputs,
-            translations.fix_side_input_pcoll_coders,
-            # Before groupings get their coders, else it adds a step that changes coders, as Dataflow does not.
-            translations.sink_flattens,
-            translations.expand_gbk,
-            translations.greedily_fuse,
-            translations.impulse_to_input,
-            translations.sort_stages,
-            translations.populate_data_channel_coders,
-        ],
-        known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
-    )
-    return [_ready(context, stage) for stage in stages]
-
-
-def _ready(context: Any, stage: Any) -> _Stage:
-    buffers = {}
-    for transform in stage.transforms:
-        if transform.spec.urn in (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN):
-            buffers[transform.unique_name] = transform.spec.payload.decode()
-            (collection,) = [*transform.outputs.values(), *transform.inputs.values()]
-            port = beam_fn_api_pb2.RemoteGrpcPort(coder_id=context.data_channel_coders[collection])
-            transform.spec.payload = port.SerializeToString()
-    components = context.components
-    descriptor = beam_fn_api_pb2.ProcessBundleDescriptor(
-        id="bench",
-        transforms={transform.unique_name: transform for transform in stage.transforms},
-        pcollections=dict(components.pcollections),
-        coders=dict(components.coders),
-        windowing_strategies=dict(components.windowing_strategies),
-        environments=dict(components.environments),
-    )
-    return _Stage(descriptor, buffers)
+    phases = [
+        translations.annotate_downstream_side_inputs,
+        translations.fix_side_input_pcoll_coders,
+        # Before groupings get their coders, else it adds a step that changes coders, as Dataflow does not.
+        translations.sink_flattens,
+        translations.expand_gbk,
+        translations.greedily_fuse,
+        translations.impulse_to_input,
+        translations.sort_stages,
+        translations.populate_data_channel_coders,
+    ]
+    known = frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn])
+    context, stages = translations.create_and_optimize_stages(proto, phases=phases, known_runner_urns=known)
+    return [_Stage(context, stage) for stage in stages]

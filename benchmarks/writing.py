@@ -5,56 +5,37 @@ CPU is this process's, less that of a pipeline that drops the rows. Rows a secon
 sink, so only their ratio says something, and little about BigQuery.
 """
 
-import json
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud import bigquery
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.frame import QUICK, publish, ratios, take_turns
 from benchmarks.load import SENSORS
-from benchmarks.ratios import spread
 from local import emulators
 from pipeline import sinks, storage_write, tables
 from pipeline.bigquery import TableId, client
 from pipeline.dead_letters import rfc3339
 
-_PROJECT = "sensor-stream-bench"
+PROJECT = "sensor-stream-bench"
 _DEVICES = 100
 # Rows of a run: enough that a method's CPU stands out from that of starting a pipeline.
 _COUNTS = {"streaming_inserts": 2_000, "storage_write": 20_000, "upsert": 20_000}
-_OUT = Path("build/bench")
 _COLUMNS = tables.row_columns(SENSORS, by_device=True, revise=False)
 _KEY = tables.row_key(by_device=True)
 
-Rows = list[dict]
-
-
-class _Drop(beam.PTransform):
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        return rows | beam.Filter(lambda row: False)
-
-
-def _appended(table_id: TableId) -> beam.PTransform:
-    return storage_write.AppendRows(table_id, _COLUMNS)
-
-
-def _upserted(table_id: TableId) -> beam.PTransform:
-    return storage_write.UpsertRows(table_id, _COLUMNS, _KEY, time.time_ns() // 1_000_000)
-
-
 METHODS: dict[str, Callable[[TableId], beam.PTransform]] = {
-    "nothing": lambda table_id: _Drop(),
+    "nothing": lambda table_id: beam.Filter(lambda row: False),
     "streaming_inserts": sinks.BigQueryRows,
-    "storage_write": _appended,
-    "upsert": _upserted,
+    "storage_write": lambda table_id: storage_write.AppendRows(table_id, _COLUMNS),
+    "upsert": lambda table_id: storage_write.UpsertRows(table_id, _COLUMNS, _KEY, time.time_ns() // 1_000_000),
 }
 
 
@@ -62,7 +43,7 @@ class NotStored(AssertionError):
     """A method did not store each row once."""
 
 
-def rows(count: int) -> Rows:
+def rows(count: int) -> list[dict]:
     """Return rows as AverageRows makes them for upserts: per interval and device, all sensors."""
     start = 1_795_352_400_000_000
     return [
@@ -81,7 +62,7 @@ def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
     Returns:
       Seconds of CPU, and seconds that passed.
     """
-    table_id = TableId(_PROJECT, "bench", f"t{uuid.uuid4().hex}")
+    table_id = TableId(PROJECT, "bench", f"t{uuid.uuid4().hex}")
     numbered = {"Revision": 0, "WrittenAt": None} if method == "upsert" else {}
     elements = [row | numbered for row in rows(count)]
     tables.prepare(table_id, _COLUMNS, tables.TIMESTAMP, tables.DEVICE, _KEY if method == "upsert" else ())
@@ -90,40 +71,35 @@ def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
     cpu, now = time.process_time(), time.monotonic()
     pipeline.run().wait_until_finish()
     took = time.process_time() - cpu, time.monotonic() - now
-    stored = len(emulators.all_rows(bq, f"{_PROJECT}.bench.{table_id.table}"))
+    stored = len(emulators.all_rows(bq, f"{PROJECT}.bench.{table_id.table}"))
     if stored != (0 if method == "nothing" else count):
         raise NotStored(f"{method}: {stored} of {count} rows")
     return took
 
 
+def turn(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
+    """Return a method's microseconds of CPU per row, and rows a second."""
+    started, _ = run("nothing", count, bq)
+    seconds, passed = run(method, count, bq)
+    return (seconds - started) / count * 1e6, count / passed
+
+
 def main() -> None:
     """Measure, print, and write build/bench/writing.json."""
-    quick = os.environ.get("BENCH_QUICK") == "1"
-    rounds = 1 if quick else 7
     logging.disable(logging.WARNING)
-    cpu: dict[str, list[float]] = {name: [] for name in _COUNTS}
-    rate: dict[str, list[float]] = {name: [] for name in _COUNTS}
-    with emulators.bigquery_emulator(_PROJECT) as emulator:
+    with emulators.bigquery_emulator(PROJECT) as emulator:
         os.environ |= emulator.env
-        bq = client(_PROJECT)
+        bq = client(PROJECT)
         bq.create_dataset("bench")
         run("storage_write", 10, bq)  # imports, and the first connection
-        for _ in range(rounds):
-            for name, count in _COUNTS.items():
-                started, _ = run("nothing", count, bq)
-                seconds, passed = run(name, count, bq)
-                cpu[name].append((seconds - started) / count * 1e6)
-                rate[name].append(count / passed)
-    table = Table("method", "µs of CPU per row", "÷ streaming_inserts", "rows/s", "÷ streaming_inserts")
-    for name in _COUNTS:
-        shown = []
-        for found in (cpu, rate):
-            ratios = sorted(mine / base for mine, base in zip(found[name], found["streaming_inserts"], strict=True))
-            shown += [spread(sorted(found[name])), spread(ratios)]
-        table.add_row(name, *shown)
-    Console(width=None if os.isatty(1) else 160).print(table)
-    _OUT.mkdir(parents=True, exist_ok=True)
-    (_OUT / "writing.json").write_text(json.dumps({"rows": _COUNTS, "micros": cpu, "rows_per_second": rate}) + "\n")
+        turns = {method: partial(turn, method, count, bq) for method, count in _COUNTS.items()}
+        found = take_turns(turns, 1 if QUICK else 7)
+    table: list[dict[str, Any]] = [{"method": method} for method in _COUNTS]
+    for place, heading in enumerate(("us of CPU per row", "rows/s")):
+        figures = {method: [both[place] for both in turns] for method, turns in found.items()}
+        for row, method in zip(table, _COUNTS, strict=True):
+            row |= {heading: figures[method], f"{heading} / inserts": ratios(figures, method, "streaming_inserts")}
+    publish("writing", {"Writing rows": table})
 
 
 if __name__ == "__main__":

@@ -1,64 +1,131 @@
 """Run with `make bench-peers`. BENCH_QUICK=1 takes about a minute: enough to see that it works, not to believe it."""
 
-import json
-import logging
-import os
+import gc
+import statistics
 import sys
-from pathlib import Path
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
+from matplotlib.figure import Figure
 
-from benchmarks.load import Load
-from benchmarks.peers.install import ROOT, NotInstalled, install
-from benchmarks.peers.measure import measure
-from benchmarks.peers.process import Process
-from benchmarks.peers.report import as_json, chart, sentences, tables
+from benchmarks import frame
+from benchmarks.contenders import Outcome, compare
+from benchmarks.load import Load, messages, past
+from benchmarks.peers.engine import Form
 
-_PEERS = ("bytewax", "pathway", "quix")
-_LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
+ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
+LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
 # Readings are a millisecond apart: six whole intervals, or two in the shorter turns, so that all end in as many rows.
-_ROUNDS, _READINGS = 7, 90_000
-_OUT = ROOT / "build/bench"
+ROUNDS, READINGS = (1, 30_000) if frame.QUICK else (7, 90_000)
+LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
+# The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
+OURS = WORKER, LOCAL = ("shipped worker", "shipped local")
+
+_COLOURS = {"bytewax": frame.ORANGE, "pathway": frame.PURPLE, "quix": frame.RED, "loop": frame.GREEN}
+_LINES = {"local": "--", "demo": ":", "idiomatic": "--"}
+
+
+class Measured(NamedTuple):
+    """One load, all forms."""
+
+    load: Load
+    outcome: Outcome  # what the local runner made of it, as all others did
+    micros: Mapping[str, list[float]]  # CPU per reading without what the engine takes to start, by form, of each round
+    start: Mapping[str, list[float]]  # milliseconds of CPU for the first message alone
 
 
 def main() -> int:
-    """Install, measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
-    quick = os.environ.get("BENCH_QUICK") == "1"
-    rounds, readings = (1, _READINGS // 3) if quick else (_ROUNDS, _READINGS)
-    logging.disable(logging.WARNING)
-    console = Console(width=None if os.isatty(1) else 200)
-    _OUT.mkdir(parents=True, exist_ok=True)
-    pythons, missing = {"beam": Path(sys.executable)}, {}
-    for name in _PEERS:
+    """Measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
+    frame.settle()
+    forms: dict[str, Form] = {}
+    engines = []
+    for module, package in ENGINES.items():
         try:
-            pythons[name] = install(name, console)
-        except NotInstalled as error:
-            missing[name] = str(error)
-            console.print(f"[bold red]NOT COMPARED: {name} cannot be installed here.[/] {error}", highlight=False)
-
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    processes = [Process(f"on_{name}", python, _OUT / f"peers-{name}.log") for name, python in pythons.items()]
-    turns = len(_LOADS) * (rounds + 1) * sum(len(process.forms) for process in processes)
+            forms |= import_module(f"benchmarks.peers.{module}").FORMS
+            engines.append({"": package, "version": version(package)})
+        except ImportError as error:
+            engines.append({"": package, "version": f"NOT COMPARED, there is no package for this Python: {error}"})
+    gc.collect()
+    gc.freeze()  # no engine shall go through what another keeps
     measured = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=turns)
-        for load in _LOADS:
-            progress.update(task, description=str(load))
-            progress.console.print(f"[dim]{load}", highlight=False)
-            measured.append(measure(processes, load, readings, rounds, lambda: progress.advance(task)))
-    for process in processes:
-        process.close()
+    for load in LOADS:
+        frame.CONSOLE.print(f"[dim]{load}")
+        measured.append(measure(forms, load, READINGS, ROUNDS))
+    frame.publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
+    return int(any("NOT COMPARED" in engine["version"] for engine in engines))
 
-    versions = {process.module.removeprefix("on_"): process.version for process in processes}
-    for table in tables(measured):
-        console.print(table)
-    for sentence in sentences(measured, missing):
-        console.print(sentence, highlight=False)
-    (_OUT / "peers.json").write_text(json.dumps(as_json(measured, versions, missing, rounds), indent=1) + "\n")
-    chart(measured, _OUT / "peers.png")
-    console.print(f"Written: {_OUT.relative_to(ROOT)}/peers.json, peers.png", highlight=False)
-    return 1 if missing else 0
+
+def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
+    """Compare all forms under one load, of so many readings at most. Raises DifferentRows before anything is timed."""
+    sent = list(messages(load, readings // load.packed, past()))
+    outcomes, counts, turns = {}, {}, {}
+    for name, form in forms.items():
+        outcome, cpu = _run(form, load, form.prepare(load, sent))
+        outcomes[name] = outcome()
+        counts[name] = len(sent) if cpu < LONG else len(sent) // 3
+        one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
+        turns[name] = partial(_turn, form, load, one, many)
+    compare(load, outcomes, LOCAL)
+    found = frame.take_turns(turns, rounds)
+    micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
+    start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
+    return Measured(load, outcomes[LOCAL], micros, start)
+
+
+def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
+    gc.collect()
+    before = time.process_time()
+    return form.run(load, prepared), time.process_time() - before
+
+
+def _turn(form: Form, load: Load, one: Any, many: Any) -> tuple[float, float]:
+    """Return the CPU seconds of the first message alone, and of all."""
+    return _run(form, load, one)[1], _run(form, load, many)[1]
+
+
+def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[float]:
+    """Return the microseconds of each turn per reading, of those after the first message."""
+    start = statistics.median(first for first, _ in turns)
+    return [(seconds - start) / readings * 1e6 for _, seconds in turns]
+
+
+def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
+    """Return the cost of each form under each load, and as a multiple of each of `OURS`; and what was compared."""
+    forms = list(measured[0].micros)
+    starts = {form: statistics.median(ms for one in measured for ms in one.start[form]) for form in forms}
+    made = {
+        "CPU per reading, microseconds: median (range)": [
+            {"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": starts[form]}
+            for form in forms
+        ]
+    }
+    for ours in OURS:
+        made[f"CPU / {ours}: below 1 is ahead of us"] = [
+            {"": form, **{_name(one.load): frame.ratios(one.micros, form, ours) for one in measured}} for form in forms
+        ]
+    made["Outcome, the same of all"] = [
+        {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
+    ]
+    return made
+
+
+def _name(load: Load) -> str:
+    return f"{load.devices:,} devices" if load.by_device else f"{load.packed} per message"
+
+
+def chart(measured: Sequence[Measured]) -> Figure:
+    """Draw the cost per reading against packing and against devices."""
+    styles = {}
+    for form in measured[0].micros:
+        engine, _, way = form.partition(" ")
+        styles[form] = {"color": _COLOURS.get(engine, frame.BLUE), "linestyle": _LINES.get(way, "-")}
+    fields = {"packed": "readings per message", "devices": "devices, each with its own rows"}
+    title = "From message bytes to rows (shipped worker and loop: to sums)"
+    return frame.draw_costs(title, measured, fields, styles)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,57 @@
-"""What every engine's module offers: its forms, by name, as functions from messages to something that can be timed."""
+"""What engines have in common; each one's module offers its forms, by name."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import Load
+from benchmarks.loop import DECODER, latest_allowed
+from pipeline.readings import Refusal
 
 BATCH = 1000  # messages that a source hands over at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default
 
-# (interval's start in seconds since the epoch, device or "") to sensor to mean.
-Rows = dict[tuple[int, str], dict[str, float]]
+
+class Form(NamedTuple):
+    """A way to use an engine."""
+
+    # From what is sent, as (publish time in seconds since the epoch, data), to what `run` takes.
+    prepare: Callable[[Load, Sequence[tuple[float, bytes]]], Any]
+    # What is timed: the engine, started anew, from the messages to its end; returns what tells the outcome.
+    run: Callable[[Load, Any], Callable[[], Outcome]]
 
 
-class Outcome(NamedTuple):
-    """What became of the messages.
+class Sinks:
+    """Where one run of an engine puts (start of interval in seconds, device, means), dead letters, and what is late."""
 
-    Attributes:
-      rows: means per interval and device.
-      refused: how many readings were refused.
-      payloads: of the dead letters; None where they are counted only.
-    """
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, str, dict[str, float]]] = []
+        self.dead_letters: list[bytes] = []
+        self.late: list[Any] = []
 
-    rows: Rows
-    refused: int
-    payloads: list[bytes] | None
-
-
-class Job(NamedTuple):
-    """Messages made ready for one form.
-
-    Attributes:
-      run: what is timed: the engine, started anew, from the messages to its end.
-      finish: what is not: takes what `run` returned.
-    """
-
-    run: Callable[[], Any]
-    finish: Callable[[Any], Outcome]
+    def outcome(self) -> Outcome:
+        """Return what came, or raise AssertionError if an interval has two rows, or readings came late."""
+        rows = {(start, device): means for start, device, means in self.rows}
+        if self.late or len(rows) != len(self.rows):
+            raise AssertionError("readings came late, or an interval has two rows")
+        return Outcome(rows, len(self.dead_letters), sorted(self.dead_letters))
 
 
-# From what is sent, as (publish time in seconds since the epoch, data).
-Form = Callable[[Load, Sequence[tuple[float, bytes]]], Job]
+class Reading(NamedTuple):
+    """One good reading; `at` is microseconds since the epoch, `values` is never empty, `device` may be ""."""
+
+    at: int
+    device: str
+    values: dict[str, float]
+
+
+def read(payload: bytes) -> list[Reading | Refusal]:
+    """Return an outcome for each reading in a message, by the shipped decoder; for the forms as guides teach them."""
+    refusals: list[Refusal] = []
+    readings = [Reading(*reading) for reading in DECODER.decode((payload,), latest_allowed(), refusals)]
+    return [*readings, *refusals]
+
+
+def payloads(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[bytes]:
+    """Return the data alone, for `Form.prepare`."""
+    return [data for _, data in sent]

@@ -8,96 +8,42 @@ loop            the checks written out for just this load, and sums in a dict; n
 """
 
 import base64
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from benchmarks.contenders import Contender
-from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.peers.engine import BATCH, Form, Job, Outcome, Rows
-from pipeline import graph, options
+from benchmarks.contenders import Contender, Outcome, job
+from benchmarks.load import SENSORS, Load
+from benchmarks.peers.engine import BATCH, Form, Sinks, payloads
+from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
 _payloads: Sequence[bytes] = ()
-_rows: list[dict[str, Any]] = []
-_dead_letters: list[dict[str, Any]] = []
+_sinks = Sinks()
 
 
-def _up_to_shuffle(name: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
-        contender = Contender(name, load)
-        bundles = contender.prepare([sent[at : at + BATCH] for at in range(0, len(sent), BATCH)])
-
-        def run() -> None:
-            for bundle in bundles:
-                contender.run(bundle)
-
-        def finish(_: None) -> Outcome:
-            result = contender.result(bundles)
-            return Outcome(result.rows or {}, result.bad or 0, None)
-
-        return Job(run, finish)
-
-    return prepare
+def _bundles(name: str, load: Load, sent: Sequence[tuple[float, bytes]]) -> tuple[Contender, list[Any]]:
+    contender = Contender(name, load)
+    return contender, [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
 
-def _to_rows(runner: str) -> Form:
-    def prepare(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
-        logging.disable(logging.WARNING)
-        by_device = str(load.by_device).lower()
-        job, _ = options.parse(
-            [
-                "--input_topic=projects/bench-project/topics/readings",
-                f"--interval={INTERVAL}s",
-                f"--sensors={','.join(SENSORS)}",
-                f"--group_by_device={by_device}",
-            ]
-        )
-        payloads = [data for _, data in sent]
-
-        def run() -> None:
-            global _payloads  # noqa: PLW0603
-            _payloads = payloads
-            _rows.clear()
-            _dead_letters.clear()
-            with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-                graph.build(pipeline, job, _Source(), _RowSink(), _DeadLetterSink())
-
-        def finish(_: None) -> Outcome:
-            return Outcome(_as_rows(), len(_dead_letters), [base64.b64decode(one["payload"]) for one in _dead_letters])
-
-        return Job(run, finish)
-
-    return prepare
+def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callable[[], Outcome]:
+    contender, bundles = prepared
+    return partial(contender.outcome, [contender.run(bundle) for bundle in bundles])
 
 
-def _as_rows() -> Rows:
-    rows: Rows = {}
-    for row in _rows:
-        key = (int(datetime.fromisoformat(row["Timestamp"]).timestamp()), row.get("Device") or "")
-        if key in rows:
-            raise AssertionError("an interval has two rows")
-        rows[key] = {name: row[name] for name in SENSORS if row[name] is not None}
-    return rows
-
-
-class _Source(beam.PTransform):
-    def expand(self, begin: Any) -> beam.PCollection:
-        return begin | beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
-
-
-class _RowSink(beam.PTransform):
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        return rows | beam.FlatMap(_keep_row).with_output_types(Any)
-
-
-class _DeadLetterSink(beam.PTransform):
-    def expand(self, letters: beam.PCollection) -> beam.PCollection:
-        return letters | beam.Map(_keep_dead_letter)
+def _to_rows(runner: str, load: Load, sent: Sequence[bytes]) -> Callable[[], Outcome]:
+    global _payloads, _sinks
+    _payloads, _sinks = sent, Sinks()
+    source = beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
+    rows, dead_letters = (beam.FlatMap(keep).with_output_types(Any) for keep in (_keep_row, _keep_dead_letter))
+    with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
+        graph.build(pipeline, job(load), source, rows, dead_letters)
+    return _sinks.outcome
 
 
 def _all_payloads(_: bytes) -> Sequence[bytes]:
@@ -105,18 +51,20 @@ def _all_payloads(_: bytes) -> Sequence[bytes]:
 
 
 def _keep_row(row: dict[str, Any]) -> tuple[()]:
-    _rows.append(row)
+    start = int(datetime.fromisoformat(row["Timestamp"]).timestamp())
+    means = {name: row[name] for name in SENSORS if row[name] is not None}
+    _sinks.rows.append((start, row.get("Device") or "", means))
     return ()
 
 
-def _keep_dead_letter(letter: dict[str, Any]) -> None:
-    _dead_letters.append(letter)
+def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
+    _sinks.dead_letters.append(base64.b64decode(letter["payload"]))
+    return ()
 
 
-DISTRIBUTION = "apache-beam"
-FORMS: dict[str, Form] = {
-    "shipped worker": _up_to_shuffle("shipped"),
-    "shipped local": _to_rows("FnApiRunner"),
-    "shipped demo": _to_rows("BundleBasedDirectRunner"),
-    "loop": _up_to_shuffle("loop"),
+FORMS = {
+    "shipped worker": Form(partial(_bundles, "shipped"), _up_to_shuffle),
+    "shipped local": Form(payloads, partial(_to_rows, "FnApiRunner")),
+    "shipped demo": Form(payloads, partial(_to_rows, "BundleBasedDirectRunner")),
+    "loop": Form(partial(_bundles, "loop"), _up_to_shuffle),
 }

@@ -7,29 +7,23 @@ What its Python connector is given within 1.5 s is one minibatch, here often all
 """
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import pathway as pw  # type: ignore[import-not-found]
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.peers.checks import EPOCH, Refusal, read
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Job, Outcome, Rows
-from benchmarks.peers.fold import SECOND, add, fold, means
-
-_MICROSECOND = timedelta(microseconds=1)
+from benchmarks.loop import SECOND, add_to, fold, means
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
 
 # Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
-_Reading = tuple[int, str, float, float, float, float, float, float, float, float]
-_DeadLetter = tuple[bytes, str]
+_Cells = tuple[int, str, float, float, float, float, float, float, float, float]
 
 
-class _Message(pw.Schema):
-    data: bytes
-
-
-class _Batch(pw.Schema):
-    data: tuple[bytes, ...]
+_MESSAGE = pw.schema_from_types(data=bytes)
+_BATCH = pw.schema_from_types(data=tuple[bytes, ...])
 
 
 class _Source(pw.io.python.ConnectorSubject):
@@ -42,38 +36,24 @@ class _Source(pw.io.python.ConnectorSubject):
             self.next(data=row)
 
 
-class _Sinks:
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, dict[str, float]]] = []
-        self.dead_letters: list[tuple[bytes, str]] = []
-
-    def take_refused(self, outcomes: pw.Table) -> None:
-        """Subscribe to the second part of the column `read`: payloads and reasons."""
-        refused = outcomes.select(letter=pw.this.read[1]).flatten(pw.this.letter)
-        pw.io.subscribe(refused, on_change=lambda key, row, time, is_addition: self.dead_letters.append(row["letter"]))
-
-
-def _job(
-    load: Load,
-    rows: Sequence[Any],
-    schema: type[pw.Schema],
-    build: Callable[[pw.Table, bool, _Sinks], None],
-) -> Job:
-    def run() -> _Sinks:
-        pw.internals.parse_graph.G.clear()
-        sinks = _Sinks()
-        build(pw.io.python.read(_Source(rows), schema=schema), load.by_device, sinks)
-        pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
-        return sinks
-
-    return Job(run, _finish)
+def _run(
+    schema: type[pw.Schema], build: Callable[[pw.Table, bool, Sinks], None], load: Load, sent: Sequence[Any]
+) -> Callable[[], Outcome]:
+    pw.internals.parse_graph.G.clear()
+    sinks = Sinks()
+    build(pw.io.python.read(_Source(sent), schema=schema), load.by_device, sinks)
+    pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
+    return sinks.outcome
 
 
-def _finish(sinks: _Sinks) -> Outcome:
-    rows: Rows = {(start // SECOND, device): row for start, device, row in sinks.rows}
-    if len(rows) != len(sinks.rows):
-        raise AssertionError("an interval has two rows")
-    return Outcome(rows, len(sinks.dead_letters), [payload for payload, _ in sinks.dead_letters])
+def _batches(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[tuple[bytes, ...]]:
+    return [tuple(data for _, data in sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
+
+
+def _take_refused(outcomes: pw.Table, sinks: Sinks) -> None:
+    """Subscribe to the second part of the column `read`: dead letters' payloads."""
+    refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
+    pw.io.subscribe(refused, on_change=lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
 
 
 def _windows(table: pw.Table, **instance: Any) -> Any:
@@ -86,26 +66,25 @@ def _windows(table: pw.Table, **instance: Any) -> Any:
     )
 
 
-# --- idiomatic ---
-
 _CELLS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
 
 
-def _idiomatic(messages: pw.Table, by_device: bool, sinks: _Sinks) -> None:
+def _idiomatic(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
     @pw.udf(deterministic=True)
-    def read_message(data: bytes) -> tuple[list[_Reading], list[_DeadLetter]]:
+    def read_message(data: bytes) -> tuple[list[_Cells], list[bytes]]:
         readings: list[Any] = []
-        refused: list[_DeadLetter] = []
+        refused: list[bytes] = []
         for outcome in read(data):
-            if isinstance(outcome, Refusal):
-                refused.append((outcome.payload, outcome.reason))
+            if isinstance(outcome, Reading):
+                # A sum and a count of each sensor: of no or of one reading.
+                cells = ((outcome.values[name], 1.0) if name in outcome.values else (0.0, 0.0) for name in SENSORS)
+                readings.append((outcome.at, outcome.device if by_device else "", *chain.from_iterable(cells)))
             else:
-                at, device = (outcome.at - EPOCH) // _MICROSECOND, outcome.device if by_device else ""
-                readings.append((at, device, *(cell for name in SENSORS for cell in _cell(outcome.values.get(name)))))
+                refused.append(outcome.payload)
         return readings, refused
 
     outcomes = messages.select(read=read_message(pw.this.data))
-    sinks.take_refused(outcomes)
+    _take_refused(outcomes, sinks)
     readings = outcomes.select(reading=pw.this.read[0]).flatten(pw.this.reading)
     readings = readings.select(**{name: pw.this.reading[index] for index, name in enumerate(["at", "device", *_CELLS])})
     rows = _windows(readings, instance=readings.device).reduce(
@@ -115,38 +94,30 @@ def _idiomatic(messages: pw.Table, by_device: bool, sinks: _Sinks) -> None:
     )
 
     def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-        sinks.rows.append((row["start"], row["device"], means([row[name] for name in _CELLS])))
+        sinks.rows.append((row["start"] // SECOND, row["device"], means([row[name] for name in _CELLS])))
 
     pw.io.subscribe(rows, on_change=take)
 
 
-def _cell(value: float | None) -> tuple[float, float]:
-    return (0.0, 0.0) if value is None else (value, 1.0)
-
-
-# --- tuned ---
-
-
-def _tuned(messages: pw.Table, by_device: bool, sinks: _Sinks) -> None:
+def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
     @pw.udf(deterministic=True)
-    def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[_DeadLetter]]:
+    def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[bytes]]:
         partials, refused = fold(batch, by_device)
         intervals: dict[int, tuple[int, dict[str, list[float]]]] = {}
-        for partial in partials:
-            devices = intervals[partial.start][1] if partial.start in intervals else {}
-            devices[partial.device] = partial.cells
-            intervals[partial.start] = partial.latest, devices
-        sums = [(latest, pw.wrap_py_object(devices)) for latest, devices in intervals.values()]
-        return sums, [(refusal.payload, refusal.reason) for refusal in refused]
+        for one in partials:
+            intervals.setdefault(one.start, (one.latest, {}))[1][one.device] = one.cells
+        return [(latest, pw.wrap_py_object(devices)) for latest, devices in intervals.values()], refused
 
     outcomes = messages.select(read=fold_batch(pw.this.data))
-    sinks.take_refused(outcomes)
+    _take_refused(outcomes, sinks)
     sums = outcomes.select(sums=pw.this.read[0]).flatten(pw.this.sums)
     sums = sums.select(at=pw.this.sums[0], devices=pw.this.sums[1])
     rows = _windows(sums).reduce(start=pw.this._pw_window_start, devices=_add_up(pw.this.devices))
 
     def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-        sinks.rows.extend((row["start"], device, means(cells)) for device, cells in row["devices"].value.items())
+        sinks.rows.extend(
+            (row["start"] // SECOND, device, means(cells)) for device, cells in row["devices"].value.items()
+        )
 
     pw.io.subscribe(rows, on_change=take)
 
@@ -156,22 +127,11 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
     total = {device: list(cells) for device, cells in state.value.items()} if state else {}
     for (devices,), _ in changes:
         for device, cells in devices.value.items():
-            if device in total:
-                add(total[device], cells)
-            else:
-                total[device] = list(cells)
+            add_to(total, device, list(cells))
     return pw.wrap_py_object(total)
 
 
-def _idiomatic_job(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
-    return _job(load, [data for _, data in sent], _Message, _idiomatic)
-
-
-def _tuned_job(load: Load, sent: Sequence[tuple[float, bytes]]) -> Job:
-    payloads = [data for _, data in sent]
-    batches = [tuple(payloads[at : at + BATCH]) for at in range(0, len(payloads), BATCH)]
-    return _job(load, batches, _Batch, _tuned)
-
-
-DISTRIBUTION = "pathway"
-FORMS: dict[str, Form] = {"pathway idiomatic": _idiomatic_job, "pathway tuned": _tuned_job}
+FORMS = {
+    "pathway idiomatic": Form(payloads, partial(_run, _MESSAGE, _idiomatic)),
+    "pathway tuned": Form(_batches, partial(_run, _BATCH, _tuned)),
+}

@@ -13,6 +13,9 @@ because their offsets are committed; so there is no form that folds batches.
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import TopicPartition  # type: ignore[import-not-found]
@@ -20,60 +23,43 @@ from quixstreams import Application  # type: ignore[import-not-found]
 from quixstreams.dataframe.windows.aggregations import Mean  # type: ignore[import-not-found]
 from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-not-found]
 
+from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.peers.checks import Reading, Refusal, read
-from benchmarks.peers.engine import LATENESS, Form, Job, Outcome, Rows
-from benchmarks.peers.fold import Partial, add, fold, means
+from benchmarks.loop import Partial, add, fold, means
+from benchmarks.peers.engine import LATENESS, Form, Reading, Sinks, read
 
 _TOPIC = "readings"
 
 
-class _Sinks:
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, dict[str, float]]] = []
-        self.dead_letters: list[Refusal] = []
-
-    def late(self, *what: Any) -> bool:
-        raise AssertionError(f"late: {what}")
-
-
-def _job(load: Load, sent: Sequence[tuple[float, bytes]], build: Callable[[Any, Load, _Sinks], None]) -> Job:
-    logging.getLogger("quixstreams").setLevel(logging.ERROR)
+def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message"]:
     # A window closes when a later reading comes; there is no end of a stream.
     after = sent[-1][0] + 60
     last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
-    messages = [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
-
-    def run() -> _Sinks:
-        sinks = _Sinks()
-        with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
-            app = _Application(messages, state)
-            build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
-            app.run()
-        return sinks
-
-    return Job(run, _finish)
+    return [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
 
 
-def _finish(sinks: _Sinks) -> Outcome:
-    rows: Rows = {(start, device): row for start, device, row in sinks.rows}
-    if len(rows) != len(sinks.rows):
-        raise AssertionError("an interval has two rows")
-    return Outcome(rows, len(sinks.dead_letters), [letter.payload for letter in sinks.dead_letters])
+def _run(build: Callable[[Any, Load, Sinks], None], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
+    logging.getLogger("quixstreams").setLevel(logging.ERROR)
+    sinks = Sinks()
+    with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
+        app = _Application(messages, state)
+        build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
+        app.run()
+    return sinks.outcome
 
 
-# --- idiomatic ---
+def _intervals(keyed: Any, sinks: Sinks) -> Any:
+    return keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=lambda *what: bool(sinks.late.append(what)))
 
 
-def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
+def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     outcomes = messages.apply(read, expand=True)
-    outcomes.filter(lambda outcome: isinstance(outcome, Refusal)).update(sinks.dead_letters.append)
+    refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
+    refused.update(lambda outcome: sinks.dead_letters.append(outcome.payload))
     readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
-    readings = readings.set_timestamp(lambda reading, *_: int(reading.at.timestamp() * 1000))
+    readings = readings.set_timestamp(lambda reading, *_: reading.at // 1000)
     keyed = readings.group_by(lambda reading: reading.device if load.by_device else "", name="device")
-    windows = keyed.apply(lambda reading: reading.values).tumbling_window(
-        INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late
-    )
+    windows = _intervals(keyed.apply(lambda reading: reading.values), sinks)
     rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
 
     def collect(window: dict[str, Any], device: str, *_: Any) -> None:
@@ -83,31 +69,24 @@ def _idiomatic(messages: Any, load: Load, sinks: _Sinks) -> None:
     rows.update(collect, metadata=True)
 
 
-# --- tuned ---
-
-
-def _tuned(messages: Any, load: Load, sinks: _Sinks) -> None:
+def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
     def fold_message(payload: bytes) -> list[Partial]:
         partials, refused = fold((payload,), load.by_device)
         sinks.dead_letters.extend(refused)
         return partials
 
     partials = messages.apply(fold_message, expand=True)
-    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(_device, name="device")
-    windows = keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=sinks.late)
-    rows = windows.reduce(lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells)
+    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(
+        lambda partial: partial.device, name="device"
+    )
+    rows = _intervals(keyed, sinks).reduce(
+        lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells
+    )
 
     def collect(window: dict[str, Any], device: str, *_: Any) -> None:
         sinks.rows.append((window["start"] // 1000, device, means(window["value"])))
 
     rows.final(closing_strategy="partition").update(collect, metadata=True)
-
-
-def _device(partial: Partial) -> str:
-    return partial.device
-
-
-# --- instead of Kafka ---
 
 
 class _Message:
@@ -128,38 +107,24 @@ class _Message:
     def timestamp(self) -> tuple[int, int]:
         return self._timestamp
 
-    def topic(self) -> str:
-        return _TOPIC
-
-    def partition(self) -> int:
-        return 0
-
-    def key(self) -> None:
-        return None
-
-    headers = leader_epoch = key
+    topic, partition = staticmethod(lambda: _TOPIC), staticmethod(lambda: 0)
+    key = headers = leader_epoch = staticmethod(lambda: None)
 
 
-class _Client:
+class _Client(nullcontext):
     """As Quix's consumer or producer; what is not defined here does nothing."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return _nothing
-
-    def __enter__(self) -> "_Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
     def flush(self, timeout: float | None = None) -> int:
         return 0
 
 
 class _Consumer(_Client):
-    def __init__(self, messages: Sequence[_Message]):
-        self._left = iter(messages)
-        self.stop: Callable[[], None]
+    def __init__(self, messages: Sequence[_Message], stop: Callable[[], None]):
+        super().__init__()
+        self._left, self._stop = iter(messages), stop
 
     def subscribe(self, topics: list[Any], on_assign: Callable[[Any, list[Any]], None], **_: Any) -> None:
         (self._topic,) = topics
@@ -173,28 +138,20 @@ class _Consumer(_Client):
 
     def poll_row(self, **_: Any) -> Any:
         message = next(self._left, None)
-        if message is None:
-            self.stop()
-            return None
-        return self._topic.row_deserialize(message)
-
-
-class _Admin:
-    def inspect_topics(self, topic_names: list[str], timeout: float | None = None) -> dict[str, TopicConfig]:
-        config = {"retention.ms": "604800000", "retention.bytes": "-1"}
-        return {name: TopicConfig(1, 1, config) for name in topic_names}
+        return self._stop() if message is None else self._topic.row_deserialize(message)
 
 
 class _Application(Application):
     def __init__(self, messages: Sequence[_Message], state_dir: str):
-        self._memory = _Consumer(messages)
-        self._memory.stop = self.stop
+        self._memory = _Consumer(messages, self.stop)
+        config = TopicConfig(1, 1, {"retention.ms": "604800000", "retention.bytes": "-1"})
+        admin = SimpleNamespace(inspect_topics=lambda names, timeout=None: dict.fromkeys(names, config))
         super().__init__(
             broker_address="none:9092",
             consumer_group="bench",
             state_dir=state_dir,
             use_changelog_topics=False,
-            topic_manager=TopicManager(_Admin(), "bench", auto_create_topics=False),
+            topic_manager=TopicManager(admin, "bench", auto_create_topics=False),
             broker_availability_timeout=0,
             loglevel=None,
         )
@@ -206,12 +163,7 @@ class _Application(Application):
         return _Client()
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    pass
-
-
-DISTRIBUTION = "quixstreams"
-FORMS: dict[str, Form] = {
-    "quix idiomatic": lambda load, sent: _job(load, sent, _idiomatic),
-    "quix tuned": lambda load, sent: _job(load, sent, _tuned),
+FORMS = {
+    "quix idiomatic": Form(_messages, partial(_run, _idiomatic)),
+    "quix tuned": Form(_messages, partial(_run, _tuned)),
 }

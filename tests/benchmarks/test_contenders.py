@@ -9,11 +9,13 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks import folding, parts, report
-from benchmarks.contenders import NAMES, Contender, Result
+from benchmarks import __main__ as bench
+from benchmarks import folding, variants
+from benchmarks.__main__ import measure
+from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.folding import fold_in_every_way
+from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, messages
-from benchmarks.measure import DifferentRows, _compare, measure
 from pipeline.fold import _Fold
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
@@ -25,11 +27,11 @@ def measured(request):
 
 
 def test_rows_and_refusals_agree(measured):
-    results = measured.results
-    assert set(results) == set(NAMES)
+    outcomes = measured.outcomes
+    assert set(outcomes) == set(NAMES)
     for name in ("combine", "shipped", "loop"):
-        assert results[name].rows == results["seed"].rows
-        assert results[name].bad == results["seed"].bad > 0
+        assert outcomes[name].rows == outcomes["seed"].rows
+        assert outcomes[name].refused == outcomes["seed"].refused > 0
 
 
 def test_means_are_right():
@@ -49,22 +51,22 @@ def test_means_are_right():
         for moment, rows in sums.items()
     }
     loop = Contender("loop", load)
-    assert loop.result(loop.prepare([list(messages(load, 1000, start))])).rows == expected
+    assert loop.outcome([loop.run(loop.prepare(messages(load, 1000, start)))]).rows == expected
 
 
 def test_shuffled_records(measured):
-    results, load = measured.results, measured.load
-    good = measured.readings - results["seed"].bad
-    assert results["seed"].shuffled == results["combine"].shuffled == good
-    assert results["floor"].shuffled == results["loop"].shuffled == 0
+    outcomes, load = measured.outcomes, measured.load
+    good = measured.readings - outcomes["seed"].refused
+    assert outcomes["seed"].shuffled == outcomes["combine"].shuffled == good
+    assert outcomes["floor"].shuffled == outcomes["loop"].shuffled == 0
     # One per bundle, interval and device at most; and at least one per row.
     bundles = measured.readings // load.packed // load.bundle
-    intervals = len({start for start, _ in results["shipped"].rows})
-    assert len(results["shipped"].rows) <= results["shipped"].shuffled <= bundles * intervals * load.devices
+    intervals = len({start for start, _ in outcomes["shipped"].rows})
+    assert len(outcomes["shipped"].rows) <= outcomes["shipped"].shuffled <= bundles * intervals * load.devices
 
 
 def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
-    assert measure(report.UNPACKED, rounds=1, seconds=0, readings=2000).records_ratio() >= 300
+    assert measure(bench.UNPACKED, rounds=1, seconds=0, readings=2000).records_ratio >= 300
 
 
 @pytest.mark.parametrize("load", [Load(), Load(packed=100)], ids=str)
@@ -80,7 +82,8 @@ def test_a_way_that_folds_otherwise_is_not_timed(monkeypatch):
 
 def test_parts_left_out_come_back():
     fold = _Fold._fold
-    assert list(parts.measure(rounds=1)) == ["floor", "steps", "decode", "good", "everything"]
+    found, _ = variants.parts(rounds=1)
+    assert list(found) == ["", "floor", "steps", "decode", "good", "everything"]
     assert _Fold._fold is fold
 
 
@@ -91,10 +94,10 @@ def test_what_comes_after_the_shuffle_is_counted_too():
 
 
 def test_different_rows_are_not_timed(measured):
-    results = dict(measured.results)
-    results["combine"] = Result({}, results["seed"].bad, 0, 0)
-    with pytest.raises(DifferentRows, match="combine and seed differ"):
-        _compare(measured.load, results)
+    outcomes = dict(measured.outcomes)
+    outcomes["combine"] = Outcome({}, outcomes["seed"].refused)
+    with pytest.raises(DifferentRows, match="combine and seed differ: 0 rows"):
+        compare(measured.load, outcomes, "seed")
 
 
 def test_messages_are_as_described():
@@ -109,16 +112,22 @@ def test_messages_are_as_described():
     assert 950 < statistics.mean(len(data) for _, data in messages(Load(size=1000), 100, start=1_700_000_000)) < 1050
 
 
-def test_report(measured, tmp_path):
-    report.chart([measured], tmp_path / "bench.png")
+def test_silences_are_watched_without_a_record_for_each_reading():
+    row = variants.silences(Load(devices=10), rounds=1)
+    assert row["records heard per 1,000 readings"] == 11  # of each device, and of the stream
+
+
+def test_report(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.frame.OUT", tmp_path)
+    rows = [bench._costs(measured)]
+    publish("bench", {"costs": rows}, bench.goals([measured]), bench.chart([measured]))
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
-    found = json.loads(json.dumps(report.as_json([measured], 1, 0)))
-    assert found["loads"][0]["contenders"]["seed"]["shuffled_records"] == measured.results["seed"].shuffled
-    assert report.table([measured]).row_count == 1
+    [found] = json.loads((tmp_path / "bench.json").read_text())["tables"]["costs"]
+    assert found["seed"] == measured.micros["seed"]
 
 
 def test_a_goal_is_judged_by_its_median():
-    assert report.Goal("ratio", [1.0, 9.0, 9.5], at_least=8).met
-    assert not report.Goal("ratio", [1.0, 7.0, 9.5], at_least=8).met
-    assert not report.Goal("ratio", [1.0, 1.4, 9.5], at_most=1.35).met
-    assert "NOT met  ratio <= 1.35: 1.40 (1.00 to 9.50)" in str(report.Goal("ratio", [1.0, 1.4, 9.5], at_most=1.35))
+    assert Goal("ratio", [1.0, 9.0, 9.5], at_least=8).met
+    assert not Goal("ratio", [1.0, 7.0, 9.5], at_least=8).met
+    assert not Goal("ratio", [1.0, 1.4, 9.5], at_most=1.35).met
+    assert "NOT met  ratio <= 1.35: 1.40 (1.00-9.50)" in str(Goal("ratio", [1.0, 1.4, 9.5], at_most=1.35))

@@ -1,19 +1,19 @@
-"""The peers' own checks agree with the shipped graph, and so do the forms that need no peer's packages."""
+"""The tuned peers' fold agrees with the shipped graph, and so do the forms that need no peer's packages."""
 
 import json
-import sys
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
 
 import pytest
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, Outcome, compare
+from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
-from benchmarks.peers import checks, fold, report
-from benchmarks.peers.install import NotInstalled, _run
-from benchmarks.peers.measure import DifferentRows, Measured, compare, measure
-from benchmarks.peers.process import Checked, EngineFailed, Process
+from benchmarks.loop import SECOND, fold, means
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers.engine import Reading, Sinks, read
+from benchmarks.peers.on_beam import FORMS
 
 START = int(time.time()) // INTERVAL * INTERVAL - 600
 STAMP = f"{datetime.fromtimestamp(START + 3.25, UTC):%Y-%m-%dT%H:%M:%S}"
@@ -76,18 +76,17 @@ ODD = [
 ]
 
 
-def by_checks(payloads, by_device):
-    """Rows and how many are refused, the plain way."""
-    values, refused = defaultdict(list), 0
+def by_reading(payloads, by_device):
+    """Rows and the dead letters' payloads, the plain way."""
+    values, refused = defaultdict(list), []
     for payload in payloads:
-        outcomes = checks.read(payload)
+        outcomes = read(payload)
         assert outcomes
         for outcome in outcomes:
-            if isinstance(outcome, checks.Refusal):
-                assert outcome.reason
-                refused += 1
+            if not isinstance(outcome, Reading):
+                refused.append(outcome.payload)
                 continue
-            start = int(outcome.at.timestamp()) // INTERVAL * INTERVAL
+            start = outcome.at // SECOND // INTERVAL * INTERVAL
             for name, value in outcome.values.items():
                 values[start, outcome.device if by_device else "", name].append(value)
     rows = defaultdict(dict)
@@ -97,20 +96,20 @@ def by_checks(payloads, by_device):
 
 
 def by_fold(payloads, by_device):
-    partials, refused = fold.fold(payloads, by_device)
+    partials, refused = fold(payloads, by_device)
+    assert all(partial.start <= partial.latest < partial.start + INTERVAL * SECOND for partial in partials)
     assert [partial.latest for partial in partials] == sorted(partial.latest for partial in partials)
-    rows = {(partial.start // fold.SECOND, partial.device): fold.means(partial.cells) for partial in partials}
-    return rows, len(refused)
+    return {(partial.start // SECOND, partial.device): means(partial.cells) for partial in partials}, refused
 
 
 @pytest.mark.parametrize("payload", ODD, ids=lambda payload: repr(payload[:60]))
 @pytest.mark.parametrize("devices", [1, 2])
-def test_checks_and_fold_agree_with_the_shipped_graph(payload, devices, shipped):
+def test_reading_and_fold_agree_with_the_shipped_graph(payload, devices, shipped):
     load = Load(devices=devices)
-    expected = shipped[devices].result(shipped[devices].prepare([[(START, payload)]]))
-    assert by_checks([payload], load.by_device) == (expected.rows, expected.bad)
+    expected = shipped[devices].outcome([shipped[devices].run(shipped[devices].prepare([(START, payload)]))])
     for _ in range(2):  # the second time with what it remembers
-        assert by_fold([payload], load.by_device) == (expected.rows, expected.bad)
+        for rows, refused in (by_reading([payload], load.by_device), by_fold([payload], load.by_device)):
+            assert (rows, len(refused)) == (expected.rows, expected.refused)
 
 
 @pytest.fixture(scope="module")
@@ -118,81 +117,62 @@ def shipped():
     return {devices: Contender("shipped", Load(devices=devices)) for devices in (1, 2)}
 
 
-@pytest.mark.parametrize("load", [Load(), Load(packed=100), Load(devices=10)], ids=str)
-def test_fold_agrees_with_checks_on_the_load(load):
-    payloads = [data for _, data in messages(load, 2000 // load.packed, START)]
-    rows, refused = by_checks(payloads, load.by_device)
-    assert by_fold(payloads, load.by_device) == (rows, refused)
-    assert refused > 0
-
-
-def test_dead_letters_of_both_are_the_same():
-    payloads = [*ODD, *(data for _, data in messages(Load(packed=10), 100, START))]
-    plain = [one.payload for payload in payloads for one in checks.read(payload) if isinstance(one, checks.Refusal)]
-    assert [one.payload for one in fold.fold(payloads, False)[1]] == plain
+@pytest.mark.parametrize("load", [Load(), Load(packed=10), Load(packed=100), Load(devices=10)], ids=str)
+def test_fold_makes_the_rows_and_dead_letters_of_the_load(load):
+    payloads = [*ODD, *(data for _, data in messages(load, 2000 // load.packed, START))]
+    rows, refused = by_reading(payloads, load.by_device)
+    folded, dead_letters = by_fold(payloads, load.by_device)
+    assert folded.keys() == rows.keys()
+    assert all(folded[key] == pytest.approx(row) for key, row in rows.items())  # of odd values sums are not exact
+    assert sorted(dead_letters) == sorted(refused)
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    process = Process("on_beam", sys.executable, tmp_path_factory.mktemp("logs") / "beam.log")
-    try:
-        yield [
-            measure([process], load, 2000, 1, lambda: None)
-            for load in (Load(), Load(packed=10), Load(packed=100), Load(devices=10))
-        ]
-    finally:
-        process.close()
+def measured():
+    loads = (Load(), Load(packed=10), Load(packed=100), Load(devices=10))
+    return [peers.measure(FORMS, load, readings=2000, rounds=1) for load in loads]
 
 
 def test_forms_of_ours_make_the_same_rows(measured):
-    assert {*measured[0].seconds} == {"shipped worker", "shipped local", "shipped demo", "loop"}
-    assert all(one.rows > 0 < one.refused for one in measured)
+    assert {*measured[0].micros} == {"shipped worker", "shipped local", "shipped demo", "loop"}
+    assert all(len(one.outcome.rows) > 0 < one.outcome.refused for one in measured)
 
 
 def test_report(measured, tmp_path):
-    for one in measured:
-        for form in ("bytewax tuned", "quix idiomatic"):
-            one.seconds[form], one.start[form], one.turns[form] = [0.5], [0.1], 1000
-    assert [table.row_count for table in report.tables(measured)] == [6, 5, 5]
-    assert "pathway: NOT COMPARED" in "\n".join(report.sentences(measured, {"pathway": "no wheel"}))
-    json.dumps(report.as_json(measured, {}, {}, 1))
-    report.chart(measured, tmp_path / "peers.png")
+    tables = peers.tables(measured)
+    assert [len(rows) for rows in tables.values()] == [4, 4, 4, 4]
+    json.dumps(tables)
+    peers.chart(measured).savefig(tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_start_of_an_engine_is_not_in_the_cost_of_a_reading():
-    one = Measured(Load(), 2001, 1, 1)
-    one.turns["a"], one.turns["b"] = 1001, 2001
-    one.start["a"], one.seconds["a"] = [0.5, 0.1, 0.2], [0.201, 0.202, 0.203]
-    one.start["b"], one.seconds["b"] = [0.0, 0.0, 0.0], [0.001, 0.002, 0.003]
-    assert one.micros("a") == pytest.approx([1, 2, 3])
-    assert one.ratios("a", "b") == pytest.approx([2, 2, 2])
+    assert peers.per_reading([(0.5, 0.201), (0.1, 0.202), (0.2, 0.203)], 1000) == pytest.approx([1, 2, 3])
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Checked({}, 1, "x", 0),
-        Checked({(0, ""): {"Temp": 1.0}}, 2, "x", 0),
-        Checked({(0, ""): {"Temp": 1.0}}, 1, "y", 0),
+        Outcome({}, 1, [b"x"]),
+        Outcome({(0, ""): {"Temp": 1.0}}, 2, [b"x"]),
+        Outcome({(0, ""): {"Temp": 1.0}}, 1, [b"y"]),
     ],
 )
 def test_different_results_are_not_timed(other):
-    same = Checked({(0, ""): {"Temp": 1.0}}, 1, "x", 0)
-    compare(Load(), {"shipped local": same, "peer": same, "worker": same._replace(payloads=None)})
+    same = Outcome({(0, ""): {"Temp": 1.0}}, 1, [b"x"])
+    compare(Load(), {"shipped local": same, "peer": same, "worker": same._replace(payloads=None)}, "shipped local")
     with pytest.raises(DifferentRows, match="peer"):
-        compare(Load(), {"shipped local": same, "peer": other})
+        compare(Load(), {"shipped local": same, "peer": other}, "shipped local")
 
 
-def test_an_engine_that_ends_says_why(tmp_path):
-    with pytest.raises(EngineFailed, match="No module named"):
-        Process("on_nothing", sys.executable, tmp_path / "log")
-
-
-def test_what_pip_says_is_kept():
-    with pytest.raises(NotInstalled, match="ERROR: no wheel"):
-        _run(sys.executable, "-c", "import sys; sys.exit('ERROR: no wheel')")
+@pytest.mark.parametrize(("rows", "late"), [([(0, "", {}), (0, "", {})], []), ([], ["a reading"])])
+def test_an_engine_that_makes_two_rows_or_has_late_readings_is_not_compared(rows, late):
+    sinks = Sinks()
+    sinks.rows += rows
+    sinks.late += late
+    with pytest.raises(AssertionError, match="came late, or an interval has two rows"):
+        sinks.outcome()
 
 
 def test_sensors_are_those_of_the_cells():
-    assert fold.means([float(i) for i in range(2 * len(SENSORS))]).keys() == set(SENSORS)
+    assert means([float(i) for i in range(2 * len(SENSORS))]).keys() == set(SENSORS)

@@ -10,7 +10,7 @@ from pipeline.bigquery import client
 def bq(bigquery_emulator, bigquery_storage, monkeypatch):
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
     monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", bigquery_storage)
-    made = client(writing._PROJECT)
+    made = client(writing.PROJECT)
     made.create_dataset("bench")
     yield made
     made.delete_dataset("bench", delete_contents=True)

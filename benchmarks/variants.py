@@ -1,0 +1,120 @@
+"""The shipped graph beside itself, on Beam's own worker: parts of its fold left out, hopping windows, silences.
+
+    python -m benchmarks.variants    what watching for silences costs, in about a minute; `make bench` has the others
+
+The parts, each with all before it, of bundles of 1,000:
+
+    floor       a DoFn that does nothing
+    steps       the shipped graph, whose fold throws messages away
+    decode      ... decodes them and throws the readings away
+    good        everything, of readings that are all good
+    everything  of readings 1% of which are bad, so that there are dead letters
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.contenders import HEARD, Contender, cell
+from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
+from benchmarks.load import Load, bundles, past
+from benchmarks.loop import latest_allowed
+from pipeline.fold import _Fold
+from pipeline.silences import NoticeSilences
+
+OVERLAPS = {"interval / hop = 1": 60, "4": 15, "60": 1}  # by that, the hop of intervals of a minute, in seconds
+
+
+def parts(rounds: int) -> list[dict[str, Any]]:
+    """Return rows of the microseconds of CPU per reading of each part with all before it, and of what each adds."""
+    load = Load()
+    shipped, floor = Contender("shipped", load), Contender("floor", load)
+    [sent], [good] = bundles(load, 1, past()), bundles(replace(load, bad=0), 1, past())
+    run = partial(shipped.run, shipped.prepare(sent))
+    calls = {
+        "floor": partial(floor.run, floor.prepare(sent)),
+        "steps": partial(_with_fold, _throw_away, run),
+        "decode": partial(_with_fold, _decode, run),
+        "good": partial(shipped.run, shipped.prepare(good)),
+        "everything": run,
+    }
+    micros = take_turns({name: partial(cpu_micros, [call], load.readings) for name, call in calls.items()}, rounds)
+    medians = [statistics.median(found) for found in micros.values()]
+    added = [f"+{more - less:.2f}" for less, more in zip([0.0, *medians], medians, strict=False)]
+    return [{"": "with all before it", **micros}, {"": "by itself", **dict(zip(micros, added, strict=True))}]
+
+
+def _throw_away(fold: Any) -> tuple[()]:
+    fold._waiting = []
+    return ()
+
+
+def _decode(fold: Any) -> tuple[()]:
+    waiting, fold._waiting = fold._waiting, []
+    for _ in fold._decoder.decode(waiting, latest_allowed(), []):
+        pass
+    return ()
+
+
+def _with_fold(fold: Callable[[Any], Any], call: Callable[[], Any]) -> None:
+    with patch.object(_Fold, "_fold", fold):
+        call()
+
+
+def hopping(rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each load: microseconds with fixed windows, and how many times these hopping ones cost."""
+    flags = {name: ("--window=hopping", "--interval=60s", f"--hop={hop}s") for name, hop in OVERLAPS.items()}
+    rows = []
+    for load in (Load(), Load(devices=10)):
+        sent = list(bundles(load, 4, past()))
+        turns = {"fixed": _all_of("shipped", replace(load, flags=("--interval=60s",)), sent)}
+        turns |= {name: _all_of("shipped", replace(load, flags=flags[name]), sent) for name in OVERLAPS}
+        micros = take_turns(turns, rounds, warm_up=1)
+        times = {name: ratios(micros, name, "fixed") for name in OVERLAPS}
+        rows.append({"messages x readings": str(load), "fixed, us": micros["fixed"], **times})
+    return rows
+
+
+def _all_of(name: str, load: Load, sent: Sequence[Any]) -> Callable[[], float]:
+    """Return a contender's turn with all of these bundles."""
+    contender = Contender(name, load)
+    prepared = [contender.prepare(bundle) for bundle in sent]
+    return lambda: cpu_micros([lambda: [contender.run(one) for one in prepared]], len(sent) * load.readings)
+
+
+def goals(rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
+    """Return the goals of hopping windows, of readings that share a row."""
+    return [Goal(f"hopping, {name}: CPU to the shuffle / fixed", rows[0][name], at_most=1.1) for name in OVERLAPS]
+
+
+def silences(load: Load, rounds: int) -> dict[str, Any]:
+    """Return a row of CPU per reading without and with `silence_after`, records heard, and CPU for each of these."""
+    watching = replace(load, flags=("--silence_after=5m",))
+    sent = list(bundles(load, max(2, -(-15_000 // load.readings)), past()))
+    micros = take_turns({"off": _all_of("fold", load, sent), "on": _all_of("fold", watching, sent)}, rounds, warm_up=1)
+    fold = Contender("fold", watching)
+    left = [record for bundle in sent for record in fold.records(fold.run(fold.prepare(bundle)))]
+    heard = [element.value for step, element in left if HEARD in step]
+    return {
+        "bundle": str(load),
+        **micros,
+        "on / off": ratios(micros, "on", "off"),
+        "records heard per 1,000 readings": len(heard) / len(sent) / load.readings * 1000,
+        "the watch, per record": cpu_micros([partial(_watch, heard)], len(heard), seconds=0.1),
+    }
+
+
+def _watch(heard: Sequence[Any]) -> None:
+    notice: Any = NoticeSilences(300, 5)._notice
+    cells: dict[str, tuple[Any, Any]] = {}
+    for record in heard:
+        notice.process(record, *cells.setdefault(record[0], (cell(), cell())))
+
+
+if __name__ == "__main__":
+    settle()
+    loads = (Load(), Load(packed=100), Load(devices=10), Load(devices=1000))
+    publish("silences", {"Microseconds of CPU per reading": [silences(load, 1 if QUICK else 11) for load in loads]})
