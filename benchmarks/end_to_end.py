@@ -8,7 +8,6 @@ nothing was late), and rows came soon and not later and later. What a row must h
 seed.
 """
 
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +29,10 @@ from matplotlib.figure import Figure
 from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
 from benchmarks.load import SENSORS
 from benchmarks.loop import averages
-from local import emulators
+from local import emulators, reconcile
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, interrupt_once, running, wait_for
-from local.reconcile import Row, reconcile
+from local.reconcile import Cell, Row
 from publisher.sensors import readings
 
 PROJECT = "sensor-stream-bench"
@@ -219,10 +218,9 @@ def compare(
     expected: Mapping[datetime, Mapping[str, float]], rows: Iterable[Row], letters: Iterable[bytes]
 ) -> list[str]:
     """A line for each row that is missing, doubled, unexpected or wrong, and for each dead letter."""
-    # A row must be as one that is made of a single reading, of its means.
-    means = [json.dumps({"Timestamp": start.isoformat(), **row}).encode() for start, row in expected.items()]
-    account = reconcile(means, rows, (), SENSORS, timedelta(seconds=INTERVAL))
-    return [*account.problems, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
+    cells = {start: {name: Cell({"mean": mean}) for name, mean in row.items()} for start, row in expected.items()}
+    differences = map(str, reconcile.compare(cells, rows))
+    return [*differences, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
 
 
 def _cpu_seconds(child: Child | None) -> float:
