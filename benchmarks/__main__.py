@@ -12,11 +12,11 @@ from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.load import INTERVAL, Load, bundles, past
 from cost import cpu
 
-UNPACKED, PACKED = Load(), Load(packed=100)
+TEN, HUNDRED, UNPACKED, PACKED, CROWD = Load(bundle=10), Load(bundle=100), Load(), Load(packed=100), Load(devices=1000)
 LOADS = (
-    *(Load(bundle=10), Load(bundle=100), UNPACKED, Load(bundle=10_000)),
+    *(TEN, HUNDRED, UNPACKED, Load(bundle=10_000)),
     *(Load(packed=10), PACKED),
-    *(Load(devices=10), Load(devices=1000), Load(size=1000)),
+    *(Load(devices=10), CROWD, Load(size=1000)),
 )
 READINGS = 15_000  # made per load, at least, so that an interval is as full as it would be
 RATIOS = (("seed", "shipped"), ("shipped", "floor"), ("loop", "shipped"))
@@ -90,7 +90,18 @@ def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
     for one in measured:
         seed, over_floor, loop = (frame.ratios(one.micros, *pair) for pair in RATIOS)
         records = "shuffled records of seed / shipped"
-        if one.load == UNPACKED:
+        shipped = sorted(one.micros["shipped"])
+        if one.load == TEN:
+            found.append(frame.Goal("bundles of 10: CPU of shipped / floor", over_floor, at_most=1.25))
+        elif one.load == HUNDRED:
+            found.append(frame.Goal("bundles of 100: CPU of shipped / floor", over_floor, at_most=1.4))
+        elif one.load == CROWD:
+            a_bundle = one.outcomes["shipped"].shuffled * one.load.readings / one.readings
+            found += [
+                frame.Goal("1,000 devices: us of CPU", shipped, at_most=6),
+                frame.Goal("1,000 devices: shuffled records of a bundle", [a_bundle], at_most=64),
+            ]
+        elif one.load == UNPACKED:
             found += [
                 frame.Goal("unpacked: CPU of seed / shipped", seed, at_least=8),
                 frame.Goal("unpacked: CPU of shipped / floor", over_floor, at_most=1.35),
@@ -98,6 +109,7 @@ def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
             ]
         elif one.load == PACKED:
             found += [
+                frame.Goal("packed by 100: us of CPU", shipped, at_most=1),
                 frame.Goal("packed by 100: CPU of seed / shipped", seed, at_least=40),
                 frame.Goal("packed by 100: CPU of loop / shipped", loop, at_least=0.5),
                 frame.Goal(f"packed by 100: {records}", [one.records_ratio], at_least=300),
