@@ -97,7 +97,7 @@ def warehouse(bigquery_emulator: str, project: str, dataset: str) -> Iterator[Wa
 @contextmanager
 def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
     """`python -m dashboard` on the emulator at `host`; yields the page's address."""
-    port = emulators._free_port()
+    port = emulators.free_port()
     # NiceGUI behaves otherwise in a process that it takes for a test.
     command = [
         "env",
