@@ -124,8 +124,9 @@ def _combined(sums: Iterable[Any]) -> Any:
 def combine_micros(rounds: int) -> list[float]:
     """Return the microseconds of CPU that `CombineSums` takes for each such record, of four sensors, one per round."""
     [[record]] = run(shape(), 1, past(3600))
-    add = partial(_combined, itertools.repeat(record.value[1], 100_000))
-    return [cpu_micros([add], 100_000) for _ in range(rounds)]
+    return [
+        cpu_micros([partial(_combined, itertools.repeat(record.value[1], 100_000))], 100_000) for _ in range(rounds)
+    ]
 
 
 def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
