@@ -11,7 +11,6 @@ seed.
 import logging
 import math
 import os
-import re
 import statistics
 import sys
 import time
@@ -29,7 +28,7 @@ from matplotlib.figure import Figure
 from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
 from benchmarks.load import SENSORS
 from benchmarks.loop import averages
-from local import emulators, reconcile
+from local import emulators, reconcile, shipped
 from local.emulators import Emulator
 from local.processes import Child, LocalStackError, interrupt_once, running, wait_for
 from local.reconcile import Cell, Row
@@ -150,8 +149,7 @@ def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, warehouse
         table = f"--output_table={rows_table.replace('.', ':', 1)}"
         flags = ("--timestamp_attribute=timestamp", f"--interval={INTERVAL}s", f"--grace_period={GRACE}s")
         pipeline = start("pipeline", *RUNNERS[ladder.runner], f"--input_subscription={subscription}", table, *flags)
-        # It makes its tables just before it starts to read, the dead letters' last.
-        wait_for(pipeline, lambda: emulators.table_exists(client, f"{rows_table}_dead_letters"), START)
+        shipped.await_reading(pipeline, client, rows_table)
         heard = emulators.create_subscription(pubsub.host, PROJECT, name, f"{name}-first")
         processes = {"Pub/Sub": pubsub.child, "pipeline": pipeline, "BigQuery": warehouse.child}
         before, started = {who: _cpu_seconds(child) for who, child in processes.items()}, time.monotonic()
@@ -167,8 +165,7 @@ def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, warehouse
         letters = emulators.all_rows(client, f"{rows_table}_dead_letters")
 
     problems = compare(expected_rows(rate, start_ms, seconds), rows, [letter["payload"] for letter in letters])
-    said = re.search(r"Published (\d+) readings in ([\d.]+) s", publisher.log.read_text(errors="replace"))
-    published, publishing = (int(said[1]), float(said[2])) if said else (0, math.inf)
+    published, publishing = shipped.published(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
     cores = {who: (after[who] - before.get(who, 0.0)) / took for who in after}

@@ -7,12 +7,11 @@ devices that take turns, and are made while they are sent: no stamp comes twice,
 """
 
 import gc
-import itertools
 import math
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -109,24 +108,18 @@ def state_per_device(load: Load, readings: int) -> int:
     bundles_left = run(load, -(-readings // load.readings), past(3600))
     records = [element.value for bundle in bundles_left for element in bundle]
     if job(load).window == "fixed":
-        return len(CombineSums().get_accumulator_coder().encode(_combined(sums for _, sums in records)))
+        return len(CombineSums().get_accumulator_coder().encode(CombineSums().apply(sums for _, sums in records)))
     state, emit = cell(), _EmitSessions(job(load).intervals)
     for record in records:
         emit.process(record, state, state)
     return len(_EmitSessions.SESSIONS.coder.encode(state.read()))
 
 
-def _combined(sums: Iterable[Any]) -> Any:
-    """Return what bundles' sums are when they are added up, as the runner does."""
-    return CombineSums().add_inputs(CombineSums().create_accumulator(), sums)
-
-
 def combine_micros(rounds: int) -> list[float]:
     """Return the microseconds of CPU that `CombineSums` takes for each such record, of four sensors, one per round."""
     [[record]] = run(shape(), 1, past(3600))
-    return [
-        cpu_micros([partial(_combined, itertools.repeat(record.value[1], 100_000))], 100_000) for _ in range(rounds)
-    ]
+    records = [record.value[1]] * 100_000
+    return [cpu_micros([partial(CombineSums().apply, records)], len(records)) for _ in range(rounds)]
 
 
 def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
@@ -141,7 +134,7 @@ def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
         for key, shard in (element.value for element in records):
             came[key].append(shard)
     combine, encode = CombineSums(partial(merge_devices, add_sums)), ShardCoder().encode
-    held = {key: combine.add_inputs({}, shards) for key, shards in came.items()}
+    held = {key: combine.apply(shards) for key, shards in came.items()}
     largest = max(held, key=lambda key: len(held[key]))
     add = partial(combine.add_input, held[largest], came[largest][-1])
     return {

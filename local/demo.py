@@ -6,7 +6,6 @@ pipeline's.
 """
 
 import os
-import re
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
@@ -204,8 +203,8 @@ def _message_row(message: Any) -> tuple[bytes, str, datetime]:
 
 def _publisher_problems(publisher: Child, heard: int) -> list[str]:
     """Compare what the publisher says it published with what came out of the topic."""
-    said = re.search(r"Published (\d+) readings", publisher.log.read_text(errors="replace"))
+    said = shipped.published(publisher)
     if not said:
         return [f"the publisher does not say how much it published; see {publisher.log}"]
-    sent = int(said[1]) + len(MALFORMED)
+    sent = said[0] + len(MALFORMED)
     return [] if heard == sent else [f"{sent} messages were published, {heard} came out of the topic"]

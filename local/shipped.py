@@ -1,5 +1,6 @@
 """The shipped pipeline and publisher as processes of their own between the emulators, and how long to wait for them."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,8 +59,7 @@ class Stage:
         command = [sys.executable, "-m", "local", "pipeline", f"--input_subscription={self.subscription}"]
         command += [f"--output_table={self.table.replace('.', ':', 1)}", "--timestamp_attribute=timestamp", *flags]
         with running("The pipeline", command, self.folder / f"{log}.log", self.env) as child:
-            # It makes its tables just before it starts to read, the dead letters' last.
-            wait_for(child, lambda: emulators.table_exists(self.client, self.dead_letters), PIPELINE_START)
+            await_reading(child, self.client, self.table)
             yield child
 
     def publisher(self, seconds: float, flags: Sequence[str]) -> AbstractContextManager[Child]:
@@ -86,6 +86,18 @@ def stage(project: str, folder: Path) -> Iterator[Stage]:
             emulators.create_subscription(pubsub.host, project, topic, f"pipeline-{run}", retain_acknowledged=True),
             emulators.create_dataset(bigquery_.host, project, f"sensors_{run}") + ".readings",
         )
+
+
+def await_reading(pipeline: Child, client: bigquery.Client, table: str) -> None:
+    """Wait until a first pipeline, writing to the table P.D.T, starts to read. LocalStackError if it does not."""
+    # It makes its tables just before, the dead letters' last.
+    wait_for(pipeline, lambda: emulators.table_exists(client, f"{table}_dead_letters"), PIPELINE_START)
+
+
+def published(publisher: Child) -> tuple[int, float] | None:
+    """How many readings a publisher that is done says it published, and in how many seconds; None if it does not."""
+    said = re.search(r"Published (\d+) readings in ([\d.]+) s", publisher.log.read_text(errors="replace"))
+    return (int(said[1]), float(said[2])) if said else None
 
 
 def follow(publisher: Child, seconds: float, look: Callable[[], None]) -> None:

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.utils.windowed_value import WindowedValue
-
 PIPELINE_VERSION = "0.2.0"
 
 # Namespace of the job's own metrics.
@@ -71,8 +68,3 @@ def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:
 def rfc3339(micros: int) -> str:
     """Return microseconds since the epoch as BigQuery reads a TIMESTAMP, e.g. 2026-11-22T13:00:00.000000Z."""
     return f"{(_EPOCH + timedelta(microseconds=micros)).isoformat(timespec='microseconds')}Z"
-
-
-def to_dead_letters(letter: dict[str, Any] | WindowedValue) -> beam.pvalue.TaggedOutput:
-    """Return `letter`, which may be windowed, addressed to a step's dead-letter output."""
-    return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

@@ -54,7 +54,7 @@ class FixedIntervals:
     by_device: bool = False
 
     # What buckets set aside, with its type.
-    set_aside: ClassVar[dict[str, Any]] = {AGED: tuple[int, str, Any]}
+    aside: ClassVar[dict[str, Any]] = {AGED: tuple[int, str, Any]}
 
     @property
     def label(self) -> str:

@@ -69,8 +69,8 @@ class FoldReadings(beam.PTransform):
         tags = {ASIDE: tuple[int, Any]} | ({HEARD: tuple[str, Any]} if self._silence_after else {})
         fold = beam.ParDo(self._fold).with_output_types(self._intervals.folded.keyed_type, **tags)
         folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
-        aside = folded[ASIDE] | "TellApart" >> TellApart(**{DEAD_LETTERS: Any}, **self._intervals.set_aside)
-        aged = [aside[tag] for tag in self._intervals.set_aside]
+        aside = folded[ASIDE] | "TellApart" >> TellApart(**{DEAD_LETTERS: Any}, **self._intervals.aside)
+        aged = [aside[tag] for tag in self._intervals.aside]
         sums = (folded.sums, *aged) if aged else folded.sums
         return Folded(sums, aside[DEAD_LETTERS], folded[HEARD] if self._silence_after else None)
 

@@ -82,7 +82,7 @@ class EmitHoppingIntervals(beam.PTransform):
     def expand(self, sums: Any) -> beam.PCollection:
         """Apply both groupings."""
         it = self._intervals
-        spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.set_aside)
+        spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.aside)
         panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
         spread_out = panes | "SpreadPanes" >> spread.with_outputs(AGED, main="young")
         return EmitFixedIntervals(it).expand((spread_out.young, spread_out[AGED]))

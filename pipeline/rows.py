@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339, to_dead_letters
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import SECOND, Interval, Sums
@@ -114,4 +114,5 @@ class _MakeRow(beam.DoFn):
     ) -> beam.pvalue.TaggedOutput:
         readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
         payload = json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
-        return to_dead_letters(dead_letter(stage, error, message, payload, event_time=row_time, device=device))
+        letter = dead_letter(stage, error, message, payload, event_time=row_time, device=device)
+        return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

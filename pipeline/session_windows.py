@@ -49,7 +49,7 @@ class SessionIntervals:
 
     # The type of what buckets drain, and what they set aside: nothing.
     keyed_type: ClassVar[Any] = tuple[str, Any]
-    set_aside: ClassVar[dict[str, Any]] = {}
+    aside: ClassVar[dict[str, Any]] = {}
 
     @property
     def label(self) -> str:

@@ -42,10 +42,6 @@ class ShardCoder(coders.Coder):
         """Return Sums by device."""
         return _decode(encoded)
 
-    def is_deterministic(self) -> bool:
-        """Tell Beam that it is no key."""
-        return False
-
     def to_type_hint(self) -> Any:
         """Return what it encodes."""
         return Shard
