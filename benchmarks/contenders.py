@@ -30,6 +30,7 @@ from benchmarks.worker import Source, Worker, sink
 from pipeline import graph, options
 from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.source import Read
 from pipeline.sums import Sums, add_sums, add_values
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
@@ -194,13 +195,13 @@ def job(load: Load) -> options.Job:
 
 
 def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
-    graph.build(pipeline, job(load), Source(), sink(), sink())
+    graph.build(pipeline, job(load), Source(Read), sink(), sink())
 
 
 def _fold(pipeline: beam.Pipeline, load: Load) -> None:
     of = job(load)
     fold = FoldReadings(of.sensors, of.max_future_skew, of.intervals, of.silence_after)
-    folded = pipeline | "ReadMessages" >> Source() | fold
+    folded = pipeline | "ReadMessages" >> Source(Read) | fold
     # `Worker` stops at groupings only, and would run a step with state in the stage before it.
     _ = folded.sums | (beam.GroupByKey() if of.window == "session" else of.intervals.emit()) | "Rows" >> sink()
     _ = folded.dead_letters | "AllDeadLetters" >> sink()

@@ -22,12 +22,17 @@ _IMPULSE = translations.IMPULSE_BUFFER.decode()
 
 
 class Source(beam.PTransform):
-    """Message bytes as ReadFromPubSub yields them, its pass-through included; `Worker` feeds what is before that."""
+    """Message bytes as a ReadFromPubSub yields them, with the steps of its own; `Worker` feeds what is before that."""
+
+    def __init__(self, read: type[ReadFromPubSub] = ReadFromPubSub):
+        super().__init__()
+        self._read = read(subscription="projects/bench-project/subscriptions/bench")
 
     def expand(self, begin: Any) -> beam.PCollection:
         """Apply the read."""
         fed = begin | beam.Impulse()
-        return ReadFromPubSub(subscription="projects/bench-project/subscriptions/bench").expand_continued(fed)
+        fed.element_type = bytes
+        return self._read.expand_continued(fed)
 
 
 def sink() -> beam.PTransform:

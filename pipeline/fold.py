@@ -17,6 +17,7 @@ from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
 from pipeline.silences import Heard
+from pipeline.source import report_lineage
 from pipeline.sums import SECOND
 
 # Tag of what was heard of each device, among the outputs of the fold.
@@ -50,6 +51,7 @@ class FoldReadings(beam.PTransform):
       max_future_skew: seconds a reading may be ahead of the clock.
       intervals: how event time is cut into windows, and what is kept of the readings.
       silence_after: seconds without a reading that make a silence, or None if nobody asks.
+      read_from: the topic or subscription that each worker reports once, as the step that reads would otherwise.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class FoldReadings(beam.PTransform):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         silence_after: int | None = None,
+        read_from: str | None = None,
     ):
         super().__init__()
         self._intervals = intervals
         self._silence_after = silence_after
-        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after)
+        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after, read_from)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
@@ -72,7 +75,8 @@ class FoldReadings(beam.PTransform):
         aside = folded[ASIDE] | "TellApart" >> TellApart(**{DEAD_LETTERS: Any}, **self._intervals.aside)
         aged = [aside[tag] for tag in self._intervals.aside]
         sums = (folded.sums, *aged) if aged else folded.sums
-        return Folded(sums, aside[DEAD_LETTERS], folded[HEARD] if self._silence_after else None)
+        dead_letters = aside[DEAD_LETTERS] | "CountRefused" >> beam.Map(_count_refused).with_output_types(Any)
+        return Folded(sums, dead_letters, folded[HEARD] if self._silence_after else None)
 
 
 class _Fold(beam.DoFn):
@@ -86,12 +90,14 @@ class _Fold(beam.DoFn):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         silence_after: int | None,
+        read_from: str | None,
     ):
         self._sensors = sensors
         self._max_future_skew = max_future_skew
         self._intervals = intervals
         self._lift = intervals.statistics.lift
         self._silence_after = silence_after
+        self._unreported = read_from
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
@@ -123,6 +129,9 @@ class _Fold(beam.DoFn):
         self._readings_total.inc(self._decoder.readings)
         if self._decoder.ignored_keys:
             self._ignored_total.inc(self._decoder.ignored_keys)
+        if self._unreported:
+            report_lineage(self._unreported)
+            self._unreported = None
 
     def _fold(self) -> Iterator[Any]:
         messages, self._waiting = self._waiting, []
@@ -148,19 +157,23 @@ class _Fold(beam.DoFn):
             yield beam.pvalue.TaggedOutput(HEARD, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
-@functools.cache
-def _refused_total(error: str) -> Any:
-    return Metrics.counter(METRICS, f"refused_{error}")
-
-
 def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
-    error = type(refusal.reason).__name__
-    _refused_total(error).inc()
     return dead_letter(
         refusal.reason.stage,
-        error,
+        type(refusal.reason).__name__,
         str(refusal.reason),
         refusal.payload,
         attributes=getattr(message, "attributes", None),
         message_id=getattr(message, "message_id", None),
     )
+
+
+@functools.cache
+def _refused_total(error: str) -> Any:
+    return Metrics.counter(METRICS, f"refused_{error}")
+
+
+def _count_refused(letter: dict[str, Any]) -> dict[str, Any]:
+    # Not where it is refused: of a counter that once counted, every later bundle makes a report.
+    _refused_total(letter["error"]).inc()
+    return letter

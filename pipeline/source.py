@@ -5,6 +5,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Lineage
 from apache_beam.transforms.deduplicate import DeduplicatePerKey
 
 from pipeline.dead_letters import METRICS
@@ -37,7 +38,7 @@ class ReadMessages(beam.PTransform):
         super().__init__()
         self._remove_here = None if runner_removes_duplicates else id_attribute
         self._keep_attributes = keep_attributes
-        self._read = ReadFromPubSub(
+        self._read = Read(
             topic,
             subscription,
             id_label=id_attribute if runner_removes_duplicates else None,
@@ -53,6 +54,26 @@ class ReadMessages(beam.PTransform):
             if not self._keep_attributes:
                 messages |= "Data" >> beam.Map(lambda message: message.data).with_output_types(bytes)
         return messages
+
+
+class Read(ReadFromPubSub):
+    """Beam's, without its step that hands each message on only to report where it is from: `report_lineage` does.
+
+    In a bundle of ten messages that step took a tenth of the worker's time, and of a thousand a fifth.
+    """
+
+    def expand_continued(self, messages: beam.PCollection) -> beam.PCollection:
+        """Apply what follows the service's own read."""
+        if not self.with_attributes:
+            return messages
+        parse = beam.Map(PubsubMessage._from_proto_str).with_output_types(PubsubMessage)
+        return messages | "Map(_from_proto_str)" >> parse
+
+
+def report_lineage(resource: str) -> None:
+    """Tell Beam, from inside a bundle, that messages are from projects/{project}/topics|subscriptions/{name}."""
+    _, project, kind, name = resource.split("/")
+    Lineage.sources().add("pubsub", project, name, subtype=kind.removesuffix("s"))
 
 
 class RemoveDuplicates(beam.PTransform):

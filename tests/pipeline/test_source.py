@@ -2,12 +2,12 @@
 
 import apache_beam as beam
 import pytest
-from apache_beam.io.gcp.pubsub import PubsubMessage
+from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
 from pipeline.options import LOCAL_RUNNER
-from pipeline.source import ReadMessages, RemoveDuplicates
+from pipeline.source import Read, ReadMessages, RemoveDuplicates
 from tests.pipeline.conftest import captured
 
 
@@ -49,3 +49,17 @@ class TestReadMessages:
         source = ReadMessages("projects/test-project/topics/t-1", None, "ts", id_attribute, keep, on_dataflow)
         read = source._read._source
         assert (read.id_label, read.with_attributes, read.timestamp_attribute) == (label, with_attributes, "ts")
+
+
+class TestRead:
+    @pytest.mark.parametrize("with_attributes", [True, False])
+    def test_yields_what_beams_own_does_of_what_the_service_hands_over(self, with_attributes):
+        sent = PubsubMessage(b"a", {"k": "v"}, "1")
+        fed = sent._to_proto_str() if with_attributes else sent.data
+        found = []
+        for read in Read, ReadFromPubSub:
+            one = read(topic="projects/test-project/topics/t-1", with_attributes=with_attributes)
+            with captured() as (seen, capture), beam.Pipeline(runner="FnApiRunner") as pipeline:
+                _ = one.expand_continued(pipeline | beam.Create([fed])) | capture
+            found.append(seen)
+        assert found == [[sent if with_attributes else b"a"]] * 2
