@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from benchmarks.load import INTERVAL, SENSORS
-from pipeline.readings import DEVICE, MAX_DEVICE, TIMESTAMP, Decoder, Refusal
+from pipeline.readings import DEVICE, MAX_DEVICE, TIMESTAMP, Decoder, Refusal, _raw_items
 
 SECOND = 1_000_000  # microseconds
 LENGTH = INTERVAL * SECOND
@@ -25,7 +25,6 @@ SECONDS, FRACTIONS = DECODER._seconds, DECODER._fractions  # what the parts of a
 _YEAR_2000 = 946_684_800 * SECOND
 _MAX_FUTURE_SKEW = 600  # seconds, the shipped default
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 # By (index of the interval, device or ""), the sum and count of each sensor in turn.
 Sums = dict[tuple[int, str], list]
@@ -48,8 +47,7 @@ def latest_allowed() -> float:
 def typed_items(**settings: Any) -> Callable[[bytes], Sequence[Any]]:
     """Return a function from a message to its readings, as objects whose types msgspec has checked in C.
 
-    What has other types, or more fields than the `settings` of these objects allow, stays JSON, an array's item within
-    brackets; so does what is no reading at all.
+    What has other types, or more fields than the `settings` of these objects allow, stays JSON; so does what is none.
     """
     fields: list[Any] = [
         (TIMESTAMP, Any, None),
@@ -60,20 +58,17 @@ def typed_items(**settings: Any) -> Callable[[bytes], Sequence[Any]]:
     decode = msgspec.json.Decoder(reading | list[reading]).decode  # type: ignore[valid-type]
     decode_one = msgspec.json.Decoder(reading).decode
 
-    def one(raw: bytes) -> Any:
+    def one(raw: msgspec.Raw) -> Any:
         try:
             return decode_one(raw)
         except _UNREADABLE:
-            return b"[%b]" % bytes(raw)
+            return raw
 
     def items(payload: bytes) -> Sequence[Any]:
         try:
             found = decode(payload)
         except _UNREADABLE:
-            try:
-                return [one(raw) for raw in _split(payload)]
-            except _UNREADABLE:
-                return (payload,)
+            found = [one(raw) for raw in _raw_items(payload)]
         if type(found) is list:
             return found or (payload,)
         return (found,)
@@ -83,11 +78,10 @@ def typed_items(**settings: Any) -> Callable[[bytes], Sequence[Any]]:
 
 def decide(payload: bytes, items: Sequence[Any], item: Any, latest: float, refusals: list[Refusal]) -> Any:
     """Return (event time, device, value or UNSET of each sensor) of one item as the shipped decoder has it, or None."""
-    if type(item) is not bytes:
-        # Which one it is, as no two are the same object.
-        place = next(place for place, one in enumerate(items) if one is item)
-        item = b"[%b]" % bytes(_split(payload)[place]) if type(items) is list else payload
-    for at, device, values in DECODER.decode((item,), latest, refusals):
+    if packed := _raw_items(payload):
+        # No two items are the same object.
+        payload = b"[%b]" % bytes(packed[[one is item for one in items].index(True)])
+    for at, device, values in DECODER.decode((payload,), latest, refusals):
         return at, device, [values.get(name, UNSET) for name in SENSORS]
     return None
 
