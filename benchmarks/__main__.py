@@ -1,7 +1,7 @@
 """Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +38,28 @@ class Measured(NamedTuple):
     def records_ratio(self) -> float:
         """How many records the seed shuffles for one of the shipped graph."""
         return self.outcomes["seed"].shuffled / self.outcomes["shipped"].shuffled
+
+
+# What there are goals for, one for each round, or a single exact number.
+FIGURES: dict[str, Callable[[Measured], Sequence[float]]] = {
+    **{f"CPU of {name} / {to}": lambda one, pair=(name, to): frame.ratios(one.micros, *pair) for name, to in RATIOS},
+    "us of CPU": lambda one: one.micros["shipped"],
+    "shuffled records of a bundle": lambda one: [one.outcomes["shipped"].shuffled * one.load.readings / one.readings],
+    "shuffled records of seed / shipped": lambda one: [one.records_ratio],
+}
+GOALS: tuple[tuple[str, Load, str, dict[str, float]], ...] = (
+    ("bundles of 10", TEN, "CPU of shipped / floor", {"at_most": 1.25}),
+    ("bundles of 100", HUNDRED, "CPU of shipped / floor", {"at_most": 1.4}),
+    ("unpacked", UNPACKED, "CPU of seed / shipped", {"at_least": 8}),
+    ("unpacked", UNPACKED, "CPU of shipped / floor", {"at_most": 1.35}),
+    ("unpacked", UNPACKED, "shuffled records of seed / shipped", {"at_least": 300}),
+    ("packed by 100", PACKED, "us of CPU", {"at_most": 1}),
+    ("packed by 100", PACKED, "CPU of seed / shipped", {"at_least": 40}),
+    ("packed by 100", PACKED, "CPU of loop / shipped", {"at_least": 0.5}),
+    ("packed by 100", PACKED, "shuffled records of seed / shipped", {"at_least": 300}),
+    ("1,000 devices", CROWD, "us of CPU", {"at_most": 6}),
+    ("1,000 devices", CROWD, "shuffled records of a bundle", {"at_most": 64}),
+)
 
 
 def main() -> None:
@@ -86,35 +108,12 @@ def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -
 
 def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
     """Return the goals for the loads that were measured."""
-    found = []
-    for one in measured:
-        seed, over_floor, loop = (frame.ratios(one.micros, *pair) for pair in RATIOS)
-        records = "shuffled records of seed / shipped"
-        shipped = one.micros["shipped"]
-        if one.load == TEN:
-            found.append(frame.Goal("bundles of 10: CPU of shipped / floor", over_floor, at_most=1.25))
-        elif one.load == HUNDRED:
-            found.append(frame.Goal("bundles of 100: CPU of shipped / floor", over_floor, at_most=1.4))
-        elif one.load == CROWD:
-            a_bundle = one.outcomes["shipped"].shuffled * one.load.readings / one.readings
-            found += [
-                frame.Goal("1,000 devices: us of CPU", shipped, at_most=6),
-                frame.Goal("1,000 devices: shuffled records of a bundle", [a_bundle], at_most=64),
-            ]
-        elif one.load == UNPACKED:
-            found += [
-                frame.Goal("unpacked: CPU of seed / shipped", seed, at_least=8),
-                frame.Goal("unpacked: CPU of shipped / floor", over_floor, at_most=1.35),
-                frame.Goal(f"unpacked: {records}", [one.records_ratio], at_least=300),
-            ]
-        elif one.load == PACKED:
-            found += [
-                frame.Goal("packed by 100: us of CPU", shipped, at_most=1),
-                frame.Goal("packed by 100: CPU of seed / shipped", seed, at_least=40),
-                frame.Goal("packed by 100: CPU of loop / shipped", loop, at_least=0.5),
-                frame.Goal(f"packed by 100: {records}", [one.records_ratio], at_least=300),
-            ]
-    return found
+    found = {one.load: one for one in measured}
+    return [
+        frame.Goal(f"{name}: {what}", FIGURES[what](found[load]), **bounds)
+        for name, load, what, bounds in GOALS
+        if load in found
+    ]
 
 
 def _costs(one: Measured) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from pipeline import graph, options
 from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.source import Read
-from pipeline.sums import Sums, add_sums, add_values
+from pipeline.sums import CombineSums, Sums, add_sums, add_values
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
 HEARD = "Heard"
@@ -87,7 +87,7 @@ class Contender:
 
     def outcome(self, left: Iterable[Any]) -> Outcome:
         """Finish, in plain Python, the averaging of what `run` returned of each bundle."""
-        sums: dict[tuple[int, str], dict[str, list]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
+        sums: dict[tuple[int, str], Sums] = defaultdict(dict)
         grace = job(self.load).grace_period if self.name == "shipped" else None
         parts: list[Partial] = []
         refused = shuffled = size = 0
@@ -104,9 +104,7 @@ class Contender:
                     size += len(_ELEMENT.encode(element.value))
                     parts += partial_sums(element, grace)
         for start, device, of_part in parts:
-            for sensor, (total, count) in of_part.items():
-                sums[start, device][sensor][0] += total
-                sums[start, device][sensor][1] += count
+            add_sums(sums[start, device], of_part)
         return Outcome({key: averages(of_row) for key, of_row in sums.items()}, refused, None, shuffled, size)
 
 
@@ -147,19 +145,10 @@ def _key(parsed: tuple[float, str, dict[str, float]], by_device: bool) -> tuple[
     return (device if by_device else ""), values
 
 
-class _MeanPerSensor(beam.CombineFn):
-    def create_accumulator(self) -> Sums:
-        return {}
-
+class _MeanPerSensor(CombineSums):
     def add_input(self, accumulator: Sums, values: dict[str, float]) -> Sums:
         add_values(accumulator, values)
         return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
-        merged: Sums = {}
-        for accumulator in accumulators:
-            add_sums(merged, accumulator)
-        return merged
 
     def extract_output(self, accumulator: Sums) -> dict[str, float]:
         return averages(accumulator)

@@ -1,10 +1,9 @@
-"""The fold alone, without Beam: the shipped one, two other ways to write it, and the limit.
+"""The fold alone, without Beam: the shipped one, another way to write it, and the limit.
 
     parse    nothing but msgspec parsing the JSON
     shipped  `Decoder` and `FixedBuckets`
     typed    msgspec decodes into objects with a field for each sensor, which checks types in C; what that refuses, and
              any reading with other keys, goes through the shipped decoder
-    columns  readings with the same keys are gathered, then checked and added up sensor by sensor
     loop     the limit, `benchmarks.loop`
 
 For one row per interval; each takes 32 messages at a time, as the shipped DoFn does. All make the same sums of the same
@@ -15,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -25,7 +24,7 @@ from benchmarks.contenders import job, partial_sums
 from benchmarks.frame import DifferentRows, cpu_micros, take_turns
 from benchmarks.load import SENSORS, Load, messages, past
 from pipeline.fold import _Fold
-from pipeline.readings import DEVICE, TIMESTAMP, Refusal
+from pipeline.readings import Refusal
 
 _JOB = job(Load())
 _MESSAGES = 960  # a multiple of 32
@@ -89,69 +88,7 @@ def _typed(chunks: Chunks) -> Folded:
     return {index * loop.LENGTH: loop.by_sensor(cells) for index, cells in sums.items()}, len(refusals)
 
 
-def _columns(chunks: Chunks) -> Folded:
-    sums: dict[int, dict[str, list]] = defaultdict(dict)
-    refusals: list[Refusal] = []
-    for payloads in chunks:
-        latest = loop.latest_allowed()
-        gathered: dict[tuple[str, ...], list[dict]] = defaultdict(list)
-        for payload in payloads:
-            document = _parse_json(payload)
-            for fields in document if type(document) is list else (document,):
-                gathered[tuple(fields)].append(fields)
-        for names, group in gathered.items():
-            _add_columns(sums, names, group, latest, refusals)
-    return sums, len(refusals)
-
-
-def _add_columns(
-    sums: dict[int, dict[str, list]], names: tuple[str, ...], group: list[dict], latest: float, refusals: list[Refusal]
-) -> None:
-    sensors = [name for name in names if name in SENSORS]
-    columns = [list(map(itemgetter(name), group)) for name in sensors]
-    seconds, fractions, length = loop.SECONDS, loop.FRACTIONS, loop.LENGTH
-    odd: set[int] = set()
-    for column in columns:
-        if set(map(type, column)) != {float}:
-            odd.update(row for row, value in enumerate(column) if type(value) is not float)
-    starts = []
-    for row, fields in enumerate(group):
-        try:
-            stamp = fields[TIMESTAMP]
-            event_time = seconds[stamp[:19]] + fractions[stamp[19:]]
-        except (KeyError, TypeError, ValueError):
-            event_time = 0
-        if not 0 < event_time <= latest:
-            odd.add(row)
-        starts.append(event_time - event_time % length)
-    if any(type(device) is not str for device in {fields.get(DEVICE, "") for fields in group}):
-        odd.update(range(len(group)))
-    if odd:
-        for row in odd:
-            for slow_time, _, found in loop.DECODER.decode((msgspec.json.encode(group[row]),), latest, refusals):
-                for name, value in found.items():
-                    _add(sums[slow_time - slow_time % length], name, [value])
-        good = [row for row in range(len(group)) if row not in odd]
-        columns = [[column[row] for row in good] for column in columns]
-        starts = [starts[row] for row in good]
-    for start in set(starts):
-        for name, column in zip(sensors, columns, strict=True):
-            _add(sums[start], name, [value for value, of in zip(column, starts, strict=True) if of == start])
-
-
-def _add(sums: dict[str, list], name: str, values: list[float]) -> None:
-    cell = sums.setdefault(name, [0.0, 0])
-    cell[0] += sum(values)
-    cell[1] += len(values)
-
-
-WAYS: dict[str, Callable[[Chunks], Any]] = {
-    "parse": _parse,
-    "shipped": _shipped,
-    "typed": _typed,
-    "columns": _columns,
-    "loop": _limit,
-}
+WAYS: dict[str, Callable[[Chunks], Any]] = {"parse": _parse, "shipped": _shipped, "typed": _typed, "loop": _limit}
 
 
 def fold_in_every_way(load: Load, rounds: int) -> dict[str, list[float]]:

@@ -78,9 +78,11 @@ def typed_items(**settings: Any) -> Callable[[bytes], Sequence[Any]]:
 
 def decide(payload: bytes, items: Sequence[Any], item: Any, latest: float, refusals: list[Refusal]) -> Any:
     """Return (event time, device, value or UNSET of each sensor) of one item as the shipped decoder has it, or None."""
-    if packed := _raw_items(payload):
-        # No two items are the same object.
-        payload = b"[%b]" % bytes(packed[[one is item for one in items].index(True)])
+    if type(items) is list:
+        if type(item) is not msgspec.Raw:
+            # Which one it is, as no two are the same object.
+            item = _raw_items(payload)[next(place for place, one in enumerate(items) if one is item)]
+        payload = b"[%b]" % bytes(item)
     for at, device, values in DECODER.decode((payload,), latest, refusals):
         return at, device, [values.get(name, UNSET) for name in SENSORS]
     return None
