@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Lineage
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 
@@ -17,7 +18,6 @@ from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
 from pipeline.silences import Heard
-from pipeline.source import report_lineage
 from pipeline.sums import SECOND
 
 # Tag of what was heard of each device, among the outputs of the fold.
@@ -130,7 +130,7 @@ class _Fold(beam.DoFn):
         if self._decoder.ignored_keys:
             self._ignored_total.inc(self._decoder.ignored_keys)
         if self._unreported:
-            report_lineage(self._unreported)
+            _report_lineage(self._unreported)
             self._unreported = None
 
     def _fold(self) -> Iterator[Any]:
@@ -166,6 +166,12 @@ def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
         attributes=getattr(message, "attributes", None),
         message_id=getattr(message, "message_id", None),
     )
+
+
+def _report_lineage(resource: str) -> None:
+    # Of the form projects/{project}/topics/{name}, or subscriptions.
+    _, project, kind, name = resource.split("/")
+    Lineage.sources().add("pubsub", project, name, subtype=kind.removesuffix("s"))
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.metrics import Metrics
-from apache_beam.metrics.metric import Lineage
 from apache_beam.transforms.deduplicate import DeduplicatePerKey
 
 from pipeline.dead_letters import METRICS
@@ -57,7 +56,7 @@ class ReadMessages(beam.PTransform):
 
 
 class Read(ReadFromPubSub):
-    """Beam's, without its step that hands each message on only to report where it is from: `report_lineage` does.
+    """Beam's, without its step that hands each message on only to report where it is from: `FoldReadings` does.
 
     In a bundle of ten messages that step took a tenth of the worker's time, and of a thousand a fifth.
     """
@@ -68,12 +67,6 @@ class Read(ReadFromPubSub):
             return messages
         parse = beam.Map(PubsubMessage._from_proto_str).with_output_types(PubsubMessage)
         return messages | "Map(_from_proto_str)" >> parse
-
-
-def report_lineage(resource: str) -> None:
-    """Tell Beam, from inside a bundle, that messages are from projects/{project}/topics|subscriptions/{name}."""
-    _, project, kind, name = resource.split("/")
-    Lineage.sources().add("pubsub", project, name, subtype=kind.removesuffix("s"))
 
 
 class RemoveDuplicates(beam.PTransform):
