@@ -43,7 +43,7 @@ def parts(rounds: int) -> list[dict[str, Any]]:
     }
     micros = take_turns({name: partial(cpu_micros, [call], load.readings) for name, call in calls.items()}, rounds)
     medians = [statistics.median(found) for found in micros.values()]
-    added = [f"+{more - less:.2f}" for less, more in zip([0.0, *medians], medians, strict=False)]
+    added = [f"{more - less:+.2f}" for less, more in zip([0.0, *medians], medians, strict=False)]
     return [{"": "with all before it", **micros}, {"": "by itself", **dict(zip(micros, added, strict=True))}]
 
 
