@@ -1,6 +1,5 @@
 """Counters tell the same story as the rows and dead letters."""
 
-
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 
