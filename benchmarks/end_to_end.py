@@ -22,9 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
-from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
+from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
 from local import emulators, reconcile, shipped
 from local.emulators import Emulator
@@ -73,7 +71,6 @@ LADDERS = (
     Ladder("shipped", "official", 100, (10_000, 30_000, 60_000, 100_000), goal=30_000),
 )
 QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "official", 100, (10_000,)))
-_STYLES = {str(one): {"color": c} for one, c in zip(LADDERS, (GREY, BLUE, PURPLE, ORANGE, GREEN), strict=True)}
 
 
 class Measured(NamedTuple):
@@ -105,7 +102,7 @@ class Measured(NamedTuple):
 
 
 def main() -> int:
-    """Climb every ladder, print, write build/bench/end_to_end.json and .png; 1 if a goal is not met."""
+    """Climb every ladder, print, write build/bench/end_to_end.json; 1 if a goal is not met."""
     warnings.filterwarnings("ignore", "The return_immediately flag")
     logging.disable(logging.WARNING)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -127,7 +124,7 @@ def main() -> int:
     wanted = [one for one in LADDERS if one.goal and not QUICK]
     goals = [Goal(f"readings/s sustained, {one}", [best(measured, one)], at_least=one.goal) for one in wanted]
     title = f"Live: rows of {INTERVAL} s held open for {GRACE} s, seconds until they are readable, cores taken"
-    publish("end_to_end", {title: [row(one) for one in measured]}, goals, chart(measured))
+    publish("end_to_end", {title: [row(one) for one in measured]}, goals)
     return int(not all(goal.met for goal in goals))
 
 
@@ -237,24 +234,9 @@ def row(one: Measured) -> dict[str, Any]:
     }
 
 
-def chart(measured: Sequence[Measured]) -> Figure:
-    """Draw the delay of rows against the rate, with its range for each load."""
-    lines: dict[str, dict[float, Sequence[float]]] = {}
-    for one in measured:
-        lines.setdefault(str(one.ladder), {})[one.asked] = one.delays or [0.0]
-    title = "From interval end to row in BigQuery, median and range (x: not sustained)"
-    figure = draw(title, [Panel("readings per second", "seconds", lines)], _STYLES)
-    missed = [one for one in measured if not one.sustained]
-    figure.axes[0].plot([one.asked for one in missed], [one.delay(50) for one in missed], "kx", markersize=10)
-    figure.axes[0].axhline(GRACE, color="black", linewidth=0.8, linestyle=":")
-    return figure
-
-
 if __name__ == "__main__":
     interrupt_once()
     try:
         sys.exit(main())
     except LocalStackError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)

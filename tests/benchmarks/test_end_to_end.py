@@ -70,11 +70,8 @@ def test_percentiles_are_delays_that_were_seen() -> None:
     assert [measured.delay(percent) for percent in (50, 99, 100)] == [50, 99, 100]
 
 
-def test_report(tmp_path: Path) -> None:
-    measured = [GOOD._replace(ladder=ladder) for ladder in LADDERS]
-    end_to_end.chart([*measured, GOOD._replace(delays=[])]).savefig(tmp_path / "chart.png")
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads(json.dumps(end_to_end.row(measured[0])))["p50"] == 2.6
+def test_report() -> None:
+    assert json.loads(json.dumps(end_to_end.row(GOOD)))["p50"] == 2.6
 
 
 def test_publisher_and_pipeline_are_measured_whole(tmp_path: Path, monkeypatch) -> None:
