@@ -240,3 +240,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except LocalStackError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
