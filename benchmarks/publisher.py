@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from google.pubsub_v1 import types
 from matplotlib.figure import Figure
 
 from benchmarks.frame import BLUE, GREEN, QUICK, RED, Goal, Panel, Rows, draw, publish, ratios, take_turns
-from benchmarks.stalled import EVERY, backlog
+from benchmarks.stalled import backlog
 from local.emulators import create_topic, own_pubsub_server
 from local.pubsub_server import PubsubServer
 from publisher.messages import Message, encode
@@ -150,20 +150,24 @@ def race(rounds: int, count: int) -> dict[str, list[Turn]]:
 
 def stall(way: str, seconds: float) -> Stall:
     """Watch a publisher whose service is open, stalled and slow for so many seconds each."""
-    count = round(seconds / EVERY)
     with PubsubServer() as server:
         topic = create_topic(server.host, "bench-project", "bench")
         environment = {**os.environ, "PUBSUB_EMULATOR_HOST": server.host}
         command = [sys.executable, "-m", "benchmarks.stalled", way, topic]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             moments = map(json.loads, process.stdout or ())
-            found = {"open": list(islice(moments, count))}
+
+            def until(end: float) -> Iterator[dict[str, float]]:
+                return takewhile(lambda moment: moment["seconds"] < end, moments)
+
+            found = {"open": list(until(seconds))}
             released = server.stall()
-            found |= {"stalled": list(islice(moments, count)), "slow": []}
+            found |= {"stalled": list(until(2 * seconds)), "slow": []}
             released.set()
-            for _ in range(count):
+            server.stall(SLOW)
+            for moment in until(3 * seconds):
+                found["slow"].append(moment)
                 server.stall(SLOW)
-                found["slow"].append(next(moments))
             process.kill()
     return found
 

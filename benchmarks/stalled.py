@@ -20,8 +20,6 @@ from publisher.messages import encode
 from publisher.publish import Publishing
 from publisher.sensors import CURVES, Reading, readings
 
-EVERY = 0.25  # seconds
-
 
 def backlog(count: int | None) -> Iterator[Reading]:
     """Yield readings of the past, without end if it is None: nothing waits for the clock."""
@@ -63,7 +61,7 @@ def main(way: str, topic: str) -> None:
         published, accepted = run.published, run.accepted
         moment = {"seconds": time.monotonic() - start, "published": published, "outstanding": accepted - published}
         print(json.dumps(moment | {"MB": memory()}), flush=True)
-        time.sleep(EVERY)
+        time.sleep(0.25)
 
 
 if __name__ == "__main__":
