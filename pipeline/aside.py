@@ -26,7 +26,7 @@ _EVERYWHEN = (GlobalWindow(),)
 
 def set_aside(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput:
     """Return an element that `TellApart` puts out by `tag`; its timestamp holds the watermark back until then."""
-    keyed = random.randrange(_KEYS), (tag, element)
+    keyed = int(random.random() * _KEYS), (tag, element)
     return beam.pvalue.TaggedOutput(ASIDE, WindowedValue(keyed, timestamp, _EVERYWHEN))
 
 

@@ -1,7 +1,7 @@
 """The one envelope for whatever cannot become part of a row, from every stage."""
 
 import base64
-import secrets
+import random
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -23,10 +23,12 @@ def dead_letter(
     error: str,
     message: str,
     payload: bytes,
-    event_time: str | None = None,
-    device: str | None = None,
     attributes: Mapping[str, str] | None = None,
     message_id: str | None = None,
+    letter_id: str | None = None,
+    received_at: int | None = None,
+    event_time: str | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Return a row for the dead-letter table (`tables.DEAD_LETTER_COLUMNS`).
 
@@ -35,17 +37,19 @@ def dead_letter(
       error: the name of the error, fit for grouping and alerting.
       message: the error in words, for a person.
       payload: the bytes that failed; a message's own, or the JSON of what was made from it.
-      event_time: RFC 3339, where known.
-      device: where known and not empty.
       attributes: the message's attributes; only kept with `keep_attributes`.
       message_id: Pub/Sub's id; only kept with `keep_attributes`.
+      letter_id: a `new_id`, if it has one already.
+      received_at: when it failed, microseconds since the epoch, if that is not now.
+      event_time: RFC 3339, where known.
+      device: where known and not empty.
     """
     return {
-        "dead_letter_id": secrets.token_hex(16),
+        "dead_letter_id": letter_id or new_id(),
         "part": 1,
         "parts": 1,
         "event_time": event_time,
-        "received_at": rfc3339(int(time.time() * 1_000_000)),
+        "received_at": rfc3339(received_at or int(time.time() * 1_000_000)),
         "stage": stage,
         "error": error,
         "message": message,
@@ -55,6 +59,11 @@ def dead_letter(
         "device": device or None,
         "pipeline_version": PIPELINE_VERSION,
     }
+
+
+def new_id() -> str:
+    """Return an id that no other letter has: 128 random bits, in hex."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.metrics.metric import Lineage
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.aside import ASIDE, TellApart, set_aside
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, new_id
 from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import Decoder, Refusal
 from pipeline.session_windows import SessionIntervals
@@ -51,7 +50,6 @@ class FoldReadings(beam.PTransform):
       max_future_skew: seconds a reading may be ahead of the clock.
       intervals: how event time is cut into windows, and what is kept of the readings.
       silence_after: seconds without a reading that make a silence, or None if nobody asks.
-      read_from: the topic or subscription that each worker reports once, as the step that reads would otherwise.
     """
 
     def __init__(
@@ -60,12 +58,11 @@ class FoldReadings(beam.PTransform):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         silence_after: int | None = None,
-        read_from: str | None = None,
     ):
         super().__init__()
         self._intervals = intervals
         self._silence_after = silence_after
-        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after, read_from)
+        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
@@ -75,7 +72,7 @@ class FoldReadings(beam.PTransform):
         aside = folded[ASIDE] | "TellApart" >> TellApart(**{DEAD_LETTERS: Any}, **self._intervals.aside)
         aged = [aside[tag] for tag in self._intervals.aside]
         sums = (folded.sums, *aged) if aged else folded.sums
-        dead_letters = aside[DEAD_LETTERS] | "CountRefused" >> beam.Map(_count_refused).with_output_types(Any)
+        dead_letters = aside[DEAD_LETTERS] | "MakeLetter" >> beam.Map(_make_letter).with_output_types(Any)
         return Folded(sums, dead_letters, folded[HEARD] if self._silence_after else None)
 
 
@@ -90,14 +87,12 @@ class _Fold(beam.DoFn):
         max_future_skew: int,
         intervals: FixedIntervals | SessionIntervals,
         silence_after: int | None,
-        read_from: str | None,
     ):
         self._sensors = sensors
         self._max_future_skew = max_future_skew
         self._intervals = intervals
         self._lift = intervals.statistics.lift
         self._silence_after = silence_after
-        self._unreported = read_from
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
@@ -129,9 +124,6 @@ class _Fold(beam.DoFn):
         self._readings_total.inc(self._decoder.readings)
         if self._decoder.ignored_keys:
             self._ignored_total.inc(self._decoder.ignored_keys)
-        if self._unreported:
-            _report_lineage(self._unreported)
-            self._unreported = None
 
     def _fold(self) -> Iterator[Any]:
         messages, self._waiting = self._waiting, []
@@ -140,7 +132,7 @@ class _Fold(beam.DoFn):
         refusals: list[Refusal] = []
         # All of them are what the source makes of messages.
         payloads = messages if not messages or type(messages[0]) is bytes else [message.data for message in messages]
-        readings = self._decoder.decode(payloads, (now + self._max_future_skew) * SECOND, refusals)
+        readings = self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), refusals)
         if self._heard:
             readings = self._heard.note(readings)
         lifted = self._lift(readings)
@@ -149,29 +141,21 @@ class _Fold(beam.DoFn):
         if self._heard and self._heard.full:
             yield from self._drain_heard(self._heard)
         for refusal in refusals:
-            letter = _refused(refusal, messages[refusal.message])
-            yield set_aside(DEAD_LETTERS, letter, Timestamp(int(now)))
+            refused = _refused(refusal, messages[refusal.message], now)
+            yield set_aside(DEAD_LETTERS, refused, Timestamp(int(now)))
 
     def _drain_heard(self, heard: Heard) -> Iterator[beam.pvalue.TaggedOutput]:
         for earliest, runs in heard.drain():
             yield beam.pvalue.TaggedOutput(HEARD, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
-def _refused(refusal: Refusal, message: Any) -> dict[str, Any]:
-    return dead_letter(
-        refusal.reason.stage,
-        type(refusal.reason).__name__,
-        str(refusal.reason),
-        refusal.payload,
-        attributes=getattr(message, "attributes", None),
-        message_id=getattr(message, "message_id", None),
-    )
-
-
-def _report_lineage(resource: str) -> None:
-    # Of the form projects/{project}/topics/{name}, or subscriptions.
-    _, project, kind, name = resource.split("/")
-    Lineage.sources().add("pubsub", project, name, subtype=kind.removesuffix("s"))
+def _refused(refusal: Refusal, message: Any, now: float) -> tuple[Any, ...]:
+    # What `dead_letter` takes: Beam encodes that in a fraction of the time that a letter takes. It has an id already,
+    # so that what is done again after the grouping is done to the same letter.
+    reason = refusal.reason
+    of_message = getattr(message, "attributes", None), getattr(message, "message_id", None)
+    known = *of_message, new_id(), int(now * SECOND)
+    return reason.stage, type(reason).__name__, str(reason), refusal.payload, *known
 
 
 @functools.cache
@@ -179,7 +163,8 @@ def _refused_total(error: str) -> Any:
     return Metrics.counter(METRICS, f"refused_{error}")
 
 
-def _count_refused(letter: dict[str, Any]) -> dict[str, Any]:
-    # Not where it is refused: of a counter that once counted, every later bundle makes a report.
+def _make_letter(refused: tuple[Any, ...]) -> dict[str, Any]:
+    letter = dead_letter(*refused)
+    # Not counted where it is refused: of a counter that once counted, every later bundle makes a report.
     _refused_total(letter["error"]).inc()
     return letter

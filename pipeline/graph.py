@@ -31,7 +31,7 @@ def build(
     messages = pipeline | "ReadMessages" >> source
 
     folded = messages | "FoldReadings" >> FoldReadings(
-        job.sensors, job.max_future_skew, job.intervals, job.silence_after, job.input
+        job.sensors, job.max_future_skew, job.intervals, job.silence_after
     )
     intervals = folded.sums | job.intervals.label >> job.intervals.emit()
     averaged = intervals | "AverageRows" >> AverageRows(

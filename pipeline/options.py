@@ -63,11 +63,6 @@ class Job:
     check_before_launch: bool
 
     @property
-    def input(self) -> str | None:
-        """The topic or subscription."""
-        return self.input_topic or self.input_subscription
-
-    @property
     def intervals(self) -> FixedIntervals | SessionIntervals:
         """How event time is cut into intervals, and what becomes of late readings."""
         late = self.grace_period, self.allowed_lateness, self.revise

@@ -172,17 +172,13 @@ class Decoder:
                 document = _unparsed(payload, error)
             packed = type(document) is list and len(document) > 0
             raw_items = None
-            for index, item in enumerate(document if packed else (document,)):
+            for index, item in enumerate(document) if packed else ((0, document),):
                 try:
                     fields = item if type(item) is dict else self._object(item)
                     stamp = fields.pop(TIMESTAMP, None)
                     try:
-                        event_time = (
-                            seconds[stamp[:19]] + fractions[stamp[19:]]
-                            if type(stamp) is str
-                            else parse_timestamp(stamp)
-                        )
-                    except BadTimestamp:
+                        event_time = seconds[stamp[:19]] + fractions[stamp[19:]]
+                    except (BadTimestamp, LookupError, TypeError):
                         event_time = parse_timestamp(stamp)
                     if not _EARLIEST <= event_time <= latest:
                         raise _too_early_or_late(event_time)

@@ -61,6 +61,7 @@ class _MakeRow(beam.DoFn):
     ):
         self._statistics = statistics
         self._columns = {name: [column for column, _ in statistics.columns(name)] for name in sensors}
+        self._no_values = dict.fromkeys(column for columns in self._columns.values() for column in columns)
         self._by_device = by_device
         self._numbered = numbered
         self._since = since
@@ -93,11 +94,11 @@ class _MakeRow(beam.DoFn):
         return made
 
     def _make(self, row_time: str, device: str, sums: Sums, revision: int, now: int) -> Any:
-        row: dict[str, Any] = {TIMESTAMP: row_time}
+        row: dict[str, Any] = {TIMESTAMP: row_time, **self._no_values}
         for name, columns in self._columns.items():
-            parts = sums.get(name)
-            of_sensor = self._statistics.values(parts) if parts else [None] * len(columns)
-            for column, value in zip(columns, of_sensor, strict=True):
+            if name not in sums:
+                continue
+            for column, value in zip(columns, self._statistics.values(sums[name]), strict=True):
                 if value is not None and not math.isfinite(value):
                     self._overflows.inc()
                     return self._dead_letter(row_time, device, sums, "average", "Overflow", _OVERFLOW)

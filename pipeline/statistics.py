@@ -218,7 +218,9 @@ class Statistics:
         needed = [part for statistic in self._chosen for part in statistic.parts]
         known = dict.fromkeys(part for statistic in STATISTICS.values() for part in statistic.parts)
         self._parts = tuple(part for part in known if part in needed)
-        self._places = [tuple(map(self._parts.index, statistic.parts)) for statistic in self._chosen]
+        self._made_of = [
+            (statistic.of, [self._parts.index(part) for part in statistic.parts]) for statistic in self._chosen
+        ]
         if self._parts == Mean.parts:
             # What nearly everybody asks for has code of its own, a few times as fast.
             self.lift, self.add, self.merge = iter, add_values, add_sums
@@ -242,10 +244,7 @@ class Statistics:
 
     def values(self, parts: list) -> list[float | None]:
         """Return the values of a sensor's columns, from what was kept of it."""
-        return [
-            statistic.of(*(parts[place] for place in places))
-            for statistic, places in zip(self._chosen, self._places, strict=True)
-        ]
+        return [of(*[parts[place] for place in places]) for of, places in self._made_of]
 
     def told(self, parts: list) -> dict[str, float | None]:
         """Return the values by their statistics' names; a mean as its sum and count, which can be added to a row's."""

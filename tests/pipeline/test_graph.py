@@ -12,8 +12,9 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import options
+from pipeline import fold, options
 from pipeline.dead_letters import rfc3339
+from pipeline.readings import NotJson, Refusal
 from tests.pipeline.conftest import NOON, Stream, captured, message
 
 
@@ -180,6 +181,14 @@ class TestUnusableMessages:
         assert [(letter["attributes"], letter["message_id"]) for letter in letters] == [
             ([{"key": "n", "value": str(number)}], f"id-{number}") for number in (0, 40, 99)
         ]
+
+    def test_a_letter_that_is_made_again_is_the_same(self):
+        bad = PubsubMessage(b"bad", {"site": "north"}, "18")
+        refused, other = (fold._refused(Refusal(NotJson("no"), bad.data, 0), bad, 1732280401.25) for _ in range(2))
+        letter = fold._make_letter(refused)
+        assert letter == fold._make_letter(refused)
+        assert letter["received_at"] == "2024-11-22T13:00:01.250000Z"
+        assert letter["dead_letter_id"] != fold._make_letter(other)["dead_letter_id"]
 
 
 class TestSensors:

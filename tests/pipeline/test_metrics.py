@@ -1,11 +1,8 @@
 """Counters tell the same story as the rows and dead letters."""
 
-from typing import Any
 
 import apache_beam as beam
-import pytest
 from apache_beam.metrics import MetricsFilter
-from apache_beam.metrics.metric import Lineage
 
 from pipeline import graph, options
 from pipeline.dead_letters import METRICS
@@ -14,19 +11,14 @@ from tests.pipeline.conftest import NOON, captured, message
 TOPIC = "--input_topic=projects/test-project/topics/t-1"
 
 
-def run(messages: list[bytes], *flags: str) -> Any:
-    argv = ["--runner=FnApiRunner", *flags]
-    job, beam_options = options.parse(argv)
+def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
+    job, beam_options = options.parse(["--runner=FnApiRunner", TOPIC, *flags])
     with captured() as (_, rows), captured() as (_, letters), captured() as (_, silences):
         pipeline = beam.Pipeline(options=beam_options)
         graph.build(pipeline, job, beam.Create(messages), rows, letters, silences)
         result = pipeline.run()
         result.wait_until_finish()
-    return result
-
-
-def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
-    found = run(messages, TOPIC, *flags).metrics().query(MetricsFilter().with_namespace(METRICS))
+    found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
     assert {d.key.metric.name for d in found["distributions"]} == {"seconds_to_row"}
     (delay,) = found["distributions"]
     assert delay.committed.count == 2
@@ -57,15 +49,3 @@ def test_every_silence_is_counted_once():
     # Of the device and of the stream; what lasts until the end is not one.
     readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
     assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2
-
-
-@pytest.mark.parametrize(
-    ("flag", "source"),
-    [
-        (TOPIC, "pubsub:topic:test-project.t-1"),
-        ("--input_subscription=projects/test-project/subscriptions/s-1", "pubsub:subscription:test-project.s-1"),
-    ],
-)
-def test_where_the_messages_are_from_is_reported_as_lineage(flag, source):
-    # In the form that Beam's own ReadFromPubSub reports: https://cloud.google.com/data-catalog/docs/fully-qualified-names
-    assert Lineage.query(run([message(0, Temp=1)], flag).metrics(), Lineage.SOURCE) == {source}

@@ -3,6 +3,7 @@
 import apache_beam as beam
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
+from apache_beam.metrics.metric import Lineage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
@@ -49,6 +50,23 @@ class TestReadMessages:
         source = ReadMessages("projects/test-project/topics/t-1", None, "ts", id_attribute, keep, on_dataflow)
         read = source._read._source
         assert (read.id_label, read.with_attributes, read.timestamp_attribute) == (label, with_attributes, "ts")
+
+    @pytest.mark.parametrize(
+        ("topic", "subscription", "source"),
+        [
+            ("projects/test-project/topics/t-1", None, "pubsub:topic:test-project.t-1"),
+            (None, "projects/test-project/subscriptions/s-1", "pubsub:subscription:test-project.s-1"),
+        ],
+    )
+    def test_reports_where_messages_are_from_as_lineage(self, monkeypatch, topic, subscription, source):
+        # In place of the service's own read, with no message at all.
+        monkeypatch.setattr(Read, "expand", lambda self, begin: begin | beam.Create([]))
+        pipeline = beam.Pipeline(runner="FnApiRunner")
+        _ = pipeline | ReadMessages(topic, subscription, None, None, False, True)
+        result = pipeline.run()
+        result.wait_until_finish()
+        # As names of https://cloud.google.com/data-catalog/docs/fully-qualified-names
+        assert Lineage.query(result.metrics(), Lineage.SOURCE) == {source}
 
 
 class TestRead:
