@@ -15,23 +15,20 @@ import statistics
 import sys
 import time
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from google.cloud import bigquery
-from matplotlib.figure import Figure
-
-from benchmarks.frame import BLUE, CONSOLE, GREEN, GREY, ORANGE, OUT, PURPLE, QUICK, Goal, Panel, draw, publish
+from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
-from benchmarks.loop import averages
 from local import emulators, reconcile, shipped
 from local.emulators import Emulator
-from local.processes import Child, LocalStackError, interrupt_once, running, wait_for
+from local.processes import Child, LocalStackError, interrupt_once, wait_for
 from local.reconcile import Cell, Row
+from local.shipped import Stage
 from publisher.sensors import readings
 
 PROJECT = "sensor-stream-bench"
@@ -46,11 +43,10 @@ KEPT_UP = 0.98  # of the rate asked
 DRIFT = 1.0  # seconds by which the later half of the rows may take longer than the earlier
 PROMPT = 10.0  # seconds in which nine rows of ten are to come; the stock runner stalls for 30 s at the end of a run
 LOGS = OUT / "end_to_end_logs"
-PROCESSES = ("publisher", "Pub/Sub", "pipeline", "BigQuery")
 RUNNERS = {
-    "stock": ("-m", "pipeline.main"),  # as Beam ships it
-    "shipped": ("-m", "local", "pipeline"),
-    "shipped, by id": ("-m", "local", "pipeline", "--id_attribute=reading_id"),
+    "stock": ("pipeline.main",),  # as Beam ships it
+    "shipped": ("local", "pipeline"),
+    "shipped, by id": ("local", "pipeline", "--id_attribute=reading_id"),
 }
 
 
@@ -75,7 +71,6 @@ LADDERS = (
     Ladder("shipped", "official", 100, (10_000, 30_000, 60_000, 100_000), goal=30_000),
 )
 QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "official", 100, (10_000,)))
-_STYLES = {str(one): {"color": c} for one, c in zip(LADDERS, (GREY, BLUE, PURPLE, ORANGE, GREEN), strict=True)}
 
 
 class Measured(NamedTuple):
@@ -107,7 +102,7 @@ class Measured(NamedTuple):
 
 
 def main() -> int:
-    """Climb every ladder, print, write build/bench/end_to_end.json and .png; 1 if a goal is not met."""
+    """Climb every ladder, print, write build/bench/end_to_end.json; 1 if a goal is not met."""
     warnings.filterwarnings("ignore", "The return_immediately flag")
     logging.disable(logging.WARNING)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -129,46 +124,37 @@ def main() -> int:
     wanted = [one for one in LADDERS if one.goal and not QUICK]
     goals = [Goal(f"readings/s sustained, {one}", [best(measured, one)], at_least=one.goal) for one in wanted]
     title = f"Live: rows of {INTERVAL} s held open for {GRACE} s, seconds until they are readable, cores taken"
-    publish("end_to_end", {title: [row(one) for one in measured]}, goals, chart(measured))
+    publish("end_to_end", {title: [row(one) for one in measured]}, goals)
     return int(not all(goal.met for goal in goals))
 
 
 def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, warehouse: Emulator) -> Measured:
     """Run publisher and pipeline under one load for so many seconds. LocalStackError if a process cannot run."""
-    name = f"bench-{time.time_ns()}"
-    topic = emulators.create_topic(pubsub.host, PROJECT, name)
-    subscription = emulators.create_subscription(pubsub.host, PROJECT, name, name)
-    rows_table = emulators.create_dataset(warehouse.host, PROJECT, name.replace("-", "_")) + ".readings"
-    client = emulators.bigquery_client(warehouse.host, PROJECT)
-
-    def start(who: str, *command: str) -> Child:
-        env = {**pubsub.env, **warehouse.env}
-        return stack.enter_context(running(f"The {who}", [sys.executable, *command], LOGS / f"{who}.log", env))
-
-    with ExitStack() as stack:
-        table = f"--output_table={rows_table.replace('.', ':', 1)}"
-        flags = ("--timestamp_attribute=timestamp", f"--interval={INTERVAL}s", f"--grace_period={GRACE}s")
-        pipeline = start("pipeline", *RUNNERS[ladder.runner], f"--input_subscription={subscription}", table, *flags)
-        shipped.await_reading(pipeline, client, rows_table)
+    os.environ |= {**pubsub.env, **warehouse.env}  # where the stage is to find them
+    sent = [f"--rate={rate}", f"--pack={ladder.packed}", f"--devices={DEVICES}", f"--seed={SEED}"]
+    intervals = [f"--interval={INTERVAL}s", f"--grace_period={GRACE}s"]
+    with (
+        shipped.stage(PROJECT, LOGS) as stage,
+        stage.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
+    ):
+        name = stage.topic.rpartition("/")[2]
         heard = emulators.create_subscription(pubsub.host, PROJECT, name, f"{name}-first")
-        processes = {"Pub/Sub": pubsub.child, "pipeline": pipeline, "BigQuery": warehouse.child}
-        before, started = {who: _cpu_seconds(child) for who, child in processes.items()}, time.monotonic()
-        sent = {"rate": rate, "pack": ladder.packed, "duration": f"{seconds}s", "devices": DEVICES, "seed": SEED}
-        sent |= {"topic": topic, "sensors": ",".join(SENSORS)}
-        publisher = start("publisher", "-m", "publisher", "publish", *(f"--{flag}={sent[flag]}" for flag in sent))
-        processes["publisher"] = publisher
-        start_ms = _first_reading(pubsub.host, heard, rate, publisher)
-        delays = _watch(client, rows_table, start_ms, seconds, pipeline)
-        after, took = {who: _cpu_seconds(child) for who, child in processes.items()}, time.monotonic() - started
-        wait_for(publisher, lambda: not publisher.alive(), START)
-        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(client, rows_table)]
-        letters = emulators.all_rows(client, f"{rows_table}_dead_letters")
+        with stage.publisher(seconds, sent) as publisher:
+            children = {"publisher": publisher, "Pub/Sub": pubsub.child}
+            children |= {"pipeline": pipeline, "BigQuery": warehouse.child}
+            before, started = _cpu_seconds(children), time.monotonic()
+            start_ms = _first_reading(pubsub.host, heard, rate, publisher)
+            delays = _watch(stage, start_ms, seconds, pipeline)
+            after, took = _cpu_seconds(children), time.monotonic() - started
+            wait_for(publisher, lambda: not publisher.alive(), START)
+        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
+        letters = emulators.all_rows(stage.client, stage.dead_letters)
 
     problems = compare(expected_rows(rate, start_ms, seconds), rows, [letter["payload"] for letter in letters])
     published, publishing = shipped.published(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
-    cores = {who: (after[who] - before.get(who, 0.0)) / took for who in after}
+    cores = {who: (after[who] - before[who]) / took for who in children}
     return Measured(ladder, rate, published / publishing, delays, problems, cores)
 
 
@@ -183,55 +169,51 @@ def _first_reading(host: str, subscription: str, rate: int, publisher: Child) ->
     return round(datetime.fromisoformat(attributes["timestamp"]).timestamp() * 1000) - round(number * 1000 / rate)
 
 
-def _watch(client: bigquery.Client, rows_table: str, start_ms: int, seconds: int, pipeline: Child) -> list[float]:
+def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[float]:
     """Look at the table until the row of the last interval is there; return when each was first seen, as a delay."""
-    due, last = (ms // 1000 // INTERVAL * INTERVAL for ms in (start_ms, start_ms + seconds * 1000 - 1))
+    first, end = start_ms // 1000 // INTERVAL * INTERVAL, start_ms / 1000 + seconds
     seen: dict[datetime, float] = {}
-    while due <= last and time.time() < last + INTERVAL + PATIENCE:
-        pipeline.check()
-        time.sleep(max(due + INTERVAL + GRACE / 2 - time.time(), 0))
-        found = emulators.all_rows(client, rows_table)
-        now = datetime.now(UTC)
-        for record in found:
-            seen.setdefault(record["Timestamp"], (now - record["Timestamp"]).total_seconds() - INTERVAL)
-        if datetime.fromtimestamp(due, UTC) in seen:
-            due += INTERVAL
-        else:
-            time.sleep(POLL)
+    for due in range(first, math.ceil(end), INTERVAL):
+        while datetime.fromtimestamp(due, UTC) not in seen and time.time() < end + PATIENCE:
+            pipeline.check()
+            time.sleep(max(due + INTERVAL + GRACE / 2 - time.time(), POLL))
+            for record in emulators.all_rows(stage.client, stage.table):
+                late = datetime.now(UTC) - record["Timestamp"]
+                seen.setdefault(record["Timestamp"], late.total_seconds() - INTERVAL)
     return [delay for _, delay in sorted(seen.items())]
 
 
-def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict[str, float]]:
+def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict[str, Cell]]:
     """The mean of each sensor by the interval's start, of readings as the publisher makes them."""
-    sums: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
+    sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])
     for one in readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED):
-        cell = sums[one.time_ms // 1000 // INTERVAL * INTERVAL][one.sensor]
-        cell[0] += one.value
-        cell[1] += 1
-    return {datetime.fromtimestamp(start, UTC): averages(cells) for start, cells in sums.items()}
+        added_up = sums[one.time_ms // 1000 // INTERVAL * INTERVAL, one.sensor]
+        added_up[0] += one.value
+        added_up[1] += 1
+    expected: dict[datetime, dict[str, Cell]] = defaultdict(dict)
+    for (start, sensor), (total, count) in sums.items():
+        expected[datetime.fromtimestamp(start, UTC)][sensor] = Cell({"mean": total / count})
+    return expected
 
 
 def compare(
-    expected: Mapping[datetime, Mapping[str, float]], rows: Iterable[Row], letters: Iterable[bytes]
+    expected: Mapping[datetime, Mapping[str, Cell]], rows: Iterable[Row], letters: Iterable[bytes]
 ) -> list[str]:
     """A line for each row that is missing, doubled, unexpected or wrong, and for each dead letter."""
-    cells = {start: {name: Cell({"mean": mean}) for name, mean in row.items()} for start, row in expected.items()}
-    differences = map(str, reconcile.compare(cells, rows))
+    differences = map(str, reconcile.compare(expected, rows))
     return [*differences, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
 
 
-def _cpu_seconds(child: Child | None) -> float:
-    """CPU of a child and of all in its session, as /proc tells; NaN of a server that somebody else started."""
-    ticks = 0
+def _cpu_seconds(children: Mapping[str, Child | None]) -> dict[str, float]:
+    """CPU of each child and of all in its session, as /proc tells; NaN of a server that somebody else started."""
+    ticks: Counter[int] = Counter()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with suppress(OSError):
             # Behind the name, which may hold anything: state, ppid, pgrp, session, ..., utime and stime.
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if child and int(fields[3]) == child.process.pid:
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK") if child else math.nan
+            ticks[int(fields[3])] += int(fields[11]) + int(fields[12])
+    hertz = os.sysconf("SC_CLK_TCK")
+    return {who: ticks[child.process.pid] / hertz if child else math.nan for who, child in children.items()}
 
 
 def best(measured: Sequence[Measured], ladder: Ladder) -> int:
@@ -241,26 +223,15 @@ def best(measured: Sequence[Measured], ladder: Ladder) -> int:
 
 def row(one: Measured) -> dict[str, Any]:
     """Return a row of the table."""
-    found = {"": str(one.ladder), "readings/s": one.asked, "published/s": one.rate}
-    found |= {"sustained": "yes" if one.sustained else "NO", "rows": len(one.delays)}
-    return (
-        found
-        | {f"p{percent}": one.delay(percent) for percent in (50, 99, 100)}
-        | {who: one.cores[who] for who in PROCESSES}
-    )
-
-
-def chart(measured: Sequence[Measured]) -> Figure:
-    """Draw the delay of rows against the rate, with its range for each load."""
-    lines: dict[str, dict[float, Sequence[float]]] = {}
-    for one in measured:
-        lines.setdefault(str(one.ladder), {})[one.asked] = one.delays or [0.0]
-    title = "From interval end to row in BigQuery, median and range (x: not sustained)"
-    figure = draw(title, [Panel("readings per second", "seconds", lines)], _STYLES)
-    missed = [one for one in measured if not one.sustained]
-    figure.axes[0].plot([one.asked for one in missed], [one.delay(50) for one in missed], "kx", markersize=10)
-    figure.axes[0].axhline(GRACE, color="black", linewidth=0.8, linestyle=":")
-    return figure
+    return {
+        "": str(one.ladder),
+        "readings/s": one.asked,
+        "published/s": one.rate,
+        "sustained": "yes" if one.sustained else "NO",
+        "rows": len(one.delays),
+        **{f"p{percent}": one.delay(percent) for percent in (50, 99, 100)},
+        **one.cores,
+    }
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ devices that take turns, and are made while they are sent: no stamp comes twice,
 """
 
 import gc
+import itertools
 import math
 import statistics
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -31,11 +32,11 @@ WINDOWS = ("fixed", "session")
 CPU = "us CPU per reading"
 
 
-def shape(sensors: int = 4, present: int = 0, flags: tuple[str, ...] = (), **load: Any) -> Load:
+def shape(sensors: int = 4, present: int = 0, window: str = "fixed", flags: tuple[str, ...] = (), **load: Any) -> Load:
     """Return a load of so many sensors, of which so many are `present` in each reading: all, unless said otherwise."""
     names = tuple(f"Sensor{number:02}" for number in range(sensors))
     # No grace, so that a window is its interval. Months of stamps are sent in seconds, and are not to be late.
-    flags = ("--grace_period=0s", "--allowed_lateness=8000h", *flags)
+    flags = (f"--window={window}", "--grace_period=0s", "--allowed_lateness=8000h", *flags)
     return Load(sensors=names, in_turn=present or sensors, flags=flags, **load)
 
 
@@ -88,18 +89,16 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
         contender = worker(load)
         # So many bundles that each device has its turn.
         count = max(8, -(-load.devices // load.readings))
-        prepared = [contender.prepare(bundle) for bundle in bundles(load, count, past(3600))]
-        left = [contender.run(bundle) for bundle in prepared]
-        turns[load] = partial(cpu_micros, [partial(contender.run, one) for one in prepared], load.readings, seconds)
+        calls = [partial(contender.run, contender.prepare(one)) for one in bundles(load, count, past(3600))]
+        turns[load] = partial(cpu_micros, calls, load.readings, seconds)
         present = "all sensors" if load.in_turn == len(load.sensors) else str(load.in_turn)
         row = {"window": job(load).window, "sensors": len(load.sensors), "in a reading": present}
-        row |= {"devices": load.devices, "records": statistics.mean(len(contender.records(one)) for one in left)}
-        size = statistics.mean(sum(len(data) for _, data in one) for one in left)
-        rows.append(row | {"bytes per reading": size / load.readings})
+        records = statistics.mean(len(contender.records(call())) for call in calls)
+        rows.append(row | {"devices": load.devices, "records": records})
     return [{**row, CPU: found} for row, found in zip(rows, take_turns(turns, rounds).values(), strict=True)]
 
 
-def state_per_device(load: Load, readings: int) -> int:
+def state_per_device(load: Load, readings: int = 10_000) -> int:
     """Return the bytes that one device's open interval or session is in a runner's state, after so many readings.
 
     A fixed interval's are those of its accumulator, a session's those of its device's state cell, both encoded. The
@@ -113,13 +112,6 @@ def state_per_device(load: Load, readings: int) -> int:
     for record in records:
         emit.process(record, state, state)
     return len(_EmitSessions.SESSIONS.coder.encode(state.read()))
-
-
-def combine_micros(rounds: int) -> list[float]:
-    """Return the microseconds of CPU that `CombineSums` takes for each such record, of four sensors, one per round."""
-    [[record]] = run(shape(), 1, past(3600))
-    records = [record.value[1]] * 100_000
-    return [cpu_micros([partial(CombineSums().apply, records)], len(records)) for _ in range(rounds)]
 
 
 def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
@@ -148,17 +140,23 @@ def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def fan_in(load: Load) -> dict[str, Any]:
-    """Count the records of one whole interval, which begins and ends in the middle of a bundle."""
+def fan_in(load: Load, rounds: int) -> dict[str, Any]:
+    """Count the records of one whole interval, which begins and ends in the middle of a bundle, and add one up."""
     span, interval = load.readings / load.rate, job(load).interval
     start = past(4 * 3600, interval)
-    found: Counter[int] = Counter()
-    for records in run(load, math.ceil(interval / span) + 2, start - span / 2):
-        found.update(int(element.windows[0].start) for element in records)
-    row = {"": f"{load.rate:,}/s, {load.bundle:,} messages of {load.packed}", "interval": f"{interval} s"}
-    # By rule, as many bundles as fit, and those across its two ends.
-    row |= {"readings": load.rate * interval, "by rule": load.rate * interval / load.readings + 1}
-    return row | {"records": found[int(start)], "per s": found[int(start)] / interval}
+    elements = itertools.chain.from_iterable(run(load, math.ceil(interval / span) + 2, start - span / 2))
+    sums = [element.value[1] for element in elements if element.windows[0].start == start]
+    add_up = partial(CombineSums().apply, sums[:1] * 10_000)
+    return {
+        "": f"{load.rate:,}/s, {load.bundle:,} messages of {load.packed}",
+        "interval": f"{interval} s",
+        "readings": load.rate * interval,
+        # By rule, as many bundles as fit, and those across its two ends.
+        "by rule": load.rate * interval / load.readings + 1,
+        "records": len(sums),
+        "per s": len(sums) / interval,
+        "us CPU to add one": [cpu_micros([add_up], 10_000) for _ in range(rounds)],
+    }
 
 
 def main() -> None:
@@ -167,17 +165,13 @@ def main() -> None:
     # Long enough for garbage collections to be in every turn.
     rounds, seconds = (1, 0.05) if QUICK else (7, 0.6)
     CONSOLE.print("[dim]readings")
-    most = {name: (7 if load.packed > 1 else 6) - QUICK for name, load in ENDURED.items()}
-    endured = [row for name, load in ENDURED.items() for row in endure(name, load, range(4, most[name] + 1))]
+    endured = []
+    for name, load in ENDURED.items():
+        endured += endure(name, load, range(4, (8 if load.packed > 1 else 7) - QUICK))
     CONSOLE.print("[dim]sensors, devices")
-    windows = {window: (f"--window={window}",) for window in WINDOWS}
     by_sensors = compare([shape(count, present) for count in SENSORS for present in (count, 1)], rounds, seconds)
-    devices = [shape(devices=count, flags=flags) for flags in windows.values() for count in DEVICES]
-    by_devices = compare(devices, rounds, seconds)
+    by_devices = compare([shape(window=one, devices=count) for one in WINDOWS for count in DEVICES], rounds, seconds)
     CONSOLE.print("[dim]state and fan-in")
-    state = {
-        one: {count: state_per_device(shape(count, flags=windows[one]), 10_000) for count in SENSORS} for one in WINDOWS
-    }
     crowded = [shape(rate=rate, bundle=bundle) for rate in (1_000, 10_000) for bundle in (100, 1_000, 10_000)]
     crowded += [shape(flags=("--interval=5m",)), shape(rate=100_000, packed=100)]
     crowded += [] if QUICK else [shape(rate=100_000)]
@@ -186,12 +180,11 @@ def main() -> None:
         "Sensors: a bundle of 1,000 readings": by_sensors,
         "Devices: a bundle of 1,000 readings": by_devices,
         "State of an open window, bytes for each device": [
-            {"window": window, **{f"{count} sensors": size for count, size in sizes.items()}}
-            for window, sizes in state.items()
+            {"window": one, **{f"{count} sensors": state_per_device(shape(count, window=one)) for count in SENSORS}}
+            for one in WINDOWS
         ],
         "An open interval of many devices": [crowded_interval(count, rounds) for count in DEVICES if count >= 1_000],
-        "Records at the one key of an interval": [fan_in(load) for load in crowded],
-        "To add one such record up": [{"": "CombineSums", "us CPU": combine_micros(rounds)}],
+        "Records at the one key of an interval": [fan_in(load, rounds) for load in crowded],
     }
     publish("growth", tables, chart=chart(endured, by_sensors, by_devices))
 

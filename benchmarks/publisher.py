@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -31,14 +32,12 @@ from local.pubsub_server import PubsubServer
 from publisher.messages import Message, encode
 from publisher.publish import Publishing
 from publisher.sending import REQUEST_MESSAGES, REQUESTS
-from publisher.sensors import Reading
 
 # What the publisher used before it had a way of its own.
 BATCHES = pubsub_v1.types.BatchSettings(max_messages=1000, max_bytes=1_000_000, max_latency=0.05)
 PublishRequest, PublishResponse = types.PublishRequest.pb(), types.PublishResponse.pb()
 
 GROWTH = 2.0  # megabytes memory may grow once a stall has lasted for half its time, until the end
-PHASES = ("open", "stalled", "slow")
 SLOW = 0.25  # seconds before an answer
 WAYS = {"client": "client as it comes", "1": "shipped", "100": "shipped, packed by 100"}
 # Readings: under way, a request that waits for room, and a message that waits for that. Packed, bytes are the limit.
@@ -47,12 +46,12 @@ OUTSTANDING = {"1": 11_000, "100": 23_000}
 _STYLES = {
     "client": {"color": RED},
     "bare gRPC loop": {"color": GREEN},
-    **{name: {"color": BLUE if way.isdigit() else RED, "marker": ""} for way, name in WAYS.items()},
+    "client as it comes": {"color": RED, "marker": ""},
+    "shipped": {"color": BLUE, "marker": ""},
+    "shipped, packed by 100": {"color": BLUE, "marker": "", "linestyle": "--"},
 }
-_STYLES[WAYS["100"]]["linestyle"] = "--"
 
-# By way of publishing, each moment: phase, seconds, readings published and outstanding, megabytes of memory.
-Samples = Mapping[str, Rows]
+Stall = Mapping[str, Rows]  # what `benchmarks.stalled` says, by phase: "open", "stalled" and "slow"
 
 
 class Turn(NamedTuple):
@@ -63,28 +62,30 @@ class Turn(NamedTuple):
 
 
 class Clock:
-    """Wall clock and CPU from `start` to `stop`, in seconds."""
+    """Gives out `items`, of so many readings; the time of a turn begins when they begin to be taken."""
 
-    def start(self) -> None:
-        """Begin."""
+    def __init__(self, items: Iterable[Any], readings: int):
+        self._items, self._readings = items, readings
+
+    def __iter__(self) -> Iterator[Any]:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return iter(self._items)
 
-    def stop(self, confirmed: int, wanted: int, end: float | None = None) -> Turn:
-        """End, now or by the wall clock at `end`, with so many readings confirmed."""
+    def stop(self, confirmed: int, end: float | None = None) -> Turn:
+        """End the turn, now or by the wall clock at `end`, with so many readings confirmed."""
         wall, cpu = (end or time.perf_counter()) - self._wall, time.process_time() - self._cpu
-        if confirmed != wanted:
-            raise AssertionError(f"{confirmed} of {wanted} readings are confirmed")
-        return Turn(wanted / wall, cpu / wanted * 1e6)
+        if confirmed != self._readings:
+            raise AssertionError(f"{confirmed} of {self._readings} readings are confirmed")
+        return Turn(confirmed / wall, cpu / confirmed * 1e6)
 
 
 def client(topic: str, ready: Sequence[Message]) -> Turn:
     """Google's client: a future for each message, all awaited."""
-    clock = Clock()
+    clock = Clock(ready, len(ready))
     with pubsub_v1.PublisherClient(batch_settings=BATCHES) as publisher:
         grpc.channel_ready_future(publisher.transport.grpc_channel).result()
-        clock.start()
-        futures = [publisher.publish(topic, message.data, **message.attributes) for message in ready]
-        return clock.stop(len([future.result() for future in futures]), len(ready))
+        futures = [publisher.publish(topic, message.data, **message.attributes) for message in clock]
+        return clock.stop(len([future.result() for future in futures]))
 
 
 def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
@@ -99,42 +100,30 @@ def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
                 attributes[name] = value
         return len(call(request).message_ids)
 
-    clock = Clock()
+    clock = Clock(range(0, len(ready), REQUEST_MESSAGES), len(ready))
     with grpc.insecure_channel(host) as channel, ThreadPoolExecutor(REQUESTS) as pool:
         path, encoder = "/google.pubsub.v1.Publisher/Publish", PublishRequest.SerializeToString
         call = channel.unary_unary(path, request_serializer=encoder, response_deserializer=PublishResponse.FromString)
         grpc.channel_ready_future(channel).result()
-        clock.start()
-        return clock.stop(sum(pool.map(publish, range(0, len(ready), REQUEST_MESSAGES))), len(ready))
+        return clock.stop(sum(pool.map(publish, clock)))
 
 
 def shipped(topic: str, ready: Sequence[Message]) -> Turn:
-    """The publisher, but for making readings and messages; the clock starts with the first."""
-    clock = Clock()
-
-    def messages(plan: Any, run_id: str) -> Iterator[Message]:
-        clock.start()
-        return iter(ready)
-
-    return _run(Publishing(topic, SimpleNamespace(messages=messages)), (), len(ready), clock)
+    """The publisher, but for making readings and messages."""
+    clock = Clock(ready, len(ready))
+    return _run(Publishing(topic, SimpleNamespace(messages=lambda plan, run_id: clock)), clock)
 
 
 def whole(topic: str, count: int, packed: int) -> Turn:
     """The whole publisher, readings included."""
-    clock = Clock()
-
-    def plan() -> Iterator[Reading]:
-        clock.start()
-        yield from backlog(count)
-
-    return _run(Publishing(topic, pack=packed), plan(), count, clock)
+    return _run(Publishing(topic, pack=packed), Clock(backlog(count), count))
 
 
-def _run(run: Publishing, plan: Iterable[Reading], count: int, clock: Clock) -> Turn:
+def _run(run: Publishing, clock: Clock) -> Turn:
     begun = time.perf_counter()
-    run.run(plan)
+    run.run(clock)
     # As with the others, closing the connection does not count.
-    return clock.stop(run.published, count, begun + run.seconds)
+    return clock.stop(run.published, begun + run.seconds)
 
 
 def race(rounds: int, count: int) -> dict[str, list[Turn]]:
@@ -159,38 +148,38 @@ def race(rounds: int, count: int) -> dict[str, list[Turn]]:
     return turns
 
 
-def stall(way: str, seconds: float) -> list[dict[str, Any]]:
+def stall(way: str, seconds: float) -> Stall:
     """Watch a publisher whose service is open, stalled and slow for so many seconds each."""
-    found: list[dict[str, Any]] = []
     with PubsubServer() as server:
         topic = create_topic(server.host, "bench-project", "bench")
         environment = {**os.environ, "PUBSUB_EMULATOR_HOST": server.host}
         command = [sys.executable, "-m", "benchmarks.stalled", way, topic]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            released = None
-            for line in process.stdout or ():
-                moment = json.loads(line)
-                number = int(moment["seconds"] / seconds)
-                if number == len(PHASES):
-                    break
-                found.append({"phase": PHASES[number], **moment})
-                if PHASES[number] == "stalled" and not released:
-                    released = server.stall()
-                elif PHASES[number] == "slow" and released:
-                    released.set()
-                    server.stall(SLOW)
+            moments = map(json.loads, process.stdout or ())
+
+            def until(end: float) -> Iterator[dict[str, float]]:
+                return takewhile(lambda moment: moment["seconds"] < end, moments)
+
+            found = {"open": list(until(seconds))}
+            released = server.stall()
+            found |= {"stalled": list(until(2 * seconds)), "slow": []}
+            released.set()
+            server.stall(SLOW)
+            for moment in until(3 * seconds):
+                found["slow"].append(moment)
+                server.stall(SLOW)
             process.kill()
     return found
 
 
-def growth(samples: Rows) -> float:
+def growth(found: Stall) -> float:
     """Return the most megabytes from the middle of the stall on, less the most in its first half."""
-    stalled, slow = ([one["MB"] for one in samples if one["phase"] == phase] for phase in PHASES[1:])
+    stalled, slow = ([moment["MB"] for moment in found[phase]] for phase in ("stalled", "slow"))
     half = len(stalled) // 2
     return max(stalled[half:] + slow) - max(stalled[:half])
 
 
-def goals(speeds: Rows, samples: Samples) -> list[Goal]:
+def goals(speeds: Rows, stalls: Mapping[str, Stall]) -> list[Goal]:
     """Return what was wanted beside what was found."""
     [ours] = [row for row in speeds if row[""] == "shipped"]
     found = [
@@ -198,9 +187,9 @@ def goals(speeds: Rows, samples: Samples) -> list[Goal]:
         Goal("readings/s of shipped / client", ours["/ client"], at_least=8),
     ]
     for way, bound in OUTSTANDING.items():
-        most = max(sample["outstanding"] for sample in samples[way])
+        most = max(moment["outstanding"] for moments in stalls[way].values() for moment in moments)
         found.append(Goal(f"{WAYS[way]}: readings outstanding", [most], at_most=bound))
-        found.append(Goal(f"{WAYS[way]}: MB gained as the stall goes on", [growth(samples[way])], at_most=GROWTH))
+        found.append(Goal(f"{WAYS[way]}: MB gained as the stall goes on", [growth(stalls[way])], at_most=GROWTH))
     return found
 
 
@@ -211,21 +200,23 @@ def speed_rows(turns: Mapping[str, Sequence[Turn]]) -> Rows:
     return [row | {f"/ {to}": ratios(rates, row[""], to) for to in ("client", "bare gRPC loop")} for row in rows]
 
 
-def slow_row(way: str, samples: Rows) -> dict[str, Any]:
+def slow_row(way: str, found: Stall) -> dict[str, Any]:
     """Return a row of what is published and outstanding, and of memory, at the end of each phase."""
-    last = {phase: [sample for sample in samples if sample["phase"] == phase][-1] for phase in PHASES}
-    cells = {f"{phase}: {what}": last[phase][what] for phase in PHASES for what in ("published", "outstanding", "MB")}
-    return {"": WAYS[way], **cells, "MB gained as the stall goes on": growth(samples)}
+    cells = {
+        f"{phase}: {what}": found[phase][-1][what] for phase in found for what in ("published", "outstanding", "MB")
+    }
+    return {"": WAYS[way], **cells, "MB gained as the stall goes on": growth(found)}
 
 
-def chart(speeds: Rows, samples: Samples) -> Figure:
+def chart(speeds: Rows, stalls: Mapping[str, Stall]) -> Figure:
     """Draw the speeds, and over time what is outstanding and the memory of publishers whose service is slow."""
     panels = [Panel("readings per second", "", {row[""]: row["readings/s"] for row in speeds})]
+    drawn = {WAYS[way]: [*found["open"], *found["stalled"], *found["slow"]] for way, found in stalls.items()}
     for what, log in (("outstanding", "y"), ("MB", "")):
-        found = {WAYS[way]: {one["seconds"]: max(one[what], 1) for one in each} for way, each in samples.items()}
-        panels.append(Panel("seconds (service open, stalled, slow)", what, found, log))
+        lines = {name: {one["seconds"]: max(one[what], 1) for one in moments} for name, moments in drawn.items()}
+        panels.append(Panel("seconds (service open, stalled, slow)", what, lines, log))
     figure = draw("Publishing to a Pub/Sub server on the same machine", panels, _STYLES)
-    edge = max(sample["seconds"] for sample in samples["1"] if sample["phase"] == "stalled")
+    edge = stalls["1"]["stalled"][-1]["seconds"]
     for axes in figure.axes[1:]:
         axes.axvspan(edge / 2, edge, color="grey", alpha=0.2, linewidth=0)
         axes.axvspan(edge, edge * 1.5, color="grey", alpha=0.1, linewidth=0)
@@ -236,10 +227,10 @@ def main() -> None:
     """Measure, print, and write build/bench/publisher.json and publisher.png."""
     rounds, count, seconds = (1, 20_000, 1) if QUICK else (9, 120_000, 5)
     speeds = speed_rows(race(rounds, count))
-    samples = {way: stall(way, seconds) for way in WAYS}
-    slow = [slow_row(way, found) for way, found in samples.items()]
+    stalls = {way: stall(way, seconds) for way in WAYS}
+    slow = [slow_row(way, found) for way, found in stalls.items()]
     tables = {"Publishing, readings/s": speeds, "A service that stalls, then answers slowly": slow}
-    publish("publisher", tables, goals(speeds, samples), chart(speeds, samples))
+    publish("publisher", tables, goals(speeds, stalls), chart(speeds, stalls))
 
 
 if __name__ == "__main__":

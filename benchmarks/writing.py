@@ -17,7 +17,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.cloud import bigquery
 
-from benchmarks.frame import QUICK, publish, ratios, take_turns
+from benchmarks.frame import QUICK, DifferentRows, publish, ratios, take_turns
 from benchmarks.load import SENSORS
 from local import emulators
 from pipeline import sinks, storage_write, tables
@@ -37,10 +37,6 @@ METHODS: dict[str, Callable[[TableId], beam.PTransform]] = {
     "storage_write": lambda table_id: storage_write.AppendRows(table_id, _COLUMNS),
     "upsert": lambda table_id: storage_write.UpsertRows(table_id, _COLUMNS, _KEY, time.time_ns() // 1_000_000),
 }
-
-
-class NotStored(AssertionError):
-    """A method did not store each row once."""
 
 
 def rows(count: int) -> list[dict]:
@@ -73,7 +69,7 @@ def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
     took = time.process_time() - cpu, time.monotonic() - now
     stored = len(emulators.all_rows(bq, f"{PROJECT}.bench.{table_id.table}"))
     if stored != (0 if method == "nothing" else count):
-        raise NotStored(f"{method}: {stored} of {count} rows")
+        raise DifferentRows(f"{method}: {stored} of {count} rows")
     return took
 
 

@@ -54,24 +54,30 @@ class Stage:
         self.bigquery_.check()
 
     @contextmanager
-    def pipeline(self, flags: Sequence[str], log: str = "pipeline") -> Iterator[Child]:
-        """The pipeline, up and ready if it is the first; `log` is the name of its log."""
-        command = [sys.executable, "-m", "local", "pipeline", f"--input_subscription={self.subscription}"]
+    def pipeline(
+        self, flags: Sequence[str], log: str = "pipeline", entry: Sequence[str] = ("local", "pipeline")
+    ) -> Iterator[Child]:
+        """The pipeline, up and ready if it is the first; `log` is the name of its log, `entry` how it is started."""
+        command = [sys.executable, "-m", *entry, f"--input_subscription={self.subscription}"]
         command += [f"--output_table={self.table.replace('.', ':', 1)}", "--timestamp_attribute=timestamp", *flags]
         with running("The pipeline", command, self.folder / f"{log}.log", self.env) as child:
-            await_reading(child, self.client, self.table)
+            # It makes its tables just before it starts to read, the dead letters' last.
+            wait_for(child, lambda: emulators.table_exists(self.client, self.dead_letters), PIPELINE_START)
             yield child
 
     def publisher(self, seconds: float, flags: Sequence[str]) -> AbstractContextManager[Child]:
-        """The publisher, publishing 50 readings a second of two devices for so long."""
+        """The publisher, for so long; unless the flags say otherwise, 50 readings a second of two devices."""
         command = [sys.executable, "-m", "publisher", "publish", "--topic", self.topic, "--duration", f"{seconds:g}"]
         command += ["--rate", "50", "--devices", "2", "--seed", "7", *flags]
         return running("The publisher", command, self.folder / "publisher.log", self.env)
 
 
 @contextmanager
-def stage(project: str, folder: Path) -> Iterator[Stage]:
-    """Both emulators with a topic, a subscription and a dataset, named after this run in case they are shared."""
+def stage(project: str, folder: Path, seekable: bool = False) -> Iterator[Stage]:
+    """Both emulators with a topic, a subscription and a dataset, named after this run in case they are shared.
+
+    The subscription can be sought back only if it is `seekable`: then Pub/Sub keeps what was acknowledged.
+    """
     run = f"{int(time.time())}"
     with emulators.pubsub_emulator(project, log_dir=folder) as pubsub, ExitStack() as stack:
         bigquery_ = stack.enter_context(emulators.bigquery_emulator(project, log_dir=folder))
@@ -83,15 +89,9 @@ def stage(project: str, folder: Path) -> Iterator[Stage]:
             stack,
             emulators.bigquery_client(bigquery_.host, project),
             emulators.create_topic(pubsub.host, project, topic),
-            emulators.create_subscription(pubsub.host, project, topic, f"pipeline-{run}", retain_acknowledged=True),
+            emulators.create_subscription(pubsub.host, project, topic, f"pipeline-{run}", seekable),
             emulators.create_dataset(bigquery_.host, project, f"sensors_{run}") + ".readings",
         )
-
-
-def await_reading(pipeline: Child, client: bigquery.Client, table: str) -> None:
-    """Wait until a first pipeline, writing to the table P.D.T, starts to read. LocalStackError if it does not."""
-    # It makes its tables just before, the dead letters' last.
-    wait_for(pipeline, lambda: emulators.table_exists(client, f"{table}_dead_letters"), PIPELINE_START)
 
 
 def published(publisher: Child) -> tuple[int, float] | None:

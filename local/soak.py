@@ -119,7 +119,7 @@ def _stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="soak-") as data:
         # The emulator's own settings; on the command line they would have to pass through local.emulators.
         os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": data}
-        with shipped.stage(PROJECT, FOLDER) as stage:
+        with shipped.stage(PROJECT, FOLDER, seekable=True) as stage:
             yield stage
 
 

@@ -11,7 +11,6 @@ from benchmarks.load import messages, past
 from pipeline.shards import SHARDS
 
 START = past(3600, whole=3600)  # on a boundary of every interval used here
-WINDOWS = [f"--window={window}" for window in growth.WINDOWS]
 
 
 class TestRecords:
@@ -27,7 +26,7 @@ class TestRecords:
 
     @pytest.mark.parametrize("devices", [2, 50, 100, 1000])
     def test_of_sessions_one_for_a_device_but_never_more_than_readings(self, devices):
-        load = shape(bundle=100, devices=devices, flags=("--window=session",))
+        load = shape(bundle=100, devices=devices, window="session")
         assert [len(bundle) for bundle in run(load, 3, START)] == [min(devices, 100)] * 3
 
     def test_none_is_for_more_than_the_sensors_present(self):
@@ -48,23 +47,23 @@ class TestFanIn:
         ids=str,
     )
     def test_a_bundle_is_one_record_for_the_key_of_an_interval(self, load, expected):
-        counted = growth.fan_in(load)
+        counted = growth.fan_in(load, rounds=1)
         assert (counted["records"], counted["by rule"]) == (expected, expected)
 
 
 class TestState:
-    @pytest.mark.parametrize("window", WINDOWS)
+    @pytest.mark.parametrize("window", growth.WINDOWS)
     def test_it_does_not_grow_with_readings(self, window):
-        sizes = {growth.state_per_device(shape(flags=(window,)), readings) for readings in (1_000, 10_000)}
+        sizes = {growth.state_per_device(shape(window=window), readings) for readings in (1_000, 10_000)}
         assert len(sizes) == 1
 
-    @pytest.mark.parametrize("window", WINDOWS)
+    @pytest.mark.parametrize("window", growth.WINDOWS)
     def test_it_grows_with_sensors_by_a_name_a_sum_and_a_count(self, window):
         four, sixteen, all_of_64 = (
-            growth.state_per_device(shape(sensors=sensors, present=sensors, flags=(window,)), 1_000)
+            growth.state_per_device(shape(sensors=sensors, present=sensors, window=window), 1_000)
             for sensors in (4, 16, 64)
         )
-        one_by_one = growth.state_per_device(shape(sensors=64, present=1, flags=(window,)), 16_000)
+        one_by_one = growth.state_per_device(shape(sensors=64, present=1, window=window), 16_000)
         assert all_of_64 - sixteen == 4 * (sixteen - four)
         assert (sixteen - four) / 12 <= len("Sensor00") + 20
         assert one_by_one == all_of_64
@@ -102,7 +101,7 @@ class TestMessages:
 
 def test_report(tmp_path):
     endured = growth.endure("one by one", shape(), (4,))
-    loads = [shape(bundle=10), shape(present=1, bundle=10), shape(bundle=10, flags=("--window=session",))]
+    loads = [shape(bundle=10), shape(present=1, bundle=10), shape(bundle=10, window="session")]
     bundles = growth.compare(loads, rounds=1, seconds=0)
     growth.chart(endured, bundles, bundles).savefig(tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")

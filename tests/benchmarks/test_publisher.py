@@ -7,16 +7,16 @@ import pytest
 from benchmarks.publisher import WAYS, Turn, chart, goals, growth, race, slow_row, speed_rows
 
 
-def samples(*megabytes):
+def stall(*megabytes):
     """Of a publisher that is watched for two moments while its service is open, four while stalled, two while slow."""
-    phases = ["open"] * 2 + ["stalled"] * 4 + ["slow"] * 2
-    return [
-        {"phase": phase, "seconds": second, "published": 1000, "outstanding": 500, "MB": value}
-        for second, (phase, value) in enumerate(zip(phases, megabytes, strict=True))
+    moments = [
+        {"seconds": second, "published": 1000, "outstanding": 500, "MB": value}
+        for second, value in enumerate(megabytes)
     ]
+    return {"open": moments[:2], "stalled": moments[2:6], "slow": moments[6:]}
 
 
-FLAT = samples(70, 80, 90, 95, 95, 94, 95, 95)
+FLAT = stall(70, 80, 90, 95, 95, 94, 95, 95)
 TURNS = {
     "client": [Turn(10_000, 40), Turn(20_000, 20)],
     "shipped": [Turn(150_000, 2), Turn(140_000, 2)],
@@ -33,11 +33,11 @@ def test_ratios_are_of_the_same_round() -> None:
     ("megabytes", "grown"), [((70, 80, 90, 95, 95, 94, 95, 95), 0), ((70, 80, 90, 95, 99, 98, 105, 90), 10)]
 )
 def test_growth_is_from_the_first_half_of_the_stall_on(megabytes, grown) -> None:
-    assert growth(samples(*megabytes)) == grown
+    assert growth(stall(*megabytes)) == grown
 
 
 def test_goals_say_what_is_not_met() -> None:
-    growing = samples(70, 80, 90, 95, 99, 98, 105, 90)
+    growing = stall(70, 80, 90, 95, 99, 98, 105, 90)
     met = [goal.met for goal in goals(speed_rows(TURNS), {"client": growing, "1": FLAT, "100": growing})]
     assert met == [True, True, True, True, True, False]
 

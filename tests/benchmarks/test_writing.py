@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import writing
+from benchmarks.frame import DifferentRows
 from pipeline.bigquery import client
 
 
@@ -25,5 +26,5 @@ def test_every_method_stores_each_row_once(bq):
 
 def test_a_method_that_loses_rows_is_not_measured(bq, monkeypatch):
     monkeypatch.setitem(writing.METHODS, "storage_write", writing.METHODS["nothing"])
-    with pytest.raises(writing.NotStored, match="0 of 10 rows"):
+    with pytest.raises(DifferentRows, match="0 of 10 rows"):
         writing.run("storage_write", 10, bq)
