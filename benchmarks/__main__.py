@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import folding, frame, variants
+from benchmarks import frame, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.load import INTERVAL, Load, bundles, past
 from cost import cpu
@@ -74,7 +74,7 @@ def main() -> None:
     tables = {
         "CPU per reading, microseconds: median (range)": [_costs(one) for one in measured],
         "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if frame.QUICK else 100),
-        "The fold alone, microseconds of CPU per reading": folding.measure(rounds=3 if frame.QUICK else 25),
+        "The fold alone, microseconds of CPU per reading": variants.alone(rounds=3 if frame.QUICK else 25),
         "Hopping windows to the first shuffle, CPU / fixed windows": overlapping,
         "What the shipped graph costs": [_bill(one) for one in measured],
     }

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -197,4 +198,4 @@ def draw_bars(axes: Any, bars: Mapping[str, Sequence[float]], across: str, style
         axes.barh(label, statistics.median(figure), color=styles.get(label, {}).get("color", BLUE))
         axes.plot(figure, [label] * len(figure), "|", color="black", alpha=0.5)
     axes.set(xlabel=across, xlim=(0, None))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -39,44 +39,44 @@ class Partial(NamedTuple):
     cells: list[float]  # sum and count of each sensor in turn
 
 
-def latest_allowed() -> float:
+def latest_allowed() -> int:
     """Return the latest event time that is accepted now, in microseconds since the epoch."""
-    return (time.time() + _MAX_FUTURE_SKEW) * SECOND
+    return int((time.time() + _MAX_FUTURE_SKEW) * SECOND)
 
 
-def typed_items(**settings: Any) -> Callable[[bytes], Sequence[Any]]:
-    """Return a function from a message to its readings, as objects whose types msgspec has checked in C.
-
-    What has other types, or more fields than the `settings` of these objects allow, stays JSON; so does what is none.
-    """
-    fields: list[Any] = [
+# Readings as objects, whose types msgspec checks in C.
+_READING = msgspec.defstruct(
+    "Reading",
+    [
         (TIMESTAMP, Any, None),
         (DEVICE, Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)], ""),
         *((name, float | msgspec.UnsetType, UNSET) for name in SENSORS),
-    ]
-    reading = msgspec.defstruct("Typed", fields, gc=False, **settings)
-    decode = msgspec.json.Decoder(reading | list[reading]).decode  # type: ignore[valid-type]
-    decode_one = msgspec.json.Decoder(reading).decode
-
-    def one(raw: msgspec.Raw) -> Any:
-        try:
-            return decode_one(raw)
-        except _UNREADABLE:
-            return raw
-
-    def items(payload: bytes) -> Sequence[Any]:
-        try:
-            found = decode(payload)
-        except _UNREADABLE:
-            found = [one(raw) for raw in _raw_items(payload)]
-        if type(found) is list:
-            return found or (payload,)
-        return (found,)
-
-    return items
+    ],
+    gc=False,
+)
+_decode = msgspec.json.Decoder(_READING | list[_READING]).decode  # type: ignore[valid-type]
+_decode_one = msgspec.json.Decoder(_READING).decode
 
 
-def decide(payload: bytes, items: Sequence[Any], item: Any, latest: float, refusals: list[Refusal]) -> Any:
+def _items(payload: bytes) -> Sequence[Any]:
+    """Return the readings of a message; what has other types stays JSON, and so does what is none."""
+    try:
+        found = _decode(payload)
+    except _UNREADABLE:
+        found = [_one(raw) for raw in _raw_items(payload)]
+    if type(found) is list:
+        return found or (payload,)
+    return (found,)
+
+
+def _one(raw: msgspec.Raw) -> Any:
+    try:
+        return _decode_one(raw)
+    except _UNREADABLE:
+        return raw
+
+
+def decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refusals: list[Refusal]) -> Any:
     """Return (event time, device, value or UNSET of each sensor) of one item as the shipped decoder has it, or None."""
     if type(items) is list:
         if type(item) is not msgspec.Raw:
@@ -88,12 +88,9 @@ def decide(payload: bytes, items: Sequence[Any], item: Any, latest: float, refus
     return None
 
 
-def refuse(payload: bytes, items: Sequence[Any], item: Any, latest: float, refusals: list[Any]) -> None:
+def refuse(payload: bytes, items: Sequence[Any], item: Any, latest: int, refusals: list[Any]) -> None:
     """Decide that nothing is right that is not plainly good, as it is of `messages`."""
     refusals.append(payload)
-
-
-_items = typed_items()
 
 
 def loop(payloads: Iterable[bytes], by_device: bool, decide: Callable[..., Any]) -> tuple[Sums, int, list[Refusal]]:

@@ -1,5 +1,7 @@
 """The shipped graph beside itself, on Beam's own worker: parts of its fold left out, hopping windows, silences.
 
+And its fold without Beam, beside the limit.
+
     python -m benchmarks.variants    what watching for silences costs, in about a minute; `make bench` has the others
 
 The parts, each with all before it, of bundles of 1,000:
@@ -18,7 +20,9 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.contenders import HEARD, Contender, cell
+import msgspec
+
+from benchmarks.contenders import HEARD, Contender, cell, job
 from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.loop import latest_allowed
@@ -62,6 +66,33 @@ def _decode(fold: Any) -> tuple[()]:
 def _with_fold(fold: Callable[[Any], Any], call: Callable[[], Any]) -> None:
     with patch.object(_Fold, "_fold", fold):
         call()
+
+
+def alone(rounds: int) -> list[dict[str, Any]]:
+    """Return rows of the microseconds of CPU per reading of parsing alone, the fold without Beam, and the loop."""
+    rows = []
+    for load in (Load(), Load(packed=10), Load(packed=100)):
+        loop, of = Contender("loop", load), job(load)
+        fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
+        fold.setup()
+        [sent] = bundles(load, 1, past())
+        payloads = loop.prepare(sent)
+        ways: dict[str, Callable[[], object]] = {
+            "parse alone": lambda payloads=payloads: [_parse_json(payload) for payload in payloads],
+            "shipped": partial(_folded, fold, payloads),
+            "loop": partial(loop.run, payloads),
+        }
+        turns = {name: partial(cpu_micros, [way], load.readings) for name, way in ways.items()}
+        rows.append({"packed by": str(load.packed), **take_turns(turns, rounds)})
+    return rows
+
+
+_parse_json = msgspec.json.Decoder().decode
+
+
+def _folded(fold: _Fold, payloads: Sequence[bytes]) -> list[Any]:
+    fold.start_bundle()
+    return [emitted for payload in payloads for emitted in fold.process(payload)] + list(fold.finish_bundle())
 
 
 def hopping(rounds: int) -> list[dict[str, Any]]:

@@ -157,7 +157,7 @@ class Decoder:
             lambda text: parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z"), _STAMPS
         )
 
-    def decode(self, payloads: Iterable[bytes], latest: float, refusals: list[Refusal]) -> Iterator[Reading]:
+    def decode(self, payloads: Iterable[bytes], latest: int, refusals: list[Refusal]) -> Iterator[Reading]:
         """Yield the readings, in order, and add what is refused to `refusals`; no payload gives neither.
 
         No Timestamp may be after `latest`, microseconds since the epoch. All checks are in this one loop because a

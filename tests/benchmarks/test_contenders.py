@@ -8,14 +8,14 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
+from apache_beam.pvalue import TaggedOutput
 
 from benchmarks import __main__ as bench
-from benchmarks import folding, variants
+from benchmarks import variants
 from benchmarks.__main__ import measure
-from benchmarks.contenders import NAMES, Contender, Outcome, compare
-from benchmarks.folding import fold_in_every_way
+from benchmarks.contenders import NAMES, Contender, Outcome, compare, job
 from benchmarks.frame import DifferentRows, Goal, publish
-from benchmarks.load import INTERVAL, Load, messages
+from benchmarks.load import INTERVAL, Load, bundles, messages, past
 from pipeline.fold import _Fold
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
@@ -69,15 +69,19 @@ def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
     assert measure(bench.UNPACKED, rounds=1, seconds=0, readings=2000).records_ratio >= 300
 
 
-@pytest.mark.parametrize("load", [Load(), Load(packed=100)], ids=str)
-def test_every_way_to_fold_makes_the_same_sums(load):
-    assert set(fold_in_every_way(load, rounds=1)) == {"parse", "shipped", "typed", "loop"}
-
-
-def test_a_way_that_folds_otherwise_is_not_timed(monkeypatch):
-    monkeypatch.setitem(folding.WAYS, "typed", lambda _chunks: ({}, 0))
-    with pytest.raises(DifferentRows, match="typed and loop differ: 0 and"):
-        fold_in_every_way(Load(), rounds=1)
+def test_the_fold_without_beam_emits_what_it_does_on_the_worker():
+    load = Load(devices=10)
+    [sent] = bundles(load, 1, past())
+    of, shipped, loop = job(load), Contender("shipped", load), Contender("loop", load)
+    fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
+    fold.setup()
+    emitted = variants._folded(fold, loop.prepare(sent))
+    on_worker = [element for _, element in shipped.records(shipped.run(shipped.prepare(sent)))]
+    values = [one.value for one in emitted if not isinstance(one, TaggedOutput)]
+    assert len(emitted) == len(on_worker)
+    assert len(values) > 5
+    assert all(value in [element.value for element in on_worker] for value in values)
+    assert [list(row) for row in variants.alone(rounds=1)] == [["packed by", "parse alone", "shipped", "loop"]] * 3
 
 
 def test_parts_left_out_come_back():
