@@ -343,7 +343,13 @@ class TestEncoder:
 
 class TestAppendDeadLetters:
     def test_all_columns_arrive(self, bigquery):
-        letter = dead_letter("decode", "NotJson", "m", b"\x00bad", "2024-11-22T13:00:00.000001Z", "d", {"k": "v"}, "id")
+        known = {
+            "attributes": {"k": "v"},
+            "message_id": "id",
+            "event_time": "2024-11-22T13:00:00.000001Z",
+            "device": "d",
+        }
+        letter = dead_letter("decode", "NotJson", "m", b"\x00bad", **known)
         with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
             sink = storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
             _ = pipeline | beam.Create([letter]) | sink
