@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks import frame
-from benchmarks.contenders import Outcome, compare
+from benchmarks.contenders import compare
 from benchmarks.load import Load, messages, past
 from benchmarks.peers.engine import Form
 
@@ -22,8 +22,6 @@ LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devic
 # Readings are a millisecond apart: six whole intervals, or two in the shorter turns, so that all end in as many rows.
 ROUNDS, READINGS = (1, 30_000) if frame.QUICK else (7, 90_000)
 LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
-# The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
-OURS = WORKER, LOCAL = ("shipped worker", "shipped local")
 
 _COLOURS = {"bytewax": frame.ORANGE, "pathway": frame.PURPLE, "quix": frame.RED, "loop": frame.GREEN}
 _LINES = {"local": "--", "demo": ":", "idiomatic": "--"}
@@ -33,7 +31,6 @@ class Measured(NamedTuple):
     """One load, all forms."""
 
     load: Load
-    outcome: Outcome  # what the local runner made of it, as all others did
     micros: Mapping[str, list[float]]  # CPU per reading without what the engine takes to start, by form, of each round
     start: Mapping[str, list[float]]  # milliseconds of CPU for the first message alone
 
@@ -69,11 +66,11 @@ def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -
         counts[name] = len(sent) if cpu < LONG else len(sent) // 3
         one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
         turns[name] = partial(_turn, form, load, one, many)
-    compare(load, outcomes, LOCAL)
+    compare(load, outcomes, "shipped local")
     found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
     start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
-    return Measured(load, outcomes[LOCAL], micros, start)
+    return Measured(load, micros, start)
 
 
 def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
@@ -94,23 +91,18 @@ def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[flo
 
 
 def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Return the cost of each form under each load, and as a multiple of each of `OURS`; and what was compared."""
-    forms = list(measured[0].micros)
+    """Return the cost of each form under each load, and as a multiple of what Dataflow would bill."""
+    forms, ours = list(measured[0].micros), "shipped worker"
     starts = {form: statistics.median(ms for one in measured for ms in one.start[form]) for form in forms}
-    made = {
+    return {
         "CPU per reading, microseconds: median (range)": [
             {"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": starts[form]}
             for form in forms
-        ]
-    }
-    for ours in OURS:
-        made[f"CPU / {ours}: below 1 is ahead of us"] = [
+        ],
+        f"CPU / {ours}: below 1 is ahead of us": [
             {"": form, **{_name(one.load): frame.ratios(one.micros, form, ours) for one in measured}} for form in forms
-        ]
-    made["Outcome, the same of all"] = [
-        {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
-    ]
-    return made
+        ],
+    }
 
 
 def _name(load: Load) -> str:

@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.contenders import Contender, Outcome, job
 from benchmarks.load import SENSORS, Load
-from benchmarks.peers.engine import BATCH, Form, Sinks, payloads
+from benchmarks.peers.engine import BATCH, Form, Sinks
 from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
@@ -63,8 +63,8 @@ def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
 
 
 FORMS = {
-    "shipped worker": Form(partial(_bundles, "shipped"), _up_to_shuffle),
-    "shipped local": Form(payloads, partial(_to_rows, "FnApiRunner")),
-    "shipped demo": Form(payloads, partial(_to_rows, "BundleBasedDirectRunner")),
-    "loop": Form(partial(_bundles, "loop"), _up_to_shuffle),
+    "shipped worker": Form(_up_to_shuffle, partial(_bundles, "shipped")),
+    "shipped local": Form(partial(_to_rows, "FnApiRunner")),
+    "shipped demo": Form(partial(_to_rows, "BundleBasedDirectRunner")),
+    "loop": Form(_up_to_shuffle, partial(_bundles, "loop")),
 }

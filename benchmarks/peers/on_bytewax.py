@@ -20,7 +20,7 @@ from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, Load
 from benchmarks.loop import SECOND, Partial, add_to, averages, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, read
 from pipeline.sums import Sums, add_values
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,7 +47,6 @@ def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
         _add_reading,
         lambda sums, _: sums,  # which is never called: tumbling windows do not merge
     )
-    op.output("late", windows.late, TestingSink(sinks.late))
     op.output("rows", op.map("row", windows.down, _row), TestingSink(sinks.rows))
 
 
@@ -72,28 +71,21 @@ def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
     op.output("dead_letters", kinds.trues, TestingSink(sinks.dead_letters))
     # One key for each worker would do the same on many.
     keyed = op.key_on("shard", kinds.falses, lambda partials: "0")
-    results = op.key_rm("unshard", op.stateful_batch("intervals", keyed, _OpenIntervals))
-    late = op.branch("is_late", results, lambda result: isinstance(result, Partial))
-    op.output("late", late.trues, TestingSink(sinks.late))
-    op.output("rows", late.falses, TestingSink(sinks.rows))
+    rows = op.key_rm("unshard", op.stateful_batch("intervals", keyed, _OpenIntervals))
+    op.output("rows", rows, TestingSink(sinks.rows))
 
 
 class _OpenIntervals(op.StatefulBatchLogic):
     def __init__(self, resumed: Any):
-        self._watermark: int
-        self._open: dict[int, dict[str, list[float]]]
-        self._watermark, self._open = resumed or (0, {})
+        self._watermark, self._open = resumed or (0, {})  # microseconds; by start and device, cells
 
     def on_batch(self, values: list[list[Partial]]) -> tuple[Iterable[Any], bool]:
-        out: list[Any] = []
         for one in chain.from_iterable(values):
-            if one.start + INTERVAL * SECOND <= self._watermark:
-                out.append(one)
-                continue
-            add_to(self._open.setdefault(one.start, {}), one.device, one.cells)
-            self._watermark = max(self._watermark, one.latest - LATENESS * SECOND)
-        out.extend(self._close([start for start in self._open if start + INTERVAL * SECOND <= self._watermark]))
-        return out, self.RETAIN
+            if self._watermark < one.start + INTERVAL * SECOND:  # or it is late
+                add_to(self._open.setdefault(one.start, {}), one.device, one.cells)
+                self._watermark = max(self._watermark, one.latest - LATENESS * SECOND)
+        over = [start for start in self._open if start + INTERVAL * SECOND <= self._watermark]
+        return list(self._close(over)), self.RETAIN
 
     def on_eof(self) -> tuple[Iterable[Any], bool]:
         return list(self._close(list(self._open))), self.RETAIN
@@ -108,6 +100,6 @@ class _OpenIntervals(op.StatefulBatchLogic):
 
 
 FORMS = {
-    "bytewax idiomatic": Form(payloads, partial(_run, _idiomatic)),
-    "bytewax tuned": Form(payloads, partial(_run, _tuned)),
+    "bytewax idiomatic": Form(partial(_run, _idiomatic)),
+    "bytewax tuned": Form(partial(_run, _tuned)),
 }

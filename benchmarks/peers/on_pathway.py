@@ -16,14 +16,10 @@ import pathway as pw  # type: ignore[import-not-found]
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import SECOND, add_to, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, payloads, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, read
 
 # Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
 _Cells = tuple[int, str, float, float, float, float, float, float, float, float]
-
-
-_MESSAGE = pw.schema_from_types(data=bytes)
-_BATCH = pw.schema_from_types(data=tuple[bytes, ...])
 
 
 class _Source(pw.io.python.ConnectorSubject):
@@ -36,12 +32,10 @@ class _Source(pw.io.python.ConnectorSubject):
             self.next(data=row)
 
 
-def _run(
-    schema: type[pw.Schema], build: Callable[[pw.Table, bool, Sinks], None], load: Load, sent: Sequence[Any]
-) -> Callable[[], Outcome]:
+def _run(of: Any, build: Callable[..., None], load: Load, sent: Sequence[Any]) -> Callable[[], Outcome]:
     pw.internals.parse_graph.G.clear()
     sinks = Sinks()
-    build(pw.io.python.read(_Source(sent), schema=schema), load.by_device, sinks)
+    build(pw.io.python.read(_Source(sent), schema=pw.schema_from_types(data=of)), load.by_device, sinks)
     pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
     return sinks.outcome
 
@@ -115,9 +109,8 @@ def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
     rows = _windows(sums).reduce(start=pw.this._pw_window_start, devices=_add_up(pw.this.devices))
 
     def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-        sinks.rows.extend(
-            (row["start"] // SECOND, device, means(cells)) for device, cells in row["devices"].value.items()
-        )
+        for device, cells in row["devices"].value.items():
+            sinks.rows.append((row["start"] // SECOND, device, means(cells)))
 
     pw.io.subscribe(rows, on_change=take)
 
@@ -132,6 +125,6 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
 
 
 FORMS = {
-    "pathway idiomatic": Form(payloads, partial(_run, _MESSAGE, _idiomatic)),
-    "pathway tuned": Form(_batches, partial(_run, _BATCH, _tuned)),
+    "pathway idiomatic": Form(partial(_run, bytes, _idiomatic)),
+    "pathway tuned": Form(partial(_run, tuple[bytes, ...], _tuned), _batches),
 }

@@ -48,10 +48,6 @@ def _run(build: Callable[[Any, Load, Sinks], None], load: Load, messages: list["
     return sinks.outcome
 
 
-def _intervals(keyed: Any, sinks: Sinks) -> Any:
-    return keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000, on_late=lambda *what: bool(sinks.late.append(what)))
-
-
 def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     outcomes = messages.apply(read, expand=True)
     refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
@@ -59,7 +55,7 @@ def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
     readings = readings.set_timestamp(lambda reading, *_: reading.at // 1000)
     keyed = readings.group_by(lambda reading: reading.device if load.by_device else "", name="device")
-    windows = _intervals(keyed.apply(lambda reading: reading.values), sinks)
+    windows = keyed.apply(lambda reading: reading.values).tumbling_window(INTERVAL * 1000, LATENESS * 1000)
     rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
 
     def collect(window: dict[str, Any], device: str, *_: Any) -> None:
@@ -76,10 +72,9 @@ def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
         return partials
 
     partials = messages.apply(fold_message, expand=True)
-    keyed = partials.set_timestamp(lambda partial, *_: partial.latest // 1000).group_by(
-        lambda partial: partial.device, name="device"
-    )
-    rows = _intervals(keyed, sinks).reduce(
+    partials = partials.set_timestamp(lambda partial, *_: partial.latest // 1000)
+    keyed = partials.group_by(lambda partial: partial.device, name="device")
+    rows = keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000).reduce(
         lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells
     )
 
@@ -112,26 +107,21 @@ class _Message:
 
 
 class _Client(nullcontext):
-    """As Quix's consumer or producer; what is not defined here does nothing."""
+    """As Quix's consumer and producer in one; what is not defined here does nothing."""
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-    def flush(self, timeout: float | None = None) -> int:
-        return 0
-
-
-class _Consumer(_Client):
     def __init__(self, messages: Sequence[_Message], stop: Callable[[], None]):
         super().__init__()
         self._left, self._stop = iter(messages), stop
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
     def subscribe(self, topics: list[Any], on_assign: Callable[[Any, list[Any]], None], **_: Any) -> None:
         (self._topic,) = topics
         on_assign(self, [TopicPartition(_TOPIC, 0)])
 
     def committed(self, partitions: list[Any], timeout: float) -> list[Any]:
-        return [TopicPartition(_TOPIC, 0, -1001) for _ in partitions]
+        return partitions
 
     def get_watermark_offsets(self, partition: Any, timeout: float) -> tuple[int, int]:
         return 0, 0
@@ -140,10 +130,13 @@ class _Consumer(_Client):
         message = next(self._left, None)
         return self._stop() if message is None else self._topic.row_deserialize(message)
 
+    def flush(self, timeout: float | None = None) -> int:
+        return 0
+
 
 class _Application(Application):
     def __init__(self, messages: Sequence[_Message], state_dir: str):
-        self._memory = _Consumer(messages, self.stop)
+        self._client = _Client(messages, self.stop)
         config = TopicConfig(1, 1, {"retention.ms": "604800000", "retention.bytes": "-1"})
         admin = SimpleNamespace(inspect_topics=lambda names, timeout=None: dict.fromkeys(names, config))
         super().__init__(
@@ -157,13 +150,12 @@ class _Application(Application):
         )
 
     def _get_internal_consumer(self, *_: Any, **__: Any) -> Any:
-        return self._memory
+        return self._client
 
-    def _get_internal_producer(self, *_: Any, **__: Any) -> Any:
-        return _Client()
+    _get_internal_producer = _get_internal_consumer
 
 
 FORMS = {
-    "quix idiomatic": Form(_messages, partial(_run, _idiomatic)),
-    "quix tuned": Form(_messages, partial(_run, _tuned)),
+    "quix idiomatic": Form(partial(_run, _idiomatic), _messages),
+    "quix tuned": Form(partial(_run, _tuned), _messages),
 }
