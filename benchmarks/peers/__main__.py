@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks import frame
-from benchmarks.contenders import Outcome, compare
+from benchmarks.contenders import compare
 from benchmarks.load import Load, messages, past
 from benchmarks.peers.engine import Form
 
@@ -23,7 +23,7 @@ LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devic
 ROUNDS, READINGS = (1, 30_000) if frame.QUICK else (7, 90_000)
 LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
 # The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
-OURS = WORKER, LOCAL = ("shipped worker", "shipped local")
+WORKER, LOCAL = "shipped worker", "shipped local"
 
 _COLOURS = {"bytewax": frame.ORANGE, "pathway": frame.PURPLE, "quix": frame.RED, "loop": frame.GREEN}
 _LINES = {"local": "--", "demo": ":", "idiomatic": "--"}
@@ -33,7 +33,6 @@ class Measured(NamedTuple):
     """One load, all forms."""
 
     load: Load
-    outcome: Outcome  # what the local runner made of it, as all others did
     micros: Mapping[str, list[float]]  # CPU per reading without what the engine takes to start, by form, of each round
     start: Mapping[str, list[float]]  # milliseconds of CPU for the first message alone
 
@@ -73,7 +72,7 @@ def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -
     found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
     start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
-    return Measured(load, outcomes[LOCAL], micros, start)
+    return Measured(load, micros, start)
 
 
 def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
@@ -94,23 +93,16 @@ def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[flo
 
 
 def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Return the cost of each form under each load, and as a multiple of each of `OURS`; and what was compared."""
-    forms = list(measured[0].micros)
-    starts = {form: statistics.median(ms for one in measured for ms in one.start[form]) for form in forms}
-    made = {
-        "CPU per reading, microseconds: median (range)": [
-            {"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": starts[form]}
-            for form in forms
-        ]
+    """Return the cost of each form under each load, and how many times that of our worker it is."""
+    costs, times = [], []
+    for form in measured[0].micros:
+        start = statistics.median(ms for one in measured for ms in one.start[form])
+        costs.append({"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": start})
+        times.append({"": form, **{_name(one.load): frame.ratios(one.micros, form, WORKER) for one in measured}})
+    return {
+        "CPU per reading, microseconds: median (range)": costs,
+        f"CPU / {WORKER}: below 1 is ahead of us": times,
     }
-    for ours in OURS:
-        made[f"CPU / {ours}: below 1 is ahead of us"] = [
-            {"": form, **{_name(one.load): frame.ratios(one.micros, form, ours) for one in measured}} for form in forms
-        ]
-    made["Outcome, the same of all"] = [
-        {"": _name(one.load), "rows": len(one.outcome.rows), "refused": one.outcome.refused} for one in measured
-    ]
-    return made
 
 
 def _name(load: Load) -> str:

@@ -134,13 +134,15 @@ def measured():
 
 
 def test_forms_of_ours_make_the_same_rows(measured):
+    # Or they had not been timed.
     assert {*measured[0].micros} == {"shipped worker", "shipped local", "shipped demo", "loop"}
-    assert all(len(one.outcome.rows) > 0 < one.outcome.refused for one in measured)
+    outcome = FORMS["loop"].run(Load(), FORMS["loop"].prepare(Load(), list(messages(Load(), 2000, START))))()
+    assert len(outcome.rows) > 0 < outcome.refused
 
 
 def test_report(measured, tmp_path):
     tables = peers.tables(measured)
-    assert [len(rows) for rows in tables.values()] == [4, 4, 4, 4]
+    assert [len(rows) for rows in tables.values()] == [4, 4]
     json.dumps(tables)
     peers.chart(measured).savefig(tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
