@@ -86,9 +86,7 @@ class Usage:
 def bill(usage: Usage, write_method: str = "streaming_inserts") -> list[Part]:
     """Return a month's bill, with one way to write rows."""
     # Each message once on its way in, each partial sum on its way in and out of the shuffle.
-    shuffled = (
-        cpu.records(usage.bundle, usage.devices) * cpu.RECORD_BYTES / usage.bundle * usage.messages * 3600 * MONTH
-    )
+    shuffled = cpu.shuffled(usage.bundle, usage.devices) / usage.bundle * usage.messages * 3600 * MONTH
     streamed = (usage.message_bytes + 2 * shuffled) / GIB
     published = 2 * usage.message_bytes / GIB
     kept = usage.rows * MONTHS_KEPT * ROW_BYTES / GIB

@@ -7,19 +7,27 @@ tenth.
 PER_READING = 1.45  # microseconds
 PER_MESSAGE = 2.6
 PER_BUNDLE = 824.0
-PER_RECORD = 7.8  # shuffled: one for each device in a bundle
-RECORD_BYTES = 54
+PER_DEVICE = 4.0  # of those in a bundle
+SHARDS = 32  # of devices, as in pipeline.shards: a bundle shuffles a record of each
+RECORD_BYTES = 30
+DEVICE_BYTES = 45
 
 
 def micros(messages: float, packed: int, devices: int) -> float:
     """Return microseconds of CPU per reading, in bundles of so many messages with `packed` readings each."""
-    bundle = PER_BUNDLE + PER_RECORD * records(messages, devices)
+    bundle = PER_BUNDLE + PER_DEVICE * present(messages, devices)
     return PER_READING + PER_MESSAGE / packed + bundle / (messages * packed)
 
 
-def records(messages: float, devices: int) -> float:
+def present(messages: float, devices: int) -> float:
     """Return how many devices a bundle is expected to hold, each message being of any of them."""
     return devices * (1 - (1 - 1 / devices) ** messages)
+
+
+def shuffled(messages: float, devices: int) -> float:
+    """Return the bytes that a bundle shuffles."""
+    held = present(messages, devices)
+    return RECORD_BYTES * min(SHARDS, held) + DEVICE_BYTES * held
 
 
 def cores(micros: float, rate: float) -> float:

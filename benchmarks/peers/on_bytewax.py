@@ -26,17 +26,16 @@ from pipeline.sums import Sums, add_values
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _run(build: Callable[[Any, Load, Sinks], None], load: Load, sent: list[bytes]) -> Callable[[], Outcome]:
+def _run(build: Callable[[Any, bool, Sinks], None], load: Load, sent: list[bytes]) -> Callable[[], Outcome]:
     flow, sinks = Dataflow("readings"), Sinks()
-    build(op.input("messages", flow, TestingSource(sent, BATCH)), load, sinks)
+    build(op.input("messages", flow, TestingSource(sent, BATCH)), load.by_device, sinks)
     run_main(flow)
     return sinks.outcome
 
 
-def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
+def _idiomatic(messages: Any, by_device: bool, sinks: Sinks) -> None:
     kinds = op.branch("is_good", op.flat_map("read", messages, read), lambda outcome: isinstance(outcome, Reading))
     op.output("dead_letters", op.map("payload", kinds.falses, attrgetter("payload")), TestingSink(sinks.dead_letters))
-    by_device = load.by_device
     keyed = op.key_on("key", kinds.trues, lambda reading: reading.device if by_device else "")
     windows = win.fold_window(
         "mean",
@@ -60,9 +59,7 @@ def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]
     return window * INTERVAL, device, averages(sums)
 
 
-def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
-    by_device = load.by_device
-
+def _tuned(messages: Any, by_device: bool, sinks: Sinks) -> None:
     def fold_batch(payloads: list[bytes]) -> Iterable[list[Partial] | bytes]:
         partials, refused = fold(payloads, by_device)
         return [*refused, partials]

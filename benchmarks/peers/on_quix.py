@@ -38,23 +38,23 @@ def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message
     return [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
 
 
-def _run(build: Callable[[Any, Load, Sinks], None], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
+def _run(build: Callable[[Any, bool, Sinks], None], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
     logging.getLogger("quixstreams").setLevel(logging.ERROR)
     sinks = Sinks()
     with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
         app = _Application(messages, state)
-        build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load, sinks)
+        build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load.by_device, sinks)
         app.run()
     return sinks.outcome
 
 
-def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
+def _idiomatic(messages: Any, by_device: bool, sinks: Sinks) -> None:
     outcomes = messages.apply(read, expand=True)
     refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
     refused.update(lambda outcome: sinks.dead_letters.append(outcome.payload))
     readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
     readings = readings.set_timestamp(lambda reading, *_: reading.at // 1000)
-    keyed = readings.group_by(lambda reading: reading.device if load.by_device else "", name="device")
+    keyed = readings.group_by(lambda reading: reading.device if by_device else "", name="device")
     windows = keyed.apply(lambda reading: reading.values).tumbling_window(INTERVAL * 1000, LATENESS * 1000)
     rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
 
@@ -65,9 +65,9 @@ def _idiomatic(messages: Any, load: Load, sinks: Sinks) -> None:
     rows.update(collect, metadata=True)
 
 
-def _tuned(messages: Any, load: Load, sinks: Sinks) -> None:
+def _tuned(messages: Any, by_device: bool, sinks: Sinks) -> None:
     def fold_message(payload: bytes) -> list[Partial]:
-        partials, refused = fold((payload,), load.by_device)
+        partials, refused = fold((payload,), by_device)
         sinks.dead_letters.extend(refused)
         return partials
 

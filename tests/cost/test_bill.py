@@ -62,7 +62,7 @@ def test_the_cpu_is_that_of_the_measurements():
     for row in measured:
         bundle, packed, devices, micros, megabytes = (float(text.replace(",", "") or 1) for text in row)
         assert cpu.micros(bundle, packed, devices) == pytest.approx(micros, rel=0.1)
-        shuffled = cpu.records(bundle, devices) * cpu.RECORD_BYTES / bundle / packed
+        shuffled = cpu.shuffled(bundle, devices) / bundle / packed
         assert shuffled == pytest.approx(megabytes, rel=0.25, abs=0.004)
 
 
