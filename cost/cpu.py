@@ -4,10 +4,10 @@ The constants are fitted to that page's second table, which `make bench` makes a
 tenth.
 """
 
-PER_READING = 1.45  # microseconds
-PER_MESSAGE = 2.6
-PER_BUNDLE = 824.0
-PER_DEVICE = 4.0  # of those in a bundle
+PER_READING = 1.82  # microseconds
+PER_MESSAGE = 2.23
+PER_BUNDLE = 858.0
+PER_DEVICE = 3.65  # of those in a bundle
 SHARDS = 32  # of devices, as in pipeline.shards: a bundle shuffles a record of each
 RECORD_BYTES = 30
 DEVICE_BYTES = 45
