@@ -1,7 +1,7 @@
 """Run with `make bench`. BENCH_QUICK=1 takes a minute: enough to see that it works, not to believe the numbers."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,21 +32,8 @@ class Measured(NamedTuple):
     readings: int
     outcomes: Mapping[str, Outcome]
     micros: Mapping[str, list[float]]
-    after: Mapping[str, list[float]]  # of that, after the shuffle
-
-    @property
-    def records_ratio(self) -> float:
-        """How many records the seed shuffles for one of the shipped graph."""
-        return self.outcomes["seed"].shuffled / self.outcomes["shipped"].shuffled
 
 
-# What there are goals for, one for each round, or a single exact number.
-FIGURES: dict[str, Callable[[Measured], Sequence[float]]] = {
-    **{f"CPU of {name} / {to}": lambda one, pair=(name, to): frame.ratios(one.micros, *pair) for name, to in RATIOS},
-    "us of CPU": lambda one: one.micros["shipped"],
-    "shuffled records of a bundle": lambda one: [one.outcomes["shipped"].shuffled * one.load.readings / one.readings],
-    "shuffled records of seed / shipped": lambda one: [one.records_ratio],
-}
 GOALS: tuple[tuple[str, Load, str, dict[str, float]], ...] = (
     ("bundles of 10", TEN, "CPU of shipped / floor", {"at_most": 1.25}),
     ("bundles of 100", HUNDRED, "CPU of shipped / floor", {"at_most": 1.4}),
@@ -88,29 +75,37 @@ def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -
       DifferentRows: before anything is timed.
     """
     sent = list(bundles(load, max(2, -(-readings // load.readings)), past()))
-    outcomes, before, after = {}, {}, {}
+    made = len(sent) * load.readings
+    outcomes, turns = {}, {}
     for name in NAMES:
         contender = Contender(name, load)
         prepared = [contender.prepare(bundle) for bundle in sent]
         left = [contender.run(bundle) for bundle in prepared]
         outcomes[name] = contender.outcome(left)
         calls = [partial(contender.run, bundle) for bundle in prepared]
-        before[name] = partial(frame.cpu_micros, calls, load.readings, seconds)
-        each = len(sent) * load.readings
-        after[name] = [partial(frame.cpu_micros, [call], each, seconds / 10) for call in contender.after(left)]
+        parts = [partial(frame.cpu_micros, calls, load.readings, seconds)]
+        parts += [partial(frame.cpu_micros, [call], made, seconds / 10) for call in contender.after(left)]
+        turns[name] = lambda parts=parts: sum(part() for part in parts)
     compare(load, outcomes, "seed")
-    turns = {name: lambda name=name: (before[name](), sum(turn() for turn in after[name])) for name in NAMES}
-    found = frame.take_turns(turns, rounds)
-    micros = {name: [sum(both) for both in of_one] for name, of_one in found.items()}
-    late = {name: [after for _, after in of_one] for name, of_one in found.items()}
-    return Measured(load, len(sent) * load.readings, outcomes, micros, late)
+    return Measured(load, made, outcomes, frame.take_turns(turns, rounds))
+
+
+def figures(one: Measured) -> dict[str, list[float]]:
+    """Return what there are goals for: a figure for each round, or a single exact number."""
+    seed, shipped = (one.outcomes[name].shuffled for name in ("seed", "shipped"))
+    return {
+        **{f"CPU of {name} / {to}": frame.ratios(one.micros, name, to) for name, to in RATIOS},
+        "us of CPU": one.micros["shipped"],
+        "shuffled records of a bundle": [shipped * one.load.readings / one.readings],
+        "shuffled records of seed / shipped": [seed / shipped],
+    }
 
 
 def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
     """Return the goals for the loads that were measured."""
     found = {one.load: one for one in measured}
     return [
-        frame.Goal(f"{name}: {what}", FIGURES[what](found[load]), **bounds)
+        frame.Goal(f"{name}: {what}", figures(found[load])[what], **bounds)
         for name, load, what, bounds in GOALS
         if load in found
     ]

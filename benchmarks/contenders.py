@@ -5,7 +5,6 @@
     shipped  `pipeline.graph` as it is: every check, dead letter and metric
     floor    a DoFn that does nothing: what Beam takes for itself
     loop     plain Python without Beam, the checks written out for just this load, ignored keys not counted: the limit
-    fold     the shipped graph, but no further than to where it keeps sessions, or watches for silences
 
 All but the loop run on `Worker`.
 """
@@ -28,13 +27,11 @@ from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, loop, refuse
 from benchmarks.worker import Source, Worker, sink
 from pipeline import graph, options
-from pipeline.fold import FoldReadings
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.source import Read
 from pipeline.sums import CombineSums, Sums, add_sums, add_values
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
-HEARD = "Heard"
 
 
 class Outcome(NamedTuple):
@@ -136,15 +133,6 @@ class _Parse(beam.DoFn):
                 yield beam.pvalue.TaggedOutput("bad", item)
 
 
-def _stamp(parsed: tuple[float, str, dict[str, float]]) -> TimestampedValue:
-    return TimestampedValue(parsed, parsed[0])
-
-
-def _key(parsed: tuple[float, str, dict[str, float]], by_device: bool) -> tuple[str, dict[str, float]]:
-    _, device, values = parsed
-    return (device if by_device else ""), values
-
-
 class _MeanPerSensor(CombineSums):
     def add_input(self, accumulator: Sums, values: dict[str, float]) -> Sums:
         add_values(accumulator, values)
@@ -154,24 +142,23 @@ class _MeanPerSensor(CombineSums):
         return averages(accumulator)
 
 
-def _mean_of_all(device: str, readings: Iterable[dict[str, float]]) -> tuple[str, dict[str, float]]:
-    return device, _MeanPerSensor().apply(readings)
-
-
 def _keyed_readings(pipeline: beam.Pipeline, load: Load) -> beam.PCollection:
+    by_device = load.by_device
     parsed = pipeline | Source() | beam.ParDo(_Parse()).with_outputs("bad", main="readings")
     # Grouped, so that what was refused leaves the worker and can be counted, as the shipped dead letters do.
     _ = parsed["bad"] | "KeyBad" >> beam.WithKeys(0) | "Bad" >> beam.GroupByKey()
     return (
         parsed.readings
-        | "Stamp" >> beam.Map(_stamp)
+        | "Stamp" >> beam.Map(lambda parsed: TimestampedValue(parsed, parsed[0]))
         | "Window" >> beam.WindowInto(FixedWindows(INTERVAL))
-        | "Key" >> beam.Map(_key, load.by_device).with_output_types(tuple[str, Any])
+        | "Key"
+        >> beam.Map(lambda parsed: (parsed[1] if by_device else "", parsed[2])).with_output_types(tuple[str, Any])
     )
 
 
 def _seed(pipeline: beam.Pipeline, load: Load) -> None:
-    _ = _keyed_readings(pipeline, load) | beam.GroupByKey() | beam.MapTuple(_mean_of_all)
+    grouped = _keyed_readings(pipeline, load) | beam.GroupByKey()
+    _ = grouped | beam.MapTuple(lambda device, readings: (device, _MeanPerSensor().apply(readings)))
 
 
 def _combine(pipeline: beam.Pipeline, load: Load) -> None:
@@ -184,18 +171,7 @@ def job(load: Load) -> options.Job:
 
 
 def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
-    graph.build(pipeline, job(load), Source(Read), sink(), sink())
-
-
-def _fold(pipeline: beam.Pipeline, load: Load) -> None:
-    of = job(load)
-    fold = FoldReadings(of.sensors, of.max_future_skew, of.intervals, of.silence_after)
-    folded = pipeline | "ReadMessages" >> Source(Read) | fold
-    # `Worker` stops at groupings only, and would run a step with state in the stage before it.
-    _ = folded.sums | (beam.GroupByKey() if of.window == "session" else of.intervals.emit()) | "Rows" >> sink()
-    _ = folded.dead_letters | "AllDeadLetters" >> sink()
-    if of.silence_after:
-        _ = folded.heard | HEARD >> beam.GroupByKey()
+    graph.build(pipeline, job(load), Source(Read), sink(), sink(), sink())
 
 
 class _Nothing(beam.DoFn):
@@ -208,7 +184,7 @@ def _floor(pipeline: beam.Pipeline, load: Load) -> None:
     _ = pipeline | Source() | nothing | beam.GroupByKey()
 
 
-_BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor, "fold": _fold}
+_BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor}
 
 
 def cell() -> Any:

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from rich.console import Console
@@ -173,12 +174,11 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
     if not across:
         draw_bars(axes, drawn, panel.across, styles)
         return
-    for (label, points), colour in zip(drawn.items(), (BLUE, GREEN, RED, ORANGE, PURPLE, GREY) * 2, strict=False):
-        figures = [figure if isinstance(figure, Sequence) else [figure] for figure in points.values()]
-        middle = [statistics.median(figure) for figure in figures]
-        ranges = [(mid - min(figure), max(figure) - mid) for mid, figure in zip(middle, figures, strict=True)]
-        style = {"color": colour, "marker": "o", "markersize": 4, **styles.get(label, {})}
-        axes.errorbar(list(points), middle, list(zip(*ranges, strict=True)), label=label, capsize=2, **style)
+    axes.set_prop_cycle(color=(BLUE, GREEN, RED, ORANGE, PURPLE, GREY))
+    for label, points in drawn.items():
+        least, middle, most = np.transpose([np.quantile(figure, (0, 0.5, 1)) for figure in points.values()])
+        style = {"marker": "o", "markersize": 4, "capsize": 2, **styles.get(label, {})}
+        axes.errorbar(list(points), middle, (middle - least, most - middle), label=label, **style)
     axes.set(xlabel=panel.across, ylabel=panel.up, **{f"{axis}scale": "log" for axis in panel.log})
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")

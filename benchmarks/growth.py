@@ -40,14 +40,9 @@ def shape(sensors: int = 4, present: int = 0, window: str = "fixed", flags: tupl
     return Load(sensors=names, in_turn=present or sensors, flags=flags, **load)
 
 
-def worker(load: Load) -> Contender:
-    """Return the shipped graph on a worker, up to its first shuffle or, of sessions, before their state."""
-    return Contender("fold" if job(load).window == "session" else "shipped", load)
-
-
 def run(load: Load, count: int, start: float) -> Iterator[list[Any]]:
     """Process so many bundles; yield the windowed records that each shuffles."""
-    contender = worker(load)
+    contender = Contender("shipped", load)
     for bundle in bundles(load, count, start):
         yield [element for _, element in contender.records(contender.run(contender.prepare(bundle)))]
 
@@ -67,7 +62,7 @@ def endure(name: str, load: Load, decades: Sequence[int]) -> list[dict[str, Any]
     has in use.
     """
     total = 10 ** decades[-1]
-    contender = worker(load)
+    contender = Contender("shipped", load)
     sent = bundles(load, total // load.readings, past(total / load.rate, whole=3600))
     rows: list[dict[str, Any]] = []
     done = 0
@@ -86,7 +81,7 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
     """Measure bundles of each load, in turns of so many seconds of CPU; return a row for each."""
     turns, rows = {}, []
     for load in loads:
-        contender = worker(load)
+        contender = Contender("shipped", load)
         # So many bundles that each device has its turn.
         count = max(8, -(-load.devices // load.readings))
         calls = [partial(contender.run, contender.prepare(one)) for one in bundles(load, count, past(3600))]

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 INTERVAL = 15  # seconds
@@ -14,6 +14,7 @@ INTERVAL = 15  # seconds
 OUT_OF_ORDER = 0.02
 
 _SECOND = 1_000_000  # microseconds
+_EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -89,19 +90,16 @@ def _readings(load: Load, start: float) -> Iterator[str]:
     # Readings differ in their values as they do in their stamps, but 64 of each kind do for that.
     variants = [_values(load, rng, number) for number in range(64 * len(load.sensors))]
     first, step = round(start * _SECOND), _SECOND / load.rate
-    second, text = 0, ""
     for number in itertools.count():
         at, device = first + int(number * step), number % load.devices
         if not load.in_turn:
             device = rng.randrange(load.devices)
             if rng.random() < OUT_OF_ORDER:
                 at -= rng.randrange(100, 2000) * 1000
-        now, micros = divmod(at, _SECOND)
-        if now != second:
-            second, text = now, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S}"
-        fraction = f"{micros:06}" if micros % 1000 else f"{micros // 1000:03}"
+        moment = _EPOCH + timedelta(microseconds=at)
+        stamp = moment.isoformat(timespec="microseconds" if at % 1000 else "milliseconds")
         values = variants[number % len(variants)]
-        reading = f'{{"Timestamp": "{text}.{fraction}Z", "Device": "device-{device}", {values}}}'
+        reading = f'{{"Timestamp": "{stamp}Z", "Device": "device-{device}", {values}}}'
         yield _spoiled(rng, reading) if not load.in_turn and rng.random() < load.bad else reading
 
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from benchmarks.contenders import HEARD, Contender, cell, job
+from benchmarks.contenders import Contender, cell, job
 from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.loop import latest_allowed
@@ -102,19 +102,19 @@ def hopping(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for load in (Load(), Load(devices=10)):
         sent = list(bundles(load, 4, past()))
-        turns = {"fixed": _all_of("shipped", replace(load, flags=("--interval=60s",)), sent)}
-        turns |= {name: _all_of("shipped", replace(load, flags=flags[name]), sent) for name in OVERLAPS}
+        turns = {"fixed": _all_of(replace(load, flags=("--interval=60s",)), sent)}
+        turns |= {name: _all_of(replace(load, flags=flags[name]), sent) for name in OVERLAPS}
         micros = take_turns(turns, rounds, warm_up=1)
         times = {name: ratios(micros, name, "fixed") for name in OVERLAPS}
         rows.append({"messages x readings": str(load), "fixed, us": micros["fixed"], **times})
     return rows
 
 
-def _all_of(name: str, load: Load, sent: Sequence[Any]) -> Callable[[], float]:
-    """Return a contender's turn with all of these bundles."""
-    contender = Contender(name, load)
-    prepared = [contender.prepare(bundle) for bundle in sent]
-    return lambda: cpu_micros([lambda: [contender.run(one) for one in prepared]], len(sent) * load.readings)
+def _all_of(load: Load, sent: Sequence[Any]) -> Callable[[], float]:
+    """Return a turn of the shipped graph with all of these bundles."""
+    shipped = Contender("shipped", load)
+    prepared = [shipped.prepare(bundle) for bundle in sent]
+    return lambda: cpu_micros([lambda: [shipped.run(one) for one in prepared]], len(sent) * load.readings)
 
 
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
@@ -126,10 +126,10 @@ def silences(load: Load, rounds: int) -> dict[str, Any]:
     """Return a row of CPU per reading without and with `silence_after`, records heard, and CPU for each of these."""
     watching = replace(load, flags=("--silence_after=5m",))
     sent = list(bundles(load, max(2, -(-15_000 // load.readings)), past()))
-    micros = take_turns({"off": _all_of("fold", load, sent), "on": _all_of("fold", watching, sent)}, rounds, warm_up=1)
-    fold = Contender("fold", watching)
-    left = [record for bundle in sent for record in fold.records(fold.run(fold.prepare(bundle)))]
-    heard = [element.value for step, element in left if HEARD in step]
+    micros = take_turns({"off": _all_of(load, sent), "on": _all_of(watching, sent)}, rounds, warm_up=1)
+    shipped = Contender("shipped", watching)
+    left = [record for bundle in sent for record in shipped.records(shipped.run(shipped.prepare(bundle)))]
+    heard = [element.value for _, element in left if type(element.value[1]) is list]  # what is summed up is a dict
     return {
         "bundle": str(load),
         **micros,

@@ -43,7 +43,7 @@ def sink() -> beam.PTransform:
 class Worker:
     """Runs bundles through the first fused stage of a pipeline, up to its first shuffle; and what comes of them, after.
 
-    Combiners are not lifted, as Dataflow does not in streaming.
+    Combiners are not lifted, and state is kept behind a shuffle, both as on Dataflow in streaming.
 
     Args:
       build: adds the steps to a pipeline, beginning with a `Source`.
@@ -67,33 +67,29 @@ class Worker:
         waiting: dict[str, list[Any]] = defaultdict(list)
         calls: list[Callable[[], Any]] = []
         for stage in self._stages:
-            elements = waiting.pop(stage.reads, None)
-            if stage is not self._first:
-                if not elements:
-                    continue
-                if stage.hands_on:
-                    waiting[stage.hands_on] += elements
-                    continue
+            if elements := waiting[stage.reads]:
                 grouped = _group(elements) if stage.reads.startswith("group:") else elements
-                calls.append(partial(stage.run, stage.encode(grouped)))
-                left = calls[-1]()
+                call = partial(stage.run, stage.encode(grouped))
+                left = call()
+                if not stage.idle:
+                    calls.append(call)
+            elif stage is not self._first:
+                continue
             for step, data in left:
                 waiting[stage.writes[step]] += stage.decode(step, data)
         return calls
 
 
-class _Stage(data_plane.InMemoryDataChannel):
-    """One fused stage, fed and emptied in memory: the channel to its processor.
+class _Stage:
+    """One fused stage, fed and emptied in memory.
 
     Attributes:
       reads: what its elements are called by the runner.
       writes: by the step that writes them, what its results are called.
-      hands_on: what its elements are called next if it does nothing with them, as where the runner ends a flatten;
-        Dataflow has no such stage.
+      idle: whether it only hands elements on, as where the runner ends a flatten; Dataflow has no such stage.
     """
 
     def __init__(self, context: Any, stage: Any):
-        super().__init__()
         self.writes: dict[str, str] = {}
         self._coders: dict[str, Any] = {}
         coders = PipelineContext(context.components).coders
@@ -109,17 +105,15 @@ class _Stage(data_plane.InMemoryDataChannel):
                 self._input, self.reads = name, buffer
             else:
                 self.writes[name] = buffer
-        nothing_between = len(self._coders) == len(stage.transforms)
-        self.hands_on = next(iter(self.writes.values()), None) if nothing_between else None
-        components = {
-            name: dict(getattr(context.components, name))
-            for name in ("pcollections", "coders", "windowing_strategies", "environments")
-        }
+        self.idle = len(self._coders) == len(stage.transforms)
+        kinds = ("pcollections", "coders", "windowing_strategies", "environments")
+        components = {kind: dict(getattr(context.components, kind)) for kind in kinds}
         descriptor = beam_fn_api_pb2.ProcessBundleDescriptor(
             id="bench", transforms={transform.unique_name: transform for transform in stage.transforms}, **components
         )
+        self._channel = data_plane.InMemoryDataChannel()
         self._processor = bundle_processor.BundleProcessor(
-            frozenset(), descriptor, None, data_plane.InMemoryDataChannelFactory(self)
+            frozenset(), descriptor, None, data_plane.InMemoryDataChannelFactory(self._channel)
         )
 
     def encode(self, elements: Iterable[WindowedValue]) -> Data:
@@ -129,25 +123,16 @@ class _Stage(data_plane.InMemoryDataChannel):
         return Data(instruction_id=_BUNDLE, transform_id=self._input, data=stream.get())
 
     def run(self, bundle: Data) -> list[tuple[str, bytes]]:
-        self._fed, self._left = bundle, []
+        self._channel._inputs.append(bundle)
         self._processor.process_bundle(_BUNDLE)
         self._processor.monitoring_infos()
         self._processor.reset()
-        return self._left
+        return [(data.transform_id, data.data) for data in self._channel.inverse().input_elements(_BUNDLE, ())]
 
     def decode(self, step: str, data: bytes) -> Iterator[WindowedValue]:
         stream = create_InputStream(data)
         while stream.size() > 0:
             yield self._coders[step].decode_from_stream(stream, True)
-
-    def input_elements(self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None) -> Iterator[Any]:
-        return iter([self._fed])
-
-    def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
-        def collect(data: bytes) -> None:
-            self._left.append((transform_id, data))
-
-        return data_plane.ClosableOutputStream.create(collect, collect, 0)
 
 
 def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
@@ -162,6 +147,14 @@ def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
         yield WindowedValue((key, values), window.max_timestamp(), (window,), pane)
 
 
+def _cut_before_state(stages: Iterable[Any], context: Any) -> Iterator[Any]:
+    """Let no stage with state be fused to what comes before it."""
+    for stage in stages:
+        payloads = (one.spec.payload for one in stage.transforms if one.spec.urn == common_urns.primitives.PAR_DO.urn)
+        stage.forced_root = any(beam_runner_api_pb2.ParDoPayload.FromString(one).state_specs for one in payloads)
+        yield stage
+
+
 def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
     """Fuse as Beam's own runner does, and return the stages in order."""
     for transform in proto.components.transforms.values():
@@ -173,6 +166,7 @@ def _stages(proto: beam_runner_api_pb2.Pipeline) -> list[_Stage]:
         # Before groupings get their coders, else it adds a step that changes coders, as Dataflow does not.
         translations.sink_flattens,
         translations.expand_gbk,
+        _cut_before_state,
         translations.greedily_fuse,
         translations.impulse_to_input,
         translations.sort_stages,
