@@ -73,9 +73,7 @@ def alone(rounds: int) -> list[dict[str, Any]]:
     """Return rows of the microseconds of CPU per reading of parsing alone, the fold without Beam, and the loop."""
     rows = []
     for load in (Load(), Load(packed=10), Load(packed=100)):
-        loop, of = Contender("loop", load), job(load)
-        fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
-        fold.setup()
+        loop, fold = Contender("loop", load), fold_of(load)
         [sent] = bundles(load, 1, past())
         payloads = loop.prepare(sent)
         ways: dict[str, Callable[[], object]] = {
@@ -89,6 +87,14 @@ def alone(rounds: int) -> list[dict[str, Any]]:
 
 
 _parse_json = msgspec.json.Decoder().decode
+
+
+def fold_of(load: Load) -> _Fold:
+    """Return the shipped graph's fold, set up as by a worker."""
+    of = job(load)
+    fold = _Fold(of.sensors, of.max_future_skew, of.intervals.folded, None)
+    fold.setup()
+    return fold
 
 
 def _folded(fold: _Fold, payloads: Sequence[bytes]) -> list[Any]:

@@ -13,7 +13,7 @@ from apache_beam.pvalue import TaggedOutput
 from benchmarks import __main__ as bench
 from benchmarks import variants
 from benchmarks.__main__ import measure
-from benchmarks.contenders import NAMES, Contender, Outcome, compare, job
+from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, bundles, messages, past
 from pipeline.fold import _Fold
@@ -73,10 +73,8 @@ def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
 def test_the_fold_without_beam_emits_what_it_does_on_the_worker():
     load = Load(devices=10)
     [sent] = bundles(load, 1, past())
-    of, shipped, loop = job(load), Contender("shipped", load), Contender("loop", load)
-    fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
-    fold.setup()
-    emitted = variants._folded(fold, loop.prepare(sent))
+    shipped, loop = Contender("shipped", load), Contender("loop", load)
+    emitted = variants._folded(variants.fold_of(load), loop.prepare(sent))
     on_worker = [element for _, element in shipped.records(shipped.run(shipped.prepare(sent)))]
     values = [one.value for one in emitted if not isinstance(one, TaggedOutput)]
     assert len(emitted) == len(on_worker)

@@ -218,20 +218,21 @@ def test_it_fits_a_phone_in_the_browsers_colours(warehouse, shared_page, visit):
         page = visit(shared_page, viewport=PHONE, color_scheme=scheme)
         expect(page.locator(ROW)).to_have_count(20)
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-        for selector, style, limit, dark_is_below in [
-            ("body", "backgroundColor", 60, True),
-            (".card", "backgroundColor", 60, True),
-            (".nicegui-echart text", "fill", 120, False),
-            (".rows td", "color", 200, False),
+        for selector, style, dark in [
+            ("body", "backgroundColor", "below 60"),
+            (".card", "backgroundColor", "below 60"),
+            (".nicegui-echart text", "fill", "above 120"),
+            (".rows td", "color", "above 200"),
         ]:
             # Charts are drawn anew once they know the browser's colours.
-            page.wait_for_function(IS_BELOW, arg=[selector, style, limit, (scheme == "dark") == dark_is_below])
+            page.wait_for_function(IS_AS, arg=[selector, style, dark, scheme == "dark"])
 
 
-# Whether the brightness of a colour, 0 for black and 255 for white, is below the limit, or is not.
-IS_BELOW = """([selector, style, limit, below]) => {
+# Whether the brightness of a colour, 0 for black and 255 for white, is as it is in the dark, or is not.
+IS_AS = """([selector, style, dark, expected]) => {
     const element = document.querySelector(selector);
     if (!element) return false;
     const [red, green, blue] = getComputedStyle(element)[style].match(/\\d+/g).map(Number);
-    return ((red + green + blue) / 3 < limit) === below;
+    const brightness = (red + green + blue) / 3, [side, limit] = dark.split(" ");
+    return (side === "below" ? brightness < limit : brightness > limit) === expected;
 }"""
