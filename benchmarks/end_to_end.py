@@ -1,7 +1,8 @@
 """The whole system on one machine, live: how many readings a second, and how soon after its interval a row is readable.
 
 `python -m benchmarks.end_to_end` runs emulators, publisher and pipeline as processes of their own, at one rate after
-the other, until one is too much (a quarter of an hour). BENCH_QUICK=1 takes a minute: enough to see that it works.
+the other, until one is too much (20 minutes). BENCH_QUICK=1 takes a minute: enough to see that it works. The emulators
+start anew for each rate, as the official one of Pub/Sub keeps all that it was sent, and gets slower for it.
 
 A rate is sustained if the publisher kept it up, every row is there once and right, nothing was dead-lettered (so
 nothing was late), and rows came soon and not later and later. What a row must hold is computed from the publisher's
@@ -14,21 +15,24 @@ import os
 import statistics
 import sys
 import time
-import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
-from local import emulators, reconcile, shipped
-from local.emulators import Emulator
-from local.processes import Child, LocalStackError, interrupt_once, wait_for
-from local.reconcile import Cell, Row
-from local.shipped import Stage
+from local import emulators, shipped
+from local.balance import Sent, balance
+from local.processes import Child, interrupt_once, wait_for
+from local.reconcile import Row
+from local.shipped import PATIENCE, Stage
+from publisher.messages import encode
 from publisher.sensors import readings
 
 PROJECT = "sensor-stream-bench"
@@ -37,8 +41,6 @@ SEED = 7
 INTERVAL = 2  # seconds; short, so that there are rows enough for percentiles
 GRACE = 2  # seconds
 POLL = 0.1  # seconds between looks at the table, while a row is due
-PATIENCE = 30.0  # seconds that the last row may take
-START = 90.0  # seconds that a process may take to start
 KEPT_UP = 0.98  # of the rate asked
 DRIFT = 1.0  # seconds by which the later half of the rows may take longer than the earlier
 PROMPT = 10.0  # seconds in which nine rows of ten are to come; the stock runner stalls for 30 s at the end of a run
@@ -48,13 +50,14 @@ RUNNERS = {
     "shipped": ("local", "pipeline"),
     "shipped, by id": ("local", "pipeline", "--id_attribute=reading_id"),
 }
+SERVERS = {"official": partial(emulators.official_pubsub_emulator, PROJECT), "ours": emulators.own_pubsub_server}
 
 
 class Ladder(NamedTuple):
     """Rates, in readings per second, to climb until one is too much; `goal` is the one to sustain, if there is one."""
 
     runner: str  # one of RUNNERS
-    server: str  # "official" Pub/Sub emulator, or "ours" (local.pubsub_server)
+    server: str  # one of SERVERS
     packed: int  # readings per message, at most
     rates: tuple[int, ...]
     goal: int | None = None
@@ -73,96 +76,62 @@ LADDERS = (
 QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "official", 100, (10_000,)))
 
 
-class Measured(NamedTuple):
-    """What became of one load."""
-
-    ladder: Ladder
-    asked: int  # readings per second
-    rate: float  # readings per second that Pub/Sub accepted
-    delays: Sequence[float]  # seconds from each interval's end until its row was seen in BigQuery, in order
-    problems: Sequence[str]  # a line for each thing wrong
-    cores: Mapping[str, float]  # that each process and its children took
-
-    @property
-    def drift(self) -> float:
-        """Seconds by which the rows of the second half took longer than those of the first."""
-        half = len(self.delays) // 2
-        return statistics.median(self.delays[half:]) - statistics.median(self.delays[:half]) if half else 0.0
-
-    @property
-    def sustained(self) -> bool:
-        """Whether this could have gone on."""
-        prompt = self.drift <= DRIFT and self.delay(90) <= PROMPT
-        return not self.problems and self.rate >= KEPT_UP * self.asked and prompt
-
-    def delay(self, percent: float) -> float:
-        """The nearest-rank percentile of the delays; NaN if there was no row."""
-        place = max(math.ceil(percent / 100 * len(self.delays)) - 1, 0)
-        return sorted(self.delays)[place] if self.delays else math.nan
-
-
 def main() -> int:
     """Climb every ladder, print, write build/bench/end_to_end.json; 1 if a goal is not met."""
-    warnings.filterwarnings("ignore", "The return_immediately flag")
     logging.disable(logging.WARNING)
     LOGS.mkdir(parents=True, exist_ok=True)
-    measured = []
-    with (
-        emulators.official_pubsub_emulator(PROJECT, log_dir=LOGS) as official,
-        emulators.own_pubsub_server(log_dir=LOGS) as ours,
-        emulators.bigquery_emulator(PROJECT, log_dir=LOGS) as warehouse,
-    ):
-        for ladder in QUICK_LADDERS if QUICK else LADDERS:
-            for rate in ladder.rates:
-                CONSOLE.print(f"[dim]{ladder}: {rate:,} readings/s")
-                server = official if ladder.server == "official" else ours
-                measured.append(measure(ladder, rate, 15 if QUICK else 40, server, warehouse))
-                for problem in measured[-1].problems[:5]:
-                    CONSOLE.print(f"    {problem}", markup=False)
-                if not measured[-1].sustained:
-                    break
-    wanted = [one for one in LADDERS if one.goal and not QUICK]
-    goals = [Goal(f"readings/s sustained, {one}", [best(measured, one)], at_least=one.goal) for one in wanted]
+    rows, goals = [], []
+    for ladder in QUICK_LADDERS if QUICK else LADDERS:
+        sustained = 0
+        for rate in ladder.rates:
+            CONSOLE.print(f"[dim]{ladder}: {rate:,} readings/s")
+            rows.append(measure(ladder, rate, 15 if QUICK else 40))
+            if rows[-1]["sustained"] == "NO":
+                break
+            sustained = rate
+        if ladder.goal:
+            goals.append(Goal(f"readings/s sustained, {ladder}", [sustained], at_least=ladder.goal))
     title = f"Live: rows of {INTERVAL} s held open for {GRACE} s, seconds until they are readable, cores taken"
-    publish("end_to_end", {title: [row(one) for one in measured]}, goals)
+    publish("end_to_end", {title: rows}, goals)
     return int(not all(goal.met for goal in goals))
 
 
-def measure(ladder: Ladder, rate: int, seconds: int, pubsub: Emulator, warehouse: Emulator) -> Measured:
-    """Run publisher and pipeline under one load for so many seconds. LocalStackError if a process cannot run."""
-    os.environ |= {**pubsub.env, **warehouse.env}  # where the stage is to find them
+def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
+    """Return a row of one load, after printing what is wrong with it. LocalStackError if a process cannot run."""
     sent = [f"--rate={rate}", f"--pack={ladder.packed}", f"--devices={DEVICES}", f"--seed={SEED}"]
     intervals = [f"--interval={INTERVAL}s", f"--grace_period={GRACE}s"]
     with (
-        shipped.stage(PROJECT, LOGS) as stage,
+        shipped.stage(PROJECT, LOGS, server=SERVERS[ladder.server](log_dir=LOGS)) as stage,
         stage.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
     ):
         name = stage.topic.rpartition("/")[2]
-        heard = emulators.create_subscription(pubsub.host, PROJECT, name, f"{name}-first")
+        heard = emulators.create_subscription(stage.pubsub.host, PROJECT, name, f"{name}-first")
         with stage.publisher(seconds, sent) as publisher:
-            children = {"publisher": publisher, "Pub/Sub": pubsub.child}
-            children |= {"pipeline": pipeline, "BigQuery": warehouse.child}
+            children = {"publisher": publisher, "Pub/Sub": stage.pubsub.child}
+            children |= {"pipeline": pipeline, "BigQuery": stage.bigquery_.child}
             before, started = _cpu_seconds(children), time.monotonic()
-            start_ms = _first_reading(pubsub.host, heard, rate, publisher)
+            start_ms = _first_reading(stage, heard, rate, publisher)
             delays = _watch(stage, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
-            wait_for(publisher, lambda: not publisher.alive(), START)
+            wait_for(publisher, lambda: not publisher.alive(), PATIENCE)
         rows = [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
-        letters = emulators.all_rows(stage.client, stage.dead_letters)
+        letters = [found["payload"] for found in emulators.all_rows(stage.client, stage.dead_letters)]
 
-    problems = compare(expected_rows(rate, start_ms, seconds), rows, [letter["payload"] for letter in letters])
+    problems = differences(rate, start_ms, seconds, rows, letters)
     published, publishing = shipped.published(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
+    for problem in problems[:5]:
+        CONSOLE.print(f"    {problem}", markup=False)
     cores = {who: (after[who] - before[who]) / took for who in children}
-    return Measured(ladder, rate, published / publishing, delays, problems, cores)
+    return row(ladder, rate, published / publishing, delays, bool(problems)) | cores
 
 
-def _first_reading(host: str, subscription: str, rate: int, publisher: Child) -> int:
+def _first_reading(stage: Stage, subscription: str, rate: int, publisher: Child) -> int:
     """Hear what is published first, and stop listening; return the publisher's start, milliseconds since 1970."""
-    heard: list[Any] = []
-    with emulators.subscriber_client(host) as client:
-        wait_for(publisher, lambda: heard.extend(emulators.pull(client, subscription, 1)) or bool(heard), START)
+    with emulators.subscriber_client(stage.pubsub.host) as client:
+        while not (heard := client.pull(subscription=subscription, max_messages=1).received_messages):
+            publisher.check()
         client.delete_subscription(subscription=subscription)
     attributes = heard[0].message.attributes
     number = int(attributes["reading_id"].rpartition("-")[2])
@@ -183,25 +152,13 @@ def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[f
     return [delay for _, delay in sorted(seen.items())]
 
 
-def expected_rows(rate: int, start_ms: int, seconds: int) -> dict[datetime, dict[str, Cell]]:
-    """The mean of each sensor by the interval's start, of readings as the publisher makes them."""
-    sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0])
-    for one in readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED):
-        added_up = sums[one.time_ms // 1000 // INTERVAL * INTERVAL, one.sensor]
-        added_up[0] += one.value
-        added_up[1] += 1
-    expected: dict[datetime, dict[str, Cell]] = defaultdict(dict)
-    for (start, sensor), (total, count) in sums.items():
-        expected[datetime.fromtimestamp(start, UTC)][sensor] = Cell({"mean": total / count})
-    return expected
-
-
-def compare(
-    expected: Mapping[datetime, Mapping[str, Cell]], rows: Iterable[Row], letters: Iterable[bytes]
-) -> list[str]:
-    """A line for each row that is missing, doubled, unexpected or wrong, and for each dead letter."""
-    differences = map(str, reconcile.compare(expected, rows))
-    return [*differences, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
+def differences(rate: int, start_ms: int, seconds: int, rows: Sequence[Row], letters: Iterable[bytes]) -> list[str]:
+    """A line for each row that is not as the publisher's readings make it, there once, and for each dead letter."""
+    made = readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED)
+    sent = (Sent(f"{one.number}", encode(one, "").data, datetime.now(UTC)) for one in made)
+    # No reading is to be in a dead letter, so rows are compared with all of them.
+    found = balance(sent, rows, [], SENSORS, timedelta(seconds=INTERVAL))
+    return [*found.problems, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
 
 
 def _cpu_seconds(children: Mapping[str, Child | None]) -> dict[str, float]:
@@ -216,29 +173,26 @@ def _cpu_seconds(children: Mapping[str, Child | None]) -> dict[str, float]:
     return {who: ticks[child.process.pid] / hertz if child else math.nan for who, child in children.items()}
 
 
-def best(measured: Sequence[Measured], ladder: Ladder) -> int:
-    """The highest rate of a ladder that was sustained, 0 if none was."""
-    return max((one.asked for one in measured if one.ladder == ladder and one.sustained), default=0)
+def row(ladder: Ladder, asked: int, rate: float, delays: Sequence[float], wrong: bool) -> dict[str, Any]:
+    """Return a row of the table, which says whether a load could have gone on.
 
-
-def row(one: Measured) -> dict[str, Any]:
-    """Return a row of the table."""
+    Of the readings asked per second, `rate` were accepted by Pub/Sub. `delays` are the seconds from each interval's end
+    until its row was seen in BigQuery, in order; percentiles of them are nearest-rank ones, NaN if there was no row.
+    """
+    half = len(delays) // 2
+    drift = statistics.median(delays[half:]) - statistics.median(delays[:half]) if half else 0.0
+    p50, p90, p99, p100 = np.percentile(delays or math.nan, (50, 90, 99, 100), method="inverted_cdf").tolist()
+    sustained = not wrong and rate >= KEPT_UP * asked and drift <= DRIFT and p90 <= PROMPT
     return {
-        "": str(one.ladder),
-        "readings/s": one.asked,
-        "published/s": one.rate,
-        "sustained": "yes" if one.sustained else "NO",
-        "rows": len(one.delays),
-        **{f"p{percent}": one.delay(percent) for percent in (50, 99, 100)},
-        **one.cores,
+        "": str(ladder),
+        "readings/s": asked,
+        "published/s": rate,
+        "sustained": "yes" if sustained else "NO",
+        "rows": len(delays),
+        **{"p50": p50, "p99": p99, "p100": p100},
     }
 
 
 if __name__ == "__main__":
-    interrupt_once()
-    try:
-        sys.exit(main())
-    except LocalStackError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    interrupt_once()  # so that no process is left behind
+    sys.exit(main())

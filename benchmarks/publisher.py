@@ -7,7 +7,6 @@ which makes its readings too. Then publishers that want more than a stalled serv
 BENCH_QUICK=1 takes a quarter of a minute: enough to see that it works, not to believe the numbers.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -16,9 +15,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import takewhile
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from google.cloud import pubsub_v1
@@ -38,6 +36,7 @@ BATCHES = pubsub_v1.types.BatchSettings(max_messages=1000, max_bytes=1_000_000, 
 PublishRequest, PublishResponse = types.PublishRequest.pb(), types.PublishResponse.pb()
 
 GROWTH = 2.0  # megabytes memory may grow once a stall has lasted for half its time, until the end
+PHASES = ("open", "stalled", "slow")
 SLOW = 0.25  # seconds before an answer
 WAYS = {"client": "client as it comes", "1": "shipped", "100": "shipped, packed by 100"}
 # Readings: under way, a request that waits for room, and a message that waits for that. Packed, bytes are the limit.
@@ -51,14 +50,7 @@ _STYLES = {
     "shipped, packed by 100": {"color": BLUE, "marker": "", "linestyle": "--"},
 }
 
-Stall = Mapping[str, Rows]  # what `benchmarks.stalled` says, by phase: "open", "stalled" and "slow"
-
-
-class Turn(NamedTuple):
-    """One turn of a contender: readings per second, and microseconds of this process's CPU per reading."""
-
-    rate: float
-    micros: float
+Turn = tuple[float, float]  # readings per second, and microseconds of this process's CPU per reading
 
 
 class Clock:
@@ -76,7 +68,7 @@ class Clock:
         wall, cpu = (end or time.perf_counter()) - self._wall, time.process_time() - self._cpu
         if confirmed != self._readings:
             raise AssertionError(f"{confirmed} of {self._readings} readings are confirmed")
-        return Turn(confirmed / wall, cpu / confirmed * 1e6)
+        return confirmed / wall, cpu / confirmed * 1e6
 
 
 def client(topic: str, ready: Sequence[Message]) -> Turn:
@@ -108,18 +100,10 @@ def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
         return clock.stop(sum(pool.map(publish, clock)))
 
 
-def shipped(topic: str, ready: Sequence[Message]) -> Turn:
-    """The publisher, but for making readings and messages."""
-    clock = Clock(ready, len(ready))
-    return _run(Publishing(topic, SimpleNamespace(messages=lambda plan, run_id: clock)), clock)
-
-
-def whole(topic: str, count: int, packed: int) -> Turn:
-    """The whole publisher, readings included."""
-    return _run(Publishing(topic, pack=packed), Clock(backlog(count), count))
-
-
-def _run(run: Publishing, clock: Clock) -> Turn:
+def shipped(topic: str, count: int, packed: int = 1, ready: Sequence[Message] | None = None) -> Turn:
+    """The publisher: whole, or but for making readings and messages, if these are ready."""
+    clock = Clock(ready or backlog(count), count)
+    run = Publishing(topic, ready and SimpleNamespace(messages=lambda plan, run_id: clock), pack=packed)
     begun = time.perf_counter()
     run.run(clock)
     # As with the others, closing the connection does not count.
@@ -127,59 +111,51 @@ def _run(run: Publishing, clock: Clock) -> Turn:
 
 
 def race(rounds: int, count: int) -> dict[str, list[Turn]]:
-    """Let the contenders take turns; a turn is `count` readings, of the client a tenth of that."""
+    """Let the contenders take turns: `count` readings each, of the client a tenth of that, of the whole a quarter."""
     ready = [encode(reading, "bench") for reading in backlog(count)]
-    # These shall not be gone through for garbage in a contender's time.
-    gc.collect()
-    gc.freeze()
     with own_pubsub_server() as server:
-        os.environ["PUBSUB_EMULATOR_HOST"] = server.host
+        os.environ |= server.env
         topic = create_topic(server.host, "bench-project", "bench")
         contenders = {
             "client": partial(client, topic, ready[: count // 10]),
-            "shipped": partial(shipped, topic, ready),
+            "shipped": partial(shipped, topic, count, ready=ready),
             "bare gRPC loop": partial(bare, server.host, topic, ready),
-            "whole publisher": partial(whole, topic, count // 4, 1),
-            "whole, packed by 10": partial(whole, topic, count // 4, 10),
-            "whole, packed by 100": partial(whole, topic, count // 4, 100),
+            "whole publisher": partial(shipped, topic, count // 4),
+            "whole, packed by 10": partial(shipped, topic, count // 4, 10),
+            "whole, packed by 100": partial(shipped, topic, count // 4, 100),
         }
-        turns = take_turns(contenders, rounds, warm_up=1)
-    gc.unfreeze()
-    return turns
+        return take_turns(contenders, rounds, warm_up=1)
 
 
-def stall(way: str, seconds: float) -> Stall:
-    """Watch a publisher whose service is open, stalled and slow for so many seconds each."""
+def stall(way: str, seconds: float) -> list[dict[str, Any]]:
+    """Watch a publisher whose service is open, stalled and slow for so many seconds each: what `stalled` says, when."""
+    moments: list[dict[str, Any]] = []
     with PubsubServer() as server:
         topic = create_topic(server.host, "bench-project", "bench")
-        environment = {**os.environ, "PUBSUB_EMULATOR_HOST": server.host}
         command = [sys.executable, "-m", "benchmarks.stalled", way, topic]
+        environment = {**os.environ, "PUBSUB_EMULATOR_HOST": server.host}
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            moments = map(json.loads, process.stdout or ())
-
-            def until(end: float) -> Iterator[dict[str, float]]:
-                return takewhile(lambda moment: moment["seconds"] < end, moments)
-
-            found = {"open": list(until(seconds))}
-            released = server.stall()
-            found |= {"stalled": list(until(2 * seconds)), "slow": []}
-            released.set()
-            server.stall(SLOW)
-            for moment in until(3 * seconds):
-                found["slow"].append(moment)
-                server.stall(SLOW)
+            for moment in map(json.loads, process.stdout or ()):
+                if moment["seconds"] >= len(PHASES) * seconds:
+                    break
+                phase = PHASES[int(moment["seconds"] / seconds)]
+                if phase == "stalled" and moments[-1]["phase"] == "open":
+                    server.stall(seconds)
+                elif phase == "slow":
+                    server.stall(SLOW)
+                moments.append(moment | {"phase": phase})
             process.kill()
-    return found
+    return moments
 
 
-def growth(found: Stall) -> float:
+def growth(moments: Rows) -> float:
     """Return the most megabytes from the middle of the stall on, less the most in its first half."""
-    stalled, slow = ([moment["MB"] for moment in found[phase]] for phase in ("stalled", "slow"))
-    half = len(stalled) // 2
-    return max(stalled[half:] + slow) - max(stalled[:half])
+    since = [moment["MB"] for moment in moments if moment["phase"] != "open"]
+    half = sum(moment["phase"] == "stalled" for moment in moments) // 2
+    return max(since[half:]) - max(since[:half])
 
 
-def goals(speeds: Rows, stalls: Mapping[str, Stall]) -> list[Goal]:
+def goals(speeds: Rows, stalls: Mapping[str, Rows]) -> list[Goal]:
     """Return what was wanted beside what was found."""
     [ours] = [row for row in speeds if row[""] == "shipped"]
     found = [
@@ -187,7 +163,7 @@ def goals(speeds: Rows, stalls: Mapping[str, Stall]) -> list[Goal]:
         Goal("readings/s of shipped / client", ours["/ client"], at_least=8),
     ]
     for way, bound in OUTSTANDING.items():
-        most = max(moment["outstanding"] for moments in stalls[way].values() for moment in moments)
+        most = max(moment["outstanding"] for moment in stalls[way])
         found.append(Goal(f"{WAYS[way]}: readings outstanding", [most], at_most=bound))
         found.append(Goal(f"{WAYS[way]}: MB gained as the stall goes on", [growth(stalls[way])], at_most=GROWTH))
     return found
@@ -195,28 +171,26 @@ def goals(speeds: Rows, stalls: Mapping[str, Stall]) -> list[Goal]:
 
 def speed_rows(turns: Mapping[str, Sequence[Turn]]) -> Rows:
     """Return a row for each contender."""
-    rates = {name: [turn.rate for turn in found] for name, found in turns.items()}
-    rows = [{"": name, "readings/s": rates[name], "CPU us": [turn.micros for turn in turns[name]]} for name in turns]
+    rates, micros = ({name: [turn[place] for turn in found] for name, found in turns.items()} for place in (0, 1))
+    rows = [{"": name, "readings/s": rates[name], "CPU us": micros[name]} for name in turns]
     return [row | {f"/ {to}": ratios(rates, row[""], to) for to in ("client", "bare gRPC loop")} for row in rows]
 
 
-def slow_row(way: str, found: Stall) -> dict[str, Any]:
+def slow_row(way: str, moments: Rows) -> dict[str, Any]:
     """Return a row of what is published and outstanding, and of memory, at the end of each phase."""
-    cells = {
-        f"{phase}: {what}": found[phase][-1][what] for phase in found for what in ("published", "outstanding", "MB")
-    }
-    return {"": WAYS[way], **cells, "MB gained as the stall goes on": growth(found)}
+    last = {moment["phase"]: moment for moment in moments}
+    cells = {f"{phase}: {what}": last[phase][what] for phase in PHASES for what in ("published", "outstanding", "MB")}
+    return {"": WAYS[way], **cells, "MB gained as the stall goes on": growth(moments)}
 
 
-def chart(speeds: Rows, stalls: Mapping[str, Stall]) -> Figure:
+def chart(speeds: Rows, stalls: Mapping[str, Rows]) -> Figure:
     """Draw the speeds, and over time what is outstanding and the memory of publishers whose service is slow."""
     panels = [Panel("readings per second", "", {row[""]: row["readings/s"] for row in speeds})]
-    drawn = {WAYS[way]: [*found["open"], *found["stalled"], *found["slow"]] for way, found in stalls.items()}
     for what, log in (("outstanding", "y"), ("MB", "")):
-        lines = {name: {one["seconds"]: max(one[what], 1) for one in moments} for name, moments in drawn.items()}
-        panels.append(Panel("seconds (service open, stalled, slow)", what, lines, log))
+        drawn = {WAYS[way]: {one["seconds"]: max(one[what], 1) for one in moments} for way, moments in stalls.items()}
+        panels.append(Panel("seconds (service open, stalled, slow)", what, drawn, log))
     figure = draw("Publishing to a Pub/Sub server on the same machine", panels, _STYLES)
-    edge = stalls["1"]["stalled"][-1]["seconds"]
+    edge = max(moment["seconds"] for moment in stalls["1"] if moment["phase"] == "stalled")
     for axes in figure.axes[1:]:
         axes.axvspan(edge / 2, edge, color="grey", alpha=0.2, linewidth=0)
         axes.axvspan(edge, edge * 1.5, color="grey", alpha=0.1, linewidth=0)

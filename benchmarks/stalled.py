@@ -26,19 +26,15 @@ def backlog(count: int | None) -> Iterator[Reading]:
     return readings(list(CURVES), devices=1, rate=1000, start_ms=1_700_000_000_000, total=count, seed=1)
 
 
-class _Client:
+class _Client(Publishing):
     """What a program does that calls publish() for every message."""
 
-    def __init__(self, topic: str):
-        self._topic = topic
-        self.accepted = self.published = 0
-
-    def run(self, plan: Iterable[Reading]) -> None:
+    def run(self, readings: Iterable[Reading]) -> None:
         client = pubsub_v1.PublisherClient()
-        for reading in plan:
+        for reading in readings:
             message = encode(reading, "bench")
             self.accepted += 1
-            client.publish(self._topic, message.data, **message.attributes).add_done_callback(self._count)
+            client.publish(self.topic, message.data, **message.attributes).add_done_callback(self._count)
 
     def _count(self, _: Any) -> None:
         self.published += 1

@@ -15,18 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from apache_beam.portability import common_urns
-from apache_beam.portability.api import beam_runner_api_pb2
-
 from benchmarks.frame import QUICK, publish
-from local import emulators
+from local import shipped
+from local.emulators import own_pubsub_server
 
 PROJECT = "sensor-stream-bench"
-_FLAGS = [
-    *(f"--input_topic=projects/{PROJECT}/topics/readings", f"--output_table={PROJECT}:sensors.readings"),
-    *("--runner=DataflowRunner", f"--project={PROJECT}", "--region=us-central1", "--job_name=bench"),
-    *("--no_auth", "--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/i:1"),
-]
 
 _CLOCK = """
 import atexit, json, os, sys, time
@@ -59,13 +52,22 @@ beam.Pipeline.run = clocked("submission")(beam.Pipeline.run)
 sys.exit(main.main(sys.argv[1:]))
 """
 
+# It gets the DoFns and CombineFns of the graph that was launched as workers do, pickled.
 _WORKER = f"""{_CLOCK}
 with clocked("what a worker imports: Beam's"):
     from apache_beam.runners.worker import sdk_worker_main
+from apache_beam.internal import pickler
+from apache_beam.portability.api import beam_runner_api_pb2 as api
+
+pickled = []
+for transform in api.Pipeline.FromString(open(sys.argv[1], "rb").read()).components.transforms.values():
+    if transform.spec.urn == "beam:transform:pardo:v1":
+        pickled.append(api.ParDoPayload.FromString(transform.spec.payload).do_fn.payload)
+    elif transform.spec.urn == "beam:transform:combine_per_key:v1":
+        pickled.append(api.CombinePayload.FromString(transform.spec.payload).combine_fn.payload)
 with clocked("what a worker imports: ours, what it brings"):
-    from apache_beam.internal import pickler
-    for function in sys.argv[1:]:
-        pickler.loads(open(function, "rb").read())
+    for function in pickled:
+        pickler.loads(function)
 """
 
 
@@ -73,16 +75,14 @@ def main() -> None:
     """Measure, print, and write build/bench/startup.json."""
     with (
         tempfile.TemporaryDirectory() as scratch,
-        emulators.own_pubsub_server() as pubsub,
-        emulators.bigquery_emulator(PROJECT) as warehouse,
+        shipped.stage(PROJECT, Path(scratch), server=own_pubsub_server()) as stage,
     ):
-        os.environ |= {**pubsub.env, **warehouse.env}
-        emulators.create_topic(pubsub.host, PROJECT, "readings")
-        emulators.create_dataset(warehouse.host, PROJECT, "sensors")
-        folder = Path(scratch)
-        request = folder / "job_object"
-        places = {"temp_location": folder, "staging_location": folder, "template_location": request}
-        flags = [*_FLAGS, *(f"--{name}={place}" for name, place in places.items())]
+        os.environ |= stage.env
+        request = Path(scratch, "job_object")
+        flags = [f"--input_topic={stage.topic}", f"--output_table={stage.table.replace('.', ':', 1)}", "--no_auth"]
+        flags += ["--runner=DataflowRunner", f"--project={PROJECT}", "--region=us-central1", "--job_name=bench"]
+        flags += ["--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/i:1"]
+        flags += [f"--temp_location={scratch}", f"--staging_location={scratch}", f"--template_location={request}"]
 
         def launch(*more: str) -> float:
             """Return the seconds from the start of the entry point to the job request."""
@@ -90,43 +90,24 @@ def main() -> None:
             _python("-m", "pipeline.main", *flags, *more)
             return request.stat().st_mtime - start
 
-        first = launch()
-        functions = _pickled_functions(folder)
+        rows: list[dict[str, Any]] = [{"": "to the job request, the first: makes tables", "seconds": launch()}]
         rounds = [
             {
                 "to the job request": launch(),
                 "to it with check_before_launch=false": launch("--check_before_launch=false"),
                 **json.loads(_python("-c", _LAUNCHER, *flags)),
-                **json.loads(_python("-c", _WORKER, *functions)),
+                **json.loads(_python("-c", _WORKER, f"{scratch}/pipeline.pb")),
             }
             for _ in range(1 if QUICK else 7)
         ]
-    rows = [{"": "to the job request, the first: makes tables", "seconds": first}]
     rows += [{"": what, "seconds": [one[what] for one in rounds]} for what in rounds[0]]
     publish("startup", {"From launch to job request": rows})
 
 
-def _python(*arguments: Any) -> str:
+def _python(*arguments: str) -> str:
     """Return the last line that a new process prints, if it prints any."""
-    command = [sys.executable, *map(str, arguments)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True).stdout
     return printed.strip().rpartition("\n")[-1]
-
-
-def _pickled_functions(folder: Path) -> list[Path]:
-    """Write each DoFn and CombineFn of the graph that was launched to a file, as workers get them."""
-    launched = beam_runner_api_pb2.Pipeline.FromString((folder / "pipeline.pb").read_bytes())
-    paths = []
-    for number, transform in enumerate(launched.components.transforms.values()):
-        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
-            function = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn
-        elif transform.spec.urn == common_urns.composites.COMBINE_PER_KEY.urn:
-            function = beam_runner_api_pb2.CombinePayload.FromString(transform.spec.payload).combine_fn
-        else:
-            continue
-        paths.append(folder / f"function-{number}")
-        paths[-1].write_bytes(function.payload)
-    return paths
 
 
 if __name__ == "__main__":

@@ -53,10 +53,13 @@ class Cell:
             return None
         return (min(self.values.values()), max(self.values.values())) if self.values else (None, None)
 
-    def mean(self, more: float = 0.0, by: int = 0) -> float | None:
-        """The mean of those on time, with `more` added to their sum and `by` to their count."""
-        count = self.count + by
-        return (math.fsum(self.values.values()) - self.late_sum + more) / count if count > 0 else None
+    @property
+    def _total(self) -> float:
+        return math.fsum(self.values.values()) - self.late_sum
+
+    def mean(self) -> float | None:
+        """The mean of those on time."""
+        return _mean(self._total, self.count)
 
 
 class Difference(NamedTuple):
@@ -99,6 +102,10 @@ def compare(expected: Mapping[datetime, Mapping[str, Cell]], rows: Iterable[Row]
                 yield Difference("wrong", start, words)
 
 
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count > 0 else None
+
+
 def _compare_row(cells: Mapping[str, Cell], row: Row) -> Iterator[str]:
     for name in sorted(cells.keys() | row.means.keys()):
         cell, found = cells.get(name, Cell()), row.means.get(name)
@@ -110,11 +117,12 @@ def _compare_row(cells: Mapping[str, Cell], row: Row) -> Iterator[str]:
 
 def _as_if(cell: Cell, found: float | None) -> str:
     """Say which simple mistake would make the mean that was found."""
-    if cell.late_count and same(cell.mean(cell.late_sum, cell.late_count), found):
+    total, count = cell._total, cell.count  # once: there may be very many values
+    if cell.late_count and same(_mean(total + cell.late_sum, count + cell.late_count), found):
         return ", as if the late readings were in it too"
     for reading_id, value in cell.values.items():
-        if same(cell.mean(-value, -1), found):
+        if same(_mean(total - value, count - 1), found):
             return f", as if {reading_id} were lost"
-        if same(cell.mean(value, 1), found):
+        if same(_mean(total + value, count + 1), found):
             return f", as if {reading_id} were in it twice"
     return ""

@@ -73,23 +73,25 @@ class Stage:
 
 
 @contextmanager
-def stage(project: str, folder: Path, seekable: bool = False) -> Iterator[Stage]:
+def stage(
+    project: str, folder: Path, seekable: bool = False, server: AbstractContextManager[Emulator] | None = None
+) -> Iterator[Stage]:
     """Both emulators with a topic, a subscription and a dataset, named after this run in case they are shared.
 
-    The subscription can be sought back only if it is `seekable`: then Pub/Sub keeps what was acknowledged.
+    The subscription can be sought back only if it is `seekable`: then Pub/Sub keeps what was acknowledged. `server` is
+    the Pub/Sub to use if not any.
     """
     run = f"{int(time.time())}"
-    with emulators.pubsub_emulator(project, log_dir=folder) as pubsub, ExitStack() as stack:
+    with server or emulators.pubsub_emulator(project, log_dir=folder) as pubsub, ExitStack() as stack:
         bigquery_ = stack.enter_context(emulators.bigquery_emulator(project, log_dir=folder))
-        topic = f"readings-{run}"
         yield Stage(
             folder,
             pubsub,
             bigquery_,
             stack,
             emulators.bigquery_client(bigquery_.host, project),
-            emulators.create_topic(pubsub.host, project, topic),
-            emulators.create_subscription(pubsub.host, project, topic, f"pipeline-{run}", seekable),
+            emulators.create_topic(pubsub.host, project, f"readings-{run}"),
+            emulators.create_subscription(pubsub.host, project, f"readings-{run}", f"pipeline-{run}", seekable),
             emulators.create_dataset(bigquery_.host, project, f"sensors_{run}") + ".readings",
         )
 

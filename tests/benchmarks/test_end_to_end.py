@@ -3,84 +3,96 @@
 import json
 from collections import defaultdict
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from benchmarks import end_to_end
-from benchmarks.end_to_end import INTERVAL, LADDERS, SENSORS, Ladder, Measured, compare, expected_rows, measure
-from local import emulators
+from benchmarks.end_to_end import GRACE, INTERVAL, SENSORS, Ladder, measure, row
 from local.reconcile import Row
 from publisher.sensors import CURVES
 
 START_MS = 1_795_352_401_250
-CORES = dict.fromkeys(("publisher", "Pub/Sub", "pipeline", "BigQuery"), 0.5)
-OURS = Ladder("shipped", "ours", 1, (100, 200))
-GOOD = Measured(OURS, 100, 99.5, [2.5, 2.7, 2.6, 2.8], [], CORES)
+OURS = Ladder("shipped", "ours", 1, (100, 200, 300), goal=200)
+
+differences = partial(end_to_end.differences, 10, START_MS, 6)
+outcome = partial(row, OURS, 100)
 
 
-def test_rows_are_expected_as_the_publisher_makes_readings() -> None:
-    values = defaultdict(list)
-    for number in range(50):
+@pytest.fixture
+def rows() -> list[Row]:
+    """As they must be, of ten readings a second for six seconds."""
+    values = defaultdict(lambda: {name: [] for name in SENSORS})
+    for number in range(60):
         time_ms, sensor = START_MS + number * 100, SENSORS[number % 4]
         device = f"device-{number // 4 % end_to_end.DEVICES + 1}"
         value = CURVES[sensor].value(end_to_end.SEED, device, sensor, time_ms)
-        values[time_ms // 1000 // INTERVAL * INTERVAL, sensor].append(value)
-    expected = expected_rows(10, START_MS, 5)
-    assert {(at.timestamp(), name): cell.mean() for at, cells in expected.items() for name, cell in cells.items()} == {
-        key: pytest.approx(sum(some) / len(some)) for key, some in values.items()
-    }
+        values[time_ms // 1000 // INTERVAL * INTERVAL][sensor].append(value)
+    return [
+        Row(datetime.fromtimestamp(start, UTC), {name: fmean(some) for name, some in of_row.items()})
+        for start, of_row in values.items()
+    ]
 
 
-def test_every_difference_is_named() -> None:
-    expected = expected_rows(10, START_MS, 6)
-    rows = [Row(start, {name: cells[name].mean() for name in SENSORS}) for start, cells in expected.items()]
-    assert not compare(expected, rows, [])
-    assert compare(expected, rows[1:], [])[0] == f"missing row: {rows[0].start.isoformat()}"
-    assert compare(expected, [*rows, rows[0]], [])[0].startswith(f"doubled row: {rows[0].start.isoformat()}")
-    stray = replace(rows[0], start=datetime(2026, 1, 1, tzinfo=UTC))
-    assert compare(expected, [*rows, stray], [])[0] == "unexpected row: 2026-01-01T00:00:00+00:00"
-    wrong = replace(rows[0], means={**rows[0].means, "Temp": None})
-    assert compare(expected, [wrong, *rows[1:]], [])[0].startswith(
-        f"wrong row: {rows[0].start.isoformat()} Temp is None"
-    )
-    assert compare(expected, rows, [b"null"]) == ["dead letter: b'null'"]
+def test_right_rows_are_of_the_readings_that_the_publisher_makes(rows) -> None:
+    assert len(rows) == 4
+    assert differences(rows, []) == []
+
+
+def test_every_difference_is_named(rows) -> None:
+    first, *others = rows
+    assert differences(others, [])[0] == f"missing row: {first.start.isoformat()}"
+    assert differences([*rows, first], [])[0].startswith(f"doubled row: {first.start.isoformat()}")
+    stray = replace(first, start=datetime(2026, 1, 1, tzinfo=UTC))
+    assert differences([*rows, stray], [])[0] == "unexpected row: 2026-01-01T00:00:00+00:00"
+    wrong = replace(first, means={**first.means, "Temp": None})
+    assert differences([wrong, *others], [])[0].startswith(f"wrong row: {first.start.isoformat()} Temp is None")
+    assert differences(rows, [b"null"]) == ["dead letter: b'null'"]
 
 
 def test_a_load_is_sustained_when_nothing_is_wrong_and_rows_do_not_come_later_and_later() -> None:
-    assert GOOD.sustained
-    assert not GOOD._replace(problems=["1 dead letters: late Late"]).sustained
-    assert not GOOD._replace(rate=97.9).sustained
-    assert not GOOD._replace(delays=[2.5, 2.5, 3.6, 4.0]).sustained
-    assert GOOD._replace(delays=[4.0, 3.6, 2.5, 2.5]).sustained
-    assert not GOOD._replace(delays=[11.0, 3.6, 2.5, 2.5]).sustained
-    assert not GOOD._replace(delays=[]).sustained
+    good = [2.5, 2.7, 2.6, 2.8]
+    assert outcome(99.5, good, wrong=False)["sustained"] == "yes"
+    assert outcome(99.5, good, wrong=True)["sustained"] == "NO"
+    assert outcome(97.9, good, wrong=False)["sustained"] == "NO"
+    assert outcome(99.5, [2.5, 2.5, 3.6, 4.0], wrong=False)["sustained"] == "NO"
+    assert outcome(99.5, [4.0, 3.6, 2.5, 2.5], wrong=False)["sustained"] == "yes"
+    assert outcome(99.5, [11.0, 3.6, 2.5, 2.5], wrong=False)["sustained"] == "NO"
+    assert outcome(99.5, [2.5], wrong=False)["sustained"] == "yes"
+    assert outcome(99.5, [], wrong=False)["sustained"] == "NO"
 
 
-def test_the_best_rate_is_the_highest_that_was_sustained() -> None:
-    higher = GOOD._replace(asked=200, rate=200.0)
-    assert end_to_end.best([GOOD, higher], OURS) == 200
-    assert end_to_end.best([GOOD, higher._replace(rate=100.0)], OURS) == 100
-    assert end_to_end.best([GOOD], LADDERS[0]) == 0
+@pytest.mark.parametrize(
+    ("too_much", "climbed", "best", "status"), [(200, 2, 100, 1), (300, 3, 200, 0), (400, 3, 300, 0)]
+)
+def test_rates_are_climbed_until_one_is_too_much(monkeypatch, tmp_path, too_much, climbed, best, status) -> None:
+    published = []
+    monkeypatch.setattr(end_to_end, "LOGS", tmp_path)
+    monkeypatch.setattr(end_to_end, "QUICK", False)
+    monkeypatch.setattr(end_to_end, "LADDERS", (OURS, OURS._replace(goal=None)))
+    monkeypatch.setattr(end_to_end, "measure", lambda ladder, rate, _: row(ladder, rate, rate, [2.5], rate >= too_much))
+    monkeypatch.setattr(end_to_end, "publish", lambda _, tables, goals: published.extend((*tables.values(), goals)))
+    assert end_to_end.main() == status
+    table, goals = published
+    assert [found["readings/s"] for found in table] == 2 * [100, 200, 300][:climbed]
+    assert [(goal.figures, goal.at_least) for goal in goals] == [([best], 200)]
 
 
 def test_percentiles_are_delays_that_were_seen() -> None:
-    measured = GOOD._replace(delays=[float(n) for n in range(100, 0, -1)])
-    assert [measured.delay(percent) for percent in (50, 99, 100)] == [50, 99, 100]
+    found = outcome(99.5, [float(n) for n in range(100, 0, -1)], wrong=False)
+    assert [found[name] for name in ("p50", "p99", "p100")] == [50, 99, 100]
+    assert json.loads(json.dumps(outcome(99.5, [2.5, 2.7, 2.6, 2.8], wrong=False)))["p50"] == 2.6
 
 
-def test_report() -> None:
-    assert json.loads(json.dumps(end_to_end.row(GOOD)))["p50"] == 2.6
-
-
-def test_publisher_and_pipeline_are_measured_whole(tmp_path: Path, monkeypatch) -> None:
+def test_publisher_and_pipeline_are_measured_whole(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(end_to_end, "LOGS", tmp_path)
     for variable in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"):
-        monkeypatch.setenv(variable, "")  # which the measurement sets, put back
-    with emulators.own_pubsub_server() as pubsub, emulators.bigquery_emulator(end_to_end.PROJECT) as bigquery:
-        measured = measure(Ladder("shipped", "ours", 10, (500,)), 500, 3, pubsub, bigquery)
-    assert measured.problems == []
-    assert len(measured.delays) in (2, 3)
-    assert set(measured.cores) == set(CORES)
-    assert timedelta(seconds=min(measured.delays)) > timedelta(seconds=end_to_end.GRACE)
+        monkeypatch.delenv(variable, raising=False)  # so that it starts its own
+    found = measure(Ladder("shipped", "ours", 10, (500,)), 500, 3)
+    assert capsys.readouterr().out == ""  # no problems
+    assert found["rows"] in (2, 3)
+    assert found["p50"] > GRACE
+    assert all(found[who] > 0 for who in ("publisher", "Pub/Sub", "pipeline", "BigQuery"))

@@ -4,23 +4,23 @@ import json
 
 import pytest
 
-from benchmarks.publisher import WAYS, Turn, chart, goals, growth, race, slow_row, speed_rows
+from benchmarks.publisher import WAYS, chart, goals, growth, race, slow_row, speed_rows
 
 
 def stall(*megabytes):
     """Of a publisher that is watched for two moments while its service is open, four while stalled, two while slow."""
-    moments = [
-        {"seconds": second, "published": 1000, "outstanding": 500, "MB": value}
-        for second, value in enumerate(megabytes)
+    phases = ["open"] * 2 + ["stalled"] * 4 + ["slow"] * 2
+    return [
+        {"phase": phase, "seconds": second, "published": 1000, "outstanding": 500, "MB": value}
+        for second, (phase, value) in enumerate(zip(phases, megabytes, strict=True))
     ]
-    return {"open": moments[:2], "stalled": moments[2:6], "slow": moments[6:]}
 
 
 FLAT = stall(70, 80, 90, 95, 95, 94, 95, 95)
 TURNS = {
-    "client": [Turn(10_000, 40), Turn(20_000, 20)],
-    "shipped": [Turn(150_000, 2), Turn(140_000, 2)],
-    "bare gRPC loop": [Turn(200_000, 1), Turn(100_000, 2)],
+    "client": [(10_000, 40), (20_000, 20)],
+    "shipped": [(150_000, 2), (140_000, 2)],
+    "bare gRPC loop": [(200_000, 1), (100_000, 2)],
 }
 
 
@@ -46,7 +46,7 @@ def test_every_contender_gets_all_its_readings_through(monkeypatch, tmp_path) ->
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")  # which the race sets, put back
     turns = race(rounds=1, count=2000)
     assert {len(found) for found in turns.values()} == {1}
-    assert all(turn.rate > 0 for found in turns.values() for turn in found)
+    assert all(rate > 0 for found in turns.values() for rate, _ in found)
     json.dumps([slow_row(way, FLAT) for way in WAYS])
     chart(speed_rows(turns), dict.fromkeys(WAYS, FLAT)).savefig(tmp_path / "publisher.png")
     assert (tmp_path / "publisher.png").stat().st_size > 10_000
