@@ -48,5 +48,5 @@ def test_every_contender_gets_all_its_readings_through(monkeypatch, tmp_path) ->
     assert {len(found) for found in turns.values()} == {1}
     assert all(rate > 0 for found in turns.values() for rate, _ in found)
     json.dumps([slow_row(way, FLAT) for way in WAYS])
-    chart(speed_rows(turns), dict.fromkeys(WAYS, FLAT)).savefig(tmp_path / "publisher.png")
+    chart(speed_rows(turns), dict.fromkeys(WAYS, FLAT), seconds=2).savefig(tmp_path / "publisher.png")
     assert (tmp_path / "publisher.png").stat().st_size > 10_000
