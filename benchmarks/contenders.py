@@ -24,7 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.loop import averages, by_sensor, loop, refuse
+from benchmarks.loop import averages, by_sensor, fold
 from benchmarks.worker import Source, Worker, sink
 from pipeline import graph, options
 from pipeline.readings import DEVICE, TIMESTAMP
@@ -70,7 +70,7 @@ class Contender:
 
     def run(self, bundle: Any) -> Any:
         """Process one prepared bundle: what is timed."""
-        return self._worker.run(bundle) if self._worker else loop(bundle, self.load.by_device, refuse)
+        return self._worker.run(bundle) if self._worker else fold(bundle, self.load.by_device)
 
     def records(self, left: Any) -> list[tuple[str, WindowedValue]]:
         """Return (step that wrote it, element) for all that `run` returned."""
@@ -88,9 +88,9 @@ class Contender:
         refused = shuffled = size = 0
         for of_bundle in left:
             if self._worker is None:
-                folded, _, refusals = of_bundle
-                refused += len(refusals)
-                parts += [(at * INTERVAL, device, by_sensor(cells)) for (at, device), cells in folded.items()]
+                folded, payloads = of_bundle
+                refused += len(payloads)
+                parts += [(one.start, device, by_sensor(cells)) for one in folded for device, cells in one.cells.items()]
                 continue
             for step, data in of_bundle:
                 elements = [element for _, element in self.records([(step, data)])]

@@ -4,7 +4,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks import frame
-from benchmarks.contenders import compare
+from benchmarks.contenders import Outcome, compare
 from benchmarks.load import Load, messages, past
-from benchmarks.peers.engine import Form
+from benchmarks.peers.engine import Form, Run
 
 ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
@@ -41,21 +41,21 @@ def main() -> int:
     """Measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
     frame.settle()
     forms: dict[str, Form] = {}
-    engines = []
+    versions = {}
     for module, package in ENGINES.items():
         try:
             forms |= import_module(f"benchmarks.peers.{module}").FORMS
-            engines.append({"": package, "version": version(package)})
+            versions[package] = version(package)
         except ImportError as error:
-            engines.append({"": package, "version": f"NOT COMPARED, there is no package for this Python: {error}"})
+            versions[package] = f"NOT COMPARED, there is no package for this Python: {error}"
     gc.collect()
     gc.freeze()  # no engine shall go through what another keeps
     measured = []
     for load in LOADS:
         frame.CONSOLE.print(f"[dim]{load}")
         measured.append(measure(forms, load, READINGS, ROUNDS))
-    frame.publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
-    return int(any("NOT COMPARED" in engine["version"] for engine in engines))
+    frame.publish("peers", {**tables(measured), "Engines": [versions]}, chart=chart(measured))
+    return int("NOT COMPARED" in str(versions))
 
 
 def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
@@ -63,11 +63,10 @@ def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -
     sent = list(messages(load, readings // load.packed, past()))
     outcomes, counts, turns = {}, {}, {}
     for name, form in forms.items():
-        outcome, cpu = _run(form, load, form.prepare(load, sent))
+        outcome, cpu = _timed(form(load, sent))
         outcomes[name] = outcome()
         counts[name] = len(sent) if cpu < LONG else len(sent) // 3
-        one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
-        turns[name] = partial(_turn, form, load, one, many)
+        turns[name] = partial(_turn, form(load, sent[:1]), form(load, sent[: counts[name]]))
     compare(load, outcomes, LOCAL)
     found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
@@ -75,15 +74,15 @@ def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -
     return Measured(load, micros, start)
 
 
-def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
+def _timed(run: Run) -> tuple[Callable[[], Outcome], float]:
     gc.collect()
     before = time.process_time()
-    return form.run(load, prepared), time.process_time() - before
+    return run(), time.process_time() - before
 
 
-def _turn(form: Form, load: Load, one: Any, many: Any) -> tuple[float, float]:
+def _turn(one: Run, many: Run) -> tuple[float, float]:
     """Return the CPU seconds of the first message alone, and of all."""
-    return _run(form, load, one)[1], _run(form, load, many)[1]
+    return _timed(one)[1], _timed(many)[1]
 
 
 def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[float]:

@@ -1,24 +1,19 @@
 """What engines have in common; each one's module offers its forms, by name."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 from benchmarks.contenders import Outcome
 from benchmarks.load import Load
 from benchmarks.loop import DECODER, latest_allowed
-from pipeline.readings import Refusal
+from pipeline.readings import Reading, Refusal
 
 BATCH = 1000  # messages that a source hands over at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default
 
-
-class Form(NamedTuple):
-    """A way to use an engine."""
-
-    # What is timed: the engine, started anew, from the messages to its end; returns what tells the outcome.
-    run: Callable[[Load, Any], Callable[[], Outcome]]
-    # From what is sent, as (publish time in seconds since the epoch, data), to what `run` takes: by default, the data.
-    prepare: Callable[[Load, Sequence[tuple[float, bytes]]], Any] = lambda load, sent: [data for _, data in sent]
+Sent = Sequence[tuple[float, bytes]]  # messages as (publish time in seconds since the epoch, data)
+# What is timed: an engine, started anew, from the messages to its end; returns what tells the outcome.
+Run = Callable[[], Callable[[], Outcome]]
+Form = Callable[[Load, Sent], Run]  # a way to use an engine
 
 
 class Sinks:
@@ -36,16 +31,8 @@ class Sinks:
         return Outcome(rows, len(self.dead_letters), sorted(self.dead_letters))
 
 
-class Reading(NamedTuple):
-    """One good reading; `at` is microseconds since the epoch, `values` is never empty, `device` may be ""."""
-
-    at: int
-    device: str
-    values: dict[str, float]
-
-
-def read(payload: bytes) -> list[Reading | Refusal]:
-    """Return an outcome for each reading in a message, by the shipped decoder; for the forms as guides teach them."""
+def read(payload: bytes) -> list[Reading | bytes]:
+    """Return each reading of a message, or its dead letter's payload, by the shipped decoder; for the taught forms."""
     refusals: list[Refusal] = []
-    readings = [Reading(*reading) for reading in DECODER.decode((payload,), latest_allowed(), refusals)]
-    return [*readings, *refusals]
+    readings = DECODER.decode((payload,), latest_allowed(), refusals)
+    return [*readings, *(refusal.payload for refusal in refusals)]

@@ -15,11 +15,15 @@ import pathway as pw  # type: ignore[import-not-found]
 
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.loop import SECOND, add_to, fold, means
-from benchmarks.peers.engine import BATCH, LATENESS, Form, Reading, Sinks, read
+from benchmarks.loop import SECOND, Cells, add_cells, averages, by_sensor, fold
+from benchmarks.peers.engine import BATCH, LATENESS, Run, Sent, Sinks, read
 
-# Event time in microseconds since the epoch, device, then a sum and a count of each sensor.
-_Cells = tuple[int, str, float, float, float, float, float, float, float, float]
+_COLUMNS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
+# Event time in microseconds since the epoch, device, then the columns above.
+_Reading = tuple[int, str, float, float, float, float, float, float, float, float]
+
+# A table whose column `read` has readings or sums and dead letters' payloads, that of rows, and the cells in a row.
+_Built = tuple[pw.Table, pw.Table, Callable[[dict[str, Any]], Cells]]
 
 
 class _Source(pw.io.python.ConnectorSubject):
@@ -32,22 +36,28 @@ class _Source(pw.io.python.ConnectorSubject):
             self.next(data=row)
 
 
-def _run(of: Any, build: Callable[..., None], load: Load, sent: Sequence[Any]) -> Callable[[], Outcome]:
-    pw.internals.parse_graph.G.clear()
-    sinks = Sinks()
-    build(pw.io.python.read(_Source(sent), schema=pw.schema_from_types(data=of)), load.by_device, sinks)
-    pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
-    return sinks.outcome
+def _form(of: Any, build: Callable[[pw.Table, bool], _Built], load: Load, sent: Sent) -> Run:
+    given: list[Any] = [data for _, data in sent]
+    if of is not bytes:
+        given = [tuple(given[at : at + BATCH]) for at in range(0, len(given), BATCH)]
 
+    def run() -> Callable[[], Outcome]:
+        pw.internals.parse_graph.G.clear()
+        sinks = Sinks()
+        messages = pw.io.python.read(_Source(given), schema=pw.schema_from_types(data=of))
+        outcomes, rows, cells_of = build(messages, load.by_device)
 
-def _batches(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[tuple[bytes, ...]]:
-    return [tuple(data for _, data in sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
+        def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
+            for device, cells in cells_of(row).items():
+                sinks.rows.append((row["start"] // SECOND, device, averages(by_sensor(cells))))
 
+        refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
+        pw.io.subscribe(refused, lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
+        pw.io.subscribe(rows, take)
+        pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
+        return sinks.outcome
 
-def _take_refused(outcomes: pw.Table, sinks: Sinks) -> None:
-    """Subscribe to the second part of the column `read`: dead letters' payloads."""
-    refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
-    pw.io.subscribe(refused, on_change=lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
+    return run
 
 
 def _windows(table: pw.Table, **instance: Any) -> Any:
@@ -60,71 +70,54 @@ def _windows(table: pw.Table, **instance: Any) -> Any:
     )
 
 
-_CELLS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
-
-
-def _idiomatic(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
+def _idiomatic(messages: pw.Table, by_device: bool) -> _Built:
     @pw.udf(deterministic=True)
-    def read_message(data: bytes) -> tuple[list[_Cells], list[bytes]]:
+    def read_message(data: bytes) -> tuple[list[_Reading], list[bytes]]:
         readings: list[Any] = []
         refused: list[bytes] = []
         for outcome in read(data):
-            if isinstance(outcome, Reading):
-                # A sum and a count of each sensor: of no or of one reading.
-                cells = ((outcome.values[name], 1.0) if name in outcome.values else (0.0, 0.0) for name in SENSORS)
-                readings.append((outcome.at, outcome.device if by_device else "", *chain.from_iterable(cells)))
+            if isinstance(outcome, bytes):
+                refused.append(outcome)
             else:
-                refused.append(outcome.payload)
+                at, device, values = outcome
+                # A sum and a count of each sensor: of no or of one reading.
+                cells = ((values[name], 1.0) if name in values else (0.0, 0.0) for name in SENSORS)
+                readings.append((at, device if by_device else "", *chain.from_iterable(cells)))
         return readings, refused
 
     outcomes = messages.select(read=read_message(pw.this.data))
-    _take_refused(outcomes, sinks)
-    readings = outcomes.select(reading=pw.this.read[0]).flatten(pw.this.reading)
-    readings = readings.select(**{name: pw.this.reading[index] for index, name in enumerate(["at", "device", *_CELLS])})
+    readings = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)
+    readings = readings.select(**{name: pw.this.one[index] for index, name in enumerate(["at", "device", *_COLUMNS])})
     rows = _windows(readings, instance=readings.device).reduce(
         start=pw.this._pw_window_start,
         device=pw.this._pw_instance,
-        **{name: pw.reducers.sum(pw.this[name]) for name in _CELLS},
+        **{name: pw.reducers.sum(pw.this[name]) for name in _COLUMNS},
     )
-
-    def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-        sinks.rows.append((row["start"] // SECOND, row["device"], means([row[name] for name in _CELLS])))
-
-    pw.io.subscribe(rows, on_change=take)
+    return outcomes, rows, lambda row: {row["device"]: [row[name] for name in _COLUMNS]}
 
 
-def _tuned(messages: pw.Table, by_device: bool, sinks: Sinks) -> None:
+def _tuned(messages: pw.Table, by_device: bool) -> _Built:
     @pw.udf(deterministic=True)
     def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[bytes]]:
         partials, refused = fold(batch, by_device)
-        intervals: dict[int, tuple[int, dict[str, list[float]]]] = {}
-        for one in partials:
-            intervals.setdefault(one.start, (one.latest, {}))[1][one.device] = one.cells
-        return [(latest, pw.wrap_py_object(devices)) for latest, devices in intervals.values()], refused
+        return [(one.latest, pw.wrap_py_object(one.cells)) for one in partials], refused
 
     outcomes = messages.select(read=fold_batch(pw.this.data))
-    _take_refused(outcomes, sinks)
-    sums = outcomes.select(sums=pw.this.read[0]).flatten(pw.this.sums)
-    sums = sums.select(at=pw.this.sums[0], devices=pw.this.sums[1])
-    rows = _windows(sums).reduce(start=pw.this._pw_window_start, devices=_add_up(pw.this.devices))
-
-    def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-        for device, cells in row["devices"].value.items():
-            sinks.rows.append((row["start"] // SECOND, device, means(cells)))
-
-    pw.io.subscribe(rows, on_change=take)
+    sums = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)
+    sums = sums.select(at=pw.this.one[0], cells=pw.this.one[1])
+    rows = _windows(sums).reduce(start=pw.this._pw_window_start, cells=_add_up(pw.this.cells))
+    return outcomes, rows, lambda row: row["cells"].value
 
 
 @pw.reducers.stateful_many
 def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int]]) -> pw.PyObjectWrapper:
-    total = {device: list(cells) for device, cells in state.value.items()} if state else {}
-    for (devices,), _ in changes:
-        for device, cells in devices.value.items():
-            add_to(total, device, list(cells))
+    total: Cells = dict(state.value) if state else {}
+    for (cells,), _ in changes:
+        add_cells(total, cells.value)
     return pw.wrap_py_object(total)
 
 
 FORMS = {
-    "pathway idiomatic": Form(partial(_run, bytes, _idiomatic)),
-    "pathway tuned": Form(partial(_run, tuple[bytes, ...], _tuned), _batches),
+    "pathway idiomatic": partial(_form, bytes, _idiomatic),
+    "pathway tuned": partial(_form, tuple[bytes, ...], _tuned),
 }
