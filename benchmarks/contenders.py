@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -22,7 +21,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, Timestamp
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from benchmarks.frame import DifferentRows
+from benchmarks.frame import DifferentRows, cpu_micros
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, fold
 from benchmarks.worker import Source, Worker, sink
@@ -71,6 +70,10 @@ class Contender:
     def run(self, bundle: Any) -> Any:
         """Process one prepared bundle: what is timed."""
         return self._worker.run(bundle) if self._worker else fold(bundle, self.load.by_device)
+
+    def turn(self, sent: Iterable[Iterable[tuple[float, bytes]]], seconds: float = 0) -> Callable[[], float]:
+        """Return what gives the microseconds of CPU per reading of these bundles, in so many seconds of it."""
+        return partial(cpu_micros, [partial(self.run, self.prepare(one)) for one in sent], self.load.readings, seconds)
 
     def records(self, left: Any) -> list[tuple[str, WindowedValue]]:
         """Return (step that wrote it, element) for all that `run` returned."""
@@ -167,7 +170,9 @@ def _combine(pipeline: beam.Pipeline, load: Load) -> None:
 
 def job(load: Load) -> options.Job:
     """Return what the pipeline is told."""
-    return options.parse(load.parameters)[0]
+    told = {"input_topic": "projects/bench-project/topics/readings", "interval": f"{INTERVAL}s"}
+    told |= {"sensors": ",".join(load.sensors), "group_by_device": str(load.by_device).lower()}
+    return options.parse([*(f"--{name}={value}" for name, value in told.items()), *load.flags])[0]
 
 
 def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
@@ -185,9 +190,3 @@ def _floor(pipeline: beam.Pipeline, load: Load) -> None:
 
 
 _BUILDS = {"seed": _seed, "combine": _combine, "shipped": _shipped, "floor": _floor}
-
-
-def cell() -> Any:
-    """Return a state cell, and the timer beside it, which never fires."""
-    kept: list[Any] = [None]
-    return SimpleNamespace(read=lambda: kept[0], write=partial(kept.__setitem__, 0), set=lambda when: None)

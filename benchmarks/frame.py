@@ -6,6 +6,7 @@ drifts by a factor of two within minutes, so a ratio is only good between turns 
 A figure is one number or, of several rounds, a list of one for each: its median is shown, with the range.
 """
 
+import gc
 import json
 import logging
 import math
@@ -47,13 +48,19 @@ def settle() -> None:
 
 
 def take_turns(contenders: Mapping[K, Callable[[], T]], rounds: int, warm_up: int = 0) -> dict[K, list[T]]:
-    """Return what each contender returns in its turns, one per round, but for so many rounds of warming up."""
+    """Return what each contender returns in its turns, one per round, but for so many rounds of warming up.
+
+    What there is already is not gone through for garbage in a contender's time.
+    """
     found: dict[K, list[T]] = {name: [] for name in contenders}
+    gc.collect()
+    gc.freeze()
     for number in range(-warm_up, rounds):
         for name, turn in contenders.items():
             result = turn()
             if number >= 0:
                 found[name].append(result)
+    gc.unfreeze()
     return found
 
 

@@ -14,11 +14,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import Contender, cell, job
+from benchmarks.contenders import Contender, job
 from benchmarks.frame import CONSOLE, QUICK, Panel, Rows, cpu_micros, draw, lines, publish, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.stalled import memory
@@ -84,11 +85,10 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
         contender = Contender("shipped", load)
         # So many bundles that each device has its turn.
         count = max(8, -(-load.devices // load.readings))
-        calls = [partial(contender.run, contender.prepare(one)) for one in bundles(load, count, past(3600))]
-        turns[load] = partial(cpu_micros, calls, load.readings, seconds)
+        turns[load] = contender.turn(bundles(load, count, past(3600)), seconds)
         present = "all sensors" if load.in_turn == len(load.sensors) else str(load.in_turn)
         row = {"window": job(load).window, "sensors": len(load.sensors), "in a reading": present}
-        records = statistics.mean(len(contender.records(call())) for call in calls)
+        records = statistics.mean(len(records) for records in run(load, count, past(3600)))
         rows.append(row | {"devices": load.devices, "records": records})
     return [{**row, CPU: found} for row, found in zip(rows, take_turns(turns, rounds).values(), strict=True)]
 
@@ -103,7 +103,9 @@ def state_per_device(load: Load, readings: int = 10_000) -> int:
     records = [element.value for bundle in bundles_left for element in bundle]
     if job(load).window == "fixed":
         return len(CombineSums().get_accumulator_coder().encode(CombineSums().apply(sums for _, sums in records)))
-    state, emit = cell(), _EmitSessions(job(load).intervals)
+    emit, kept = _EmitSessions(job(load).intervals), [None]
+    # A state cell, and a timer that never fires.
+    state = SimpleNamespace(read=lambda: kept[0], write=partial(kept.__setitem__, 0), set=lambda when: None)
     for record in records:
         emit.process(record, state, state)
     return len(_EmitSessions.SESSIONS.coder.encode(state.read()))

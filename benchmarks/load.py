@@ -41,17 +41,6 @@ class Load:
         """Whether each device has its own rows."""
         return self.devices > 1
 
-    @property
-    def parameters(self) -> list[str]:
-        """The pipeline's command line."""
-        return [
-            "--input_topic=projects/bench-project/topics/readings",
-            f"--interval={INTERVAL}s",
-            f"--sensors={','.join(self.sensors)}",
-            f"--group_by_device={self.by_device}".lower(),
-            *self.flags,
-        ]
-
     def differs_in(self, field: str) -> bool:
         """Whether it is the usual load, but for this field, or in all."""
         return self == Load(**{field: getattr(self, field)})
@@ -72,7 +61,7 @@ def messages(load: Load, count: int, start: float) -> Iterator[tuple[float, byte
 
 
 def bundles(load: Load, count: int, start: float) -> Iterator[list[tuple[float, bytes]]]:
-    """Yield so many bundles of `messages`."""
+    """Yield so many bundles of `messages`, made as they are asked for."""
     sent = messages(load, count * load.bundle, start)
     return (list(itertools.islice(sent, load.bundle)) for _ in range(count))
 

@@ -1,10 +1,6 @@
-"""The shipped graph beside itself, on Beam's own worker: parts of its fold left out, hopping windows, silences.
+"""The shipped graph beside itself, on Beam's own worker: with parts of its fold left out, and with other options.
 
-And its fold without Beam, beside the limit.
-
-    python -m benchmarks.variants    what watching for silences costs, in about a minute; `make bench` has the others
-
-The parts, each with all before it, of bundles of 1,000:
+And its fold without Beam, beside the limit. All are in `make bench`. The parts, each with all before it:
 
     floor       a DoFn that does nothing
     steps       the shipped graph, whose fold throws messages away
@@ -23,30 +19,34 @@ from unittest.mock import patch
 
 import msgspec
 
-from benchmarks.contenders import Contender, cell, job
-from benchmarks.frame import QUICK, Goal, cpu_micros, publish, ratios, settle, take_turns
+from benchmarks.contenders import Contender, job
+from benchmarks.frame import Goal, cpu_micros, ratios, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.loop import latest_allowed
 from pipeline.fold import _Fold
-from pipeline.silences import NoticeSilences
 
-OVERLAPS = {"interval / hop = 1": 60, "4": 15, "60": 1}  # by that, the hop of intervals of a minute, in seconds
+# Of intervals of a minute.
+OPTIONS = {
+    "plain": [],
+    **{f"hop={hop}": ["--window=hopping", f"--hop={hop}"] for hop in ("60s", "15s", "1s")},
+    "silence_after": ["--silence_after=5m"],
+}
 
 
 def parts(rounds: int) -> list[dict[str, Any]]:
     """Return rows of the microseconds of CPU per reading of each part with all before it, and of what each adds."""
     load = Load()
-    shipped, floor = Contender("shipped", load), Contender("floor", load)
-    [sent], [good] = bundles(load, 1, past()), bundles(replace(load, bad=0), 1, past())
-    run = partial(shipped.run, shipped.prepare(sent))
-    calls = {
-        "floor": partial(floor.run, floor.prepare(sent)),
-        "steps": partial(_with_fold, _throw_away, run),
-        "decode": partial(_with_fold, _decode, run),
-        "good": partial(shipped.run, shipped.prepare(good)),
-        "everything": run,
+    sent, good = ([*bundles(one, 1, past())] for one in (load, replace(load, bad=0)))
+    shipped = Contender("shipped", load)
+    everything = shipped.turn(sent)
+    turns = {
+        "floor": Contender("floor", load).turn(sent),
+        "steps": partial(_with_fold, _throw_away, everything),
+        "decode": partial(_with_fold, _decode, everything),
+        "good": shipped.turn(good),
+        "everything": everything,
     }
-    micros = take_turns({name: partial(cpu_micros, [call], load.readings) for name, call in calls.items()}, rounds)
+    micros = take_turns(turns, rounds)
     medians = [statistics.median(found) for found in micros.values()]
     added = [f"{more - less:+.2f}" for less, more in zip([0.0, *medians], medians, strict=False)]
     return [{"": "with all before it", **micros}, {"": "by itself", **dict(zip(micros, added, strict=True))}]
@@ -64,9 +64,9 @@ def _decode(fold: Any) -> tuple[()]:
     return ()
 
 
-def _with_fold(fold: Callable[[Any], Any], call: Callable[[], Any]) -> None:
+def _with_fold(fold: Callable[[Any], Any], turn: Callable[[], float]) -> float:
     with patch.object(_Fold, "_fold", fold):
-        call()
+        return turn()
 
 
 def alone(rounds: int) -> list[dict[str, Any]]:
@@ -74,8 +74,7 @@ def alone(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for load in (Load(), Load(packed=10), Load(packed=100)):
         loop, fold = Contender("loop", load), fold_of(load)
-        [sent] = bundles(load, 1, past())
-        payloads = loop.prepare(sent)
+        payloads = loop.prepare(*bundles(load, 1, past()))
         ways: dict[str, Callable[[], object]] = {
             "parse alone": lambda payloads=payloads: deque(map(_parse_json, payloads), maxlen=0),
             "shipped": partial(_folded, fold, payloads),
@@ -102,57 +101,20 @@ def _folded(fold: _Fold, payloads: Sequence[bytes]) -> list[Any]:
     return [emitted for payload in payloads for emitted in fold.process(payload)] + list(fold.finish_bundle())
 
 
-def hopping(rounds: int) -> list[dict[str, Any]]:
-    """Return a row for each load: microseconds with fixed windows, and how many times these hopping ones cost."""
-    flags = {name: ("--window=hopping", "--interval=60s", f"--hop={hop}s") for name, hop in OVERLAPS.items()}
+def options(rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each load: microseconds up to the shuffle, and how many times that with each of `OPTIONS`."""
     rows = []
-    for load in (Load(), Load(devices=10)):
+    for load in (Load(), Load(packed=100), Load(devices=10), Load(devices=1000)):
         sent = list(bundles(load, 4, past()))
-        turns = {"fixed": _all_of(replace(load, flags=("--interval=60s",)), sent)}
-        turns |= {name: _all_of(replace(load, flags=flags[name]), sent) for name in OVERLAPS}
+        loads = {name: replace(load, flags=("--interval=60s", *flags)) for name, flags in OPTIONS.items()}
+        turns = {name: Contender("shipped", one).turn(sent, 0.02) for name, one in loads.items()}
         micros = take_turns(turns, rounds, warm_up=1)
-        times = {name: ratios(micros, name, "fixed") for name in OVERLAPS}
-        rows.append({"messages x readings": str(load), "fixed, us": micros["fixed"], **times})
+        times = {name: ratios(micros, name, "plain") for name in OPTIONS if name != "plain"}
+        rows.append({"messages x readings": str(load), "plain, us": micros["plain"], **times})
     return rows
-
-
-def _all_of(load: Load, sent: Sequence[Any]) -> Callable[[], float]:
-    """Return a turn of the shipped graph with all of these bundles."""
-    shipped = Contender("shipped", load)
-    prepared = [shipped.prepare(bundle) for bundle in sent]
-    return lambda: cpu_micros([lambda: [shipped.run(one) for one in prepared]], len(sent) * load.readings)
 
 
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
     """Return the goals of hopping windows, of readings that share a row."""
-    return [Goal(f"hopping, {name}: CPU to the shuffle / fixed", rows[0][name], at_most=1.1) for name in OVERLAPS]
-
-
-def silences(load: Load, rounds: int) -> dict[str, Any]:
-    """Return a row of CPU per reading without and with `silence_after`, records heard, and CPU for each of these."""
-    watching = replace(load, flags=("--silence_after=5m",))
-    sent = list(bundles(load, max(2, -(-15_000 // load.readings)), past()))
-    micros = take_turns({"off": _all_of(load, sent), "on": _all_of(watching, sent)}, rounds, warm_up=1)
-    shipped = Contender("shipped", watching)
-    left = [record for bundle in sent for record in shipped.records(shipped.run(shipped.prepare(bundle)))]
-    heard = [element.value for _, element in left if type(element.value[1]) is list]  # what is summed up is a dict
-    return {
-        "bundle": str(load),
-        **micros,
-        "on / off": ratios(micros, "on", "off"),
-        "records heard per 1,000 readings": len(heard) / len(sent) / load.readings * 1000,
-        "the watch, per record": cpu_micros([partial(_watch, heard)], len(heard), seconds=0.1),
-    }
-
-
-def _watch(heard: Sequence[Any]) -> None:
-    notice: Any = NoticeSilences(300, 5)._notice
-    cells: dict[str, tuple[Any, Any]] = {}
-    for record in heard:
-        notice.process(record, *cells.setdefault(record[0], (cell(), cell())))
-
-
-if __name__ == "__main__":
-    settle()
-    loads = (Load(), Load(packed=100), Load(devices=10), Load(devices=1000))
-    publish("silences", {"Microseconds of CPU per reading": [silences(load, 1 if QUICK else 11) for load in loads]})
+    hops = {name: found for name, found in rows[0].items() if name.startswith("hop")}
+    return [Goal(f"{name}: CPU to the shuffle / plain", found, at_most=1.1) for name, found in hops.items()]
