@@ -93,7 +93,7 @@ class Contender:
             if self._worker is None:
                 folded, payloads = of_bundle
                 refused += len(payloads)
-                parts += [(one.start, device, by_sensor(cells)) for one in folded for device, cells in one.cells.items()]
+                parts += [(start, device, by_sensor(of)) for start, _, cells in folded for device, of in cells.items()]
                 continue
             for step, data in of_bundle:
                 elements = [element for _, element in self.records([(step, data)])]

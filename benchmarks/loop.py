@@ -4,11 +4,12 @@ The limit that contenders are held against, and the fold of the tuned peers. The
 not plainly good. Keys that are ignored are not counted.
 """
 
-import operator
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from functools import partial
+from operator import add
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,29 +18,24 @@ from pipeline.readings import _EARLIEST, MAX_DEVICE, Decoder, Refusal, _raw_item
 
 SECOND = 1_000_000  # microseconds
 LENGTH = INTERVAL * SECOND
-
 DECODER = Decoder(SENSORS)
 
 _MAX_FUTURE_SKEW = 600  # seconds, the shipped default
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _UNSET = msgspec.UNSET
+_no_cells = partial(defaultdict, ([0.0, 0] * len(SENSORS)).copy)
 _Value = float | msgspec.UnsetType
 
 # The sum and count of each sensor in turn, by device, or "" unless devices are kept apart.
 Cells = dict[str, list[float]]
 
 
-class Partial(NamedTuple):
-    """Sums of one batch for one interval."""
-
-    start: int  # of the interval, seconds since the epoch
-    latest: int  # a time in the interval that no reading of it is after; microseconds since the epoch
-    cells: Cells
+# (start of an interval, seconds since the epoch; a time in it that none of its readings is after, microseconds; sums).
+Partial = tuple[int, int, Cells]
 
 
+# Its types are checked in C.
 class _Reading(msgspec.Struct, gc=False, eq=False):
-    """A reading whose types msgspec checks in C."""
-
     Timestamp: Any = None
     Device: Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)] = ""
     Airtight: _Value = _UNSET
@@ -60,8 +56,8 @@ def latest_allowed() -> int:
 def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], list[bytes]]:
     """Return a batch's sums, those of the newest interval last, and the dead letters' payloads."""
     latest, newest, seconds, fractions = latest_allowed(), 0, DECODER._seconds, DECODER._fractions
-    refusals: list[Refusal] = []
-    sums: dict[int, Cells] = defaultdict(lambda: defaultdict(lambda: [0.0, 0] * len(SENSORS)))
+    refused: list[bytes] = []
+    sums: dict[int, Cells] = defaultdict(_no_cells)
     for payload in payloads:
         items = _items(payload)
         for item in items:
@@ -72,7 +68,7 @@ def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], lis
                 if not _EARLIEST <= at <= latest or temp is pressure is airtight is water:
                     raise ValueError  # for the shipped decoder to say why
             except (AttributeError, TypeError, ValueError):
-                decided = _decide(payload, items, item, latest, refusals)
+                decided = _decide(payload, items, item, latest, refused)
                 if decided is None:
                     continue
                 at, device, (airtight, pressure, water, temp) = decided
@@ -90,11 +86,8 @@ def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], lis
             if temp is not _UNSET:
                 cells[6] += temp
                 cells[7] += 1
-    partials = [
-        Partial(index * INTERVAL, min(newest, (index + 1) * LENGTH - 1), dict(cells))
-        for index, cells in sorted(sums.items())
-    ]
-    return partials, [refusal.payload for refusal in refusals]
+    in_order = sorted(sums.items())
+    return [(at * INTERVAL, min(newest, (at + 1) * LENGTH - 1), cells) for at, cells in in_order], refused
 
 
 def _items(payload: bytes) -> Sequence[Any]:
@@ -113,25 +106,22 @@ def _typed(raw: msgspec.Raw) -> _Reading | msgspec.Raw:
         return raw
 
 
-def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refusals: list[Refusal]) -> Any:
+def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refused: list[bytes]) -> Any:
     """Return (event time, device, value or UNSET of each sensor) as the shipped decoder has it, or None."""
     if type(items) is list:
         raw = item if type(item) is msgspec.Raw else _raw_items(payload)[items.index(item)]
         payload = b"[%b]" % bytes(raw)
+    refusals: list[Refusal] = []
     for at, device, values in DECODER.decode((payload,), latest, refusals):
         return at, device, [values.get(name, _UNSET) for name in SENSORS]
+    refused.append(refusals.pop().payload)
     return None
 
 
-def added(cells: Sequence[float], more: Sequence[float]) -> list[float]:
-    """Return the sums of two lists of cells, which stay as they are."""
-    return list(map(operator.add, cells, more))
-
-
 def add_cells(total: Cells, more: Cells) -> None:
-    """Add the cells of devices to those of `total`."""
+    """Add devices' cells to those in `total`, in new lists: none is ever changed."""
     for device, cells in more.items():
-        total[device] = added(total[device], cells) if device in total else cells
+        total[device] = list(map(add, total[device], cells)) if device in total else cells
 
 
 def by_sensor(cells: Sequence[float]) -> dict[str, list[float]]:

@@ -4,7 +4,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks import frame
-from benchmarks.contenders import Outcome, compare
+from benchmarks.contenders import compare
 from benchmarks.load import Load, messages, past
-from benchmarks.peers.engine import Form, Run
+from benchmarks.peers.engine import Form
 
 ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
@@ -48,45 +48,39 @@ def main() -> int:
             versions[package] = version(package)
         except ImportError as error:
             versions[package] = f"NOT COMPARED, there is no package for this Python: {error}"
-    gc.collect()
-    gc.freeze()  # no engine shall go through what another keeps
-    measured = []
-    for load in LOADS:
-        frame.CONSOLE.print(f"[dim]{load}")
-        measured.append(measure(forms, load, READINGS, ROUNDS))
+    measured = [measure(forms, load, READINGS, ROUNDS) for load in LOADS]
     frame.publish("peers", {**tables(measured), "Engines": [versions]}, chart=chart(measured))
     return int("NOT COMPARED" in str(versions))
 
 
 def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
     """Compare all forms under one load, of so many readings at most. Raises DifferentRows before anything is timed."""
+    frame.CONSOLE.print(f"[dim]{load}")
     sent = list(messages(load, readings // load.packed, past()))
     outcomes, counts, turns = {}, {}, {}
     for name, form in forms.items():
-        outcome, cpu = _timed(form(load, sent))
+        outcome, cpu = _run(form, load, form.prepare(load, sent))
         outcomes[name] = outcome()
         counts[name] = len(sent) if cpu < LONG else len(sent) // 3
-        turns[name] = partial(_turn, form(load, sent[:1]), form(load, sent[: counts[name]]))
+        turns[name] = partial(_turn, form, load, [form.prepare(load, sent[:count]) for count in (1, counts[name])])
     compare(load, outcomes, LOCAL)
     found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
-    start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
-    return Measured(load, micros, start)
+    return Measured(load, micros, {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()})
 
 
-def _timed(run: Run) -> tuple[Callable[[], Outcome], float]:
+def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
     gc.collect()
     before = time.process_time()
-    return run(), time.process_time() - before
+    return form.run(load, prepared), time.process_time() - before
 
 
-def _turn(one: Run, many: Run) -> tuple[float, float]:
-    """Return the CPU seconds of the first message alone, and of all."""
-    return _timed(one)[1], _timed(many)[1]
+def _turn(form: Form, load: Load, prepared: Sequence[Any]) -> list[float]:
+    return [_run(form, load, one)[1] for one in prepared]
 
 
-def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[float]:
-    """Return the microseconds of each turn per reading, of those after the first message."""
+def per_reading(turns: Sequence[Sequence[float]], readings: int) -> list[float]:
+    """Return the microseconds per reading of turns, each the CPU seconds of the first message alone, and of all."""
     start = statistics.median(first for first, _ in turns)
     return [(seconds - start) / readings * 1e6 for _, seconds in turns]
 
@@ -98,10 +92,7 @@ def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
         start = statistics.median(ms for one in measured for ms in one.start[form])
         costs.append({"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": start})
         times.append({"": form, **{_name(one.load): frame.ratios(one.micros, form, WORKER) for one in measured}})
-    return {
-        "CPU per reading, microseconds: median (range)": costs,
-        f"CPU / {WORKER}: below 1 is ahead of us": times,
-    }
+    return {"CPU per reading, microseconds: median (range)": costs, f"CPU / {WORKER}: below 1 is ahead of us": times}
 
 
 def _name(load: Load) -> str:

@@ -1,6 +1,7 @@
 """What engines have in common; each one's module offers its forms, by name."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from benchmarks.contenders import Outcome
 from benchmarks.load import Load
@@ -10,17 +11,24 @@ from pipeline.readings import Reading, Refusal
 BATCH = 1000  # messages that a source hands over at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default
 
-Sent = Sequence[tuple[float, bytes]]  # messages as (publish time in seconds since the epoch, data)
-# What is timed: an engine, started anew, from the messages to its end; returns what tells the outcome.
-Run = Callable[[], Callable[[], Outcome]]
-Form = Callable[[Load, Sent], Run]  # a way to use an engine
+# Start of the interval in seconds since the epoch, device or "", mean per sensor.
+Row = tuple[int, str, dict[str, float]]
+
+
+class Form(NamedTuple):
+    """A way to use an engine."""
+
+    # What is timed: the engine, started anew, from the messages to its end; returns what tells the outcome.
+    run: Callable[[Load, Any], Callable[[], Outcome]]
+    # From what is sent, as (publish time in seconds since the epoch, data), to what `run` takes: by default, the data.
+    prepare: Callable[[Load, Sequence[tuple[float, bytes]]], Any] = lambda load, sent: [data for _, data in sent]
 
 
 class Sinks:
-    """Where one run of an engine puts (start of interval in seconds, device, means), and dead letters."""
+    """Where one run of an engine puts rows, and dead letters' payloads."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, str, dict[str, float]]] = []
+        self.rows: list[Row] = []
         self.dead_letters: list[bytes] = []
 
     def outcome(self) -> Outcome:
@@ -31,8 +39,8 @@ class Sinks:
         return Outcome(rows, len(self.dead_letters), sorted(self.dead_letters))
 
 
-def read(payload: bytes) -> list[Reading | bytes]:
-    """Return each reading of a message, or its dead letter's payload, by the shipped decoder; for the taught forms."""
+def read(payload: bytes) -> tuple[list[Reading], list[bytes]]:
+    """Return a message's readings and dead letters' payloads, by the shipped decoder; for the forms as guides teach."""
     refusals: list[Refusal] = []
-    readings = DECODER.decode((payload,), latest_allowed(), refusals)
-    return [*readings, *(refusal.payload for refusal in refusals)]
+    readings = list(DECODER.decode((payload,), latest_allowed(), refusals))
+    return readings, [refusal.payload for refusal in refusals]

@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.contenders import Contender, Outcome, job
 from benchmarks.load import SENSORS, Load
-from benchmarks.peers.engine import BATCH, Run, Sent, Sinks
+from benchmarks.peers.engine import BATCH, Form, Sinks
 from pipeline import graph
 
 # Read and written by the steps below; in the pipeline itself they would be pickled with it.
@@ -26,24 +26,23 @@ _payloads: Sequence[bytes] = ()
 _sinks = Sinks()
 
 
-def _up_to_shuffle(name: str, load: Load, sent: Sent) -> Run:
+def _bundles(name: str, load: Load, sent: Sequence[tuple[float, bytes]]) -> tuple[Contender, list[Any]]:
     contender = Contender(name, load)
-    bundles = [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
-    return lambda: partial(contender.outcome, [contender.run(bundle) for bundle in bundles])
+    return contender, [contender.prepare(sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
 
-def _to_rows(runner: str, load: Load, sent: Sent) -> Run:
-    payloads = [data for _, data in sent]
+def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callable[[], Outcome]:
+    contender, bundles = prepared
+    return partial(contender.outcome, [contender.run(bundle) for bundle in bundles])
 
-    def run() -> Callable[[], Outcome]:
-        global _payloads, _sinks
-        _payloads, _sinks = payloads, Sinks()
-        source = beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
-        with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-            graph.build(pipeline, job(load), source, beam.FlatMap(_keep_row), beam.FlatMap(_keep_dead_letter))
-        return _sinks.outcome
 
-    return run
+def _to_rows(runner: str, load: Load, payloads: Sequence[bytes]) -> Callable[[], Outcome]:
+    global _payloads, _sinks
+    _payloads, _sinks = payloads, Sinks()
+    source = beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
+    with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
+        graph.build(pipeline, job(load), source, beam.FlatMap(_keep_row), beam.FlatMap(_keep_dead_letter))
+    return _sinks.outcome
 
 
 def _all_payloads(_: bytes) -> Sequence[bytes]:
@@ -63,8 +62,8 @@ def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
 
 
 FORMS = {
-    "shipped worker": partial(_up_to_shuffle, "shipped"),
-    "shipped local": partial(_to_rows, "FnApiRunner"),
-    "shipped demo": partial(_to_rows, "BundleBasedDirectRunner"),
-    "loop": partial(_up_to_shuffle, "loop"),
+    "shipped worker": Form(_up_to_shuffle, partial(_bundles, "shipped")),
+    "shipped local": Form(partial(_to_rows, "FnApiRunner")),
+    "shipped demo": Form(partial(_to_rows, "BundleBasedDirectRunner")),
+    "loop": Form(_up_to_shuffle, partial(_bundles, "loop")),
 }

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import bytewax.operators as op  # type: ignore[import-not-found]
@@ -18,33 +19,25 @@ from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, Load
 from benchmarks.loop import SECOND, Partial, add_cells, averages, by_sensor, fold
-from benchmarks.peers.engine import BATCH, LATENESS, Run, Sent, Sinks, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Sinks, read
 from pipeline.readings import Reading
 from pipeline.sums import Sums, add_values
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _form(build: Callable[[Any, bool], tuple[Any, Any]], load: Load, sent: Sent) -> Run:
-    payloads = [data for _, data in sent]
-
-    def run() -> Callable[[], Outcome]:
-        flow, sinks = Dataflow("readings"), Sinks()
-        rows, dead_letters = build(op.input("messages", flow, TestingSource(payloads, BATCH)), load.by_device)
-        op.output("rows", rows, TestingSink(sinks.rows))
-        op.output("dead_letters", dead_letters, TestingSink(sinks.dead_letters))
-        run_main(flow)
-        return sinks.outcome
-
-    return run
-
-
-def _is_refused(one: Any) -> bool:
-    return type(one) is bytes
+def _run(build: Callable[[Any, bool], tuple[Any, Any]], load: Load, payloads: list[bytes]) -> Callable[[], Outcome]:
+    flow, sinks = Dataflow("readings"), Sinks()
+    rows, dead_letters = build(op.input("messages", flow, TestingSource(payloads, BATCH)), load.by_device)
+    op.output("rows", rows, TestingSink(sinks.rows))
+    op.output("dead_letters", dead_letters, TestingSink(sinks.dead_letters))
+    run_main(flow)
+    return sinks.outcome
 
 
 def _idiomatic(messages: Any, by_device: bool) -> tuple[Any, Any]:
-    kinds = op.branch("is_refused", op.flat_map("read", messages, read), _is_refused)
+    outcomes = op.flat_map("read", messages, lambda payload: chain(*read(payload)))
+    kinds = op.branch("is_refused", outcomes, lambda outcome: type(outcome) is bytes)
     windows = win.fold_window(
         "mean",
         op.key_on("key", kinds.falses, lambda reading: reading[1] if by_device else ""),
@@ -68,11 +61,8 @@ def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]
 
 
 def _tuned(messages: Any, by_device: bool) -> tuple[Any, Any]:
-    def fold_batch(payloads: list[bytes]) -> list[Partial | bytes]:
-        partials, refused = fold(payloads, by_device)
-        return [*refused, *partials]
-
-    kinds = op.branch("is_refused", op.flat_map_batch("fold", messages, fold_batch), _is_refused)
+    outcomes = op.flat_map_batch("fold", messages, lambda payloads: chain(*fold(payloads, by_device)))
+    kinds = op.branch("is_refused", outcomes, lambda outcome: type(outcome) is bytes)
     # One key for each worker would do the same on many.
     keyed = op.key_on("shard", kinds.falses, lambda partial: "0")
     return op.key_rm("unshard", op.stateful_batch("intervals", keyed, _OpenIntervals)), kinds.trues
@@ -83,10 +73,10 @@ class _OpenIntervals(op.StatefulBatchLogic):
         self._watermark, self._open = resumed or (0, {})  # microseconds; by start, cells
 
     def on_batch(self, values: list[Partial]) -> tuple[list[Any], bool]:
-        for one in values:
-            if self._watermark < (one.start + INTERVAL) * SECOND:  # or it is late
-                add_cells(self._open.setdefault(one.start, {}), one.cells)
-                self._watermark = max(self._watermark, one.latest - LATENESS * SECOND)
+        for start, latest, cells in values:
+            if self._watermark < (start + INTERVAL) * SECOND:  # or it is late
+                add_cells(self._open.setdefault(start, {}), cells)
+                self._watermark = max(self._watermark, latest - LATENESS * SECOND)
         return self._close(self._watermark)
 
     def on_eof(self) -> tuple[list[Any], bool]:
@@ -101,4 +91,4 @@ class _OpenIntervals(op.StatefulBatchLogic):
         return self._watermark, {start: dict(cells) for start, cells in self._open.items()}
 
 
-FORMS = {"bytewax idiomatic": partial(_form, _idiomatic), "bytewax tuned": partial(_form, _tuned)}
+FORMS = {"bytewax idiomatic": Form(partial(_run, _idiomatic)), "bytewax tuned": Form(partial(_run, _tuned))}

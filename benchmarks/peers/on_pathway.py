@@ -6,9 +6,8 @@
 What its Python connector is given within 1.5 s is one minibatch, here often all of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import pathway as pw  # type: ignore[import-not-found]
@@ -16,14 +15,16 @@ import pathway as pw  # type: ignore[import-not-found]
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import SECOND, Cells, add_cells, averages, by_sensor, fold
-from benchmarks.peers.engine import BATCH, LATENESS, Run, Sent, Sinks, read
+from benchmarks.peers.engine import BATCH, LATENESS, Form, Row, Sinks, read
 
-_COLUMNS = [f"{name}_{what}" for name in SENSORS for what in ("sum", "count")]
-# Event time in microseconds since the epoch, device, then the columns above.
-_Reading = tuple[int, str, float, float, float, float, float, float, float, float]
+# Event time in microseconds since the epoch, device, value of each sensor.
+_Reading = tuple[int, str, float | None, float | None, float | None, float | None]
 
-# A table whose column `read` has readings or sums and dead letters' payloads, that of rows, and the cells in a row.
-_Built = tuple[pw.Table, pw.Table, Callable[[dict[str, Any]], Cells]]
+# Cut the column `at` into intervals that are emitted once.
+_WINDOWS = {
+    "window": pw.temporal.tumbling(INTERVAL * SECOND, origin=0),
+    "behavior": pw.temporal.exactly_once_behavior(LATENESS * SECOND),
+}
 
 
 class _Source(pw.io.python.ConnectorSubject):
@@ -36,77 +37,62 @@ class _Source(pw.io.python.ConnectorSubject):
             self.next(data=row)
 
 
-def _form(of: Any, build: Callable[[pw.Table, bool], _Built], load: Load, sent: Sent) -> Run:
-    given: list[Any] = [data for _, data in sent]
-    if of is not bytes:
-        given = [tuple(given[at : at + BATCH]) for at in range(0, len(given), BATCH)]
-
-    def run() -> Callable[[], Outcome]:
-        pw.internals.parse_graph.G.clear()
-        sinks = Sinks()
-        messages = pw.io.python.read(_Source(given), schema=pw.schema_from_types(data=of))
-        outcomes, rows, cells_of = build(messages, load.by_device)
-
-        def take(key: Any, row: dict[str, Any], time: int, is_addition: bool) -> None:
-            for device, cells in cells_of(row).items():
-                sinks.rows.append((row["start"] // SECOND, device, averages(by_sensor(cells))))
-
-        refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
-        pw.io.subscribe(refused, lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
-        pw.io.subscribe(rows, take)
-        pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
-        return sinks.outcome
-
-    return run
+def _run(of: Any, build: Callable[..., Any], load: Load, given: Sequence[Any]) -> Callable[[], Outcome]:
+    pw.internals.parse_graph.G.clear()
+    sinks = Sinks()
+    messages = pw.io.python.read(_Source(given), schema=pw.schema_from_types(data=of))
+    outcomes, rows, read_row = build(messages, load.by_device)
+    refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
+    pw.io.subscribe(refused, lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
+    pw.io.subscribe(rows, lambda key, row, time, is_addition: sinks.rows.extend(read_row(**row)))
+    pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
+    return sinks.outcome
 
 
-def _windows(table: pw.Table, **instance: Any) -> Any:
-    """Cut the column `at`, microseconds since the epoch, into intervals that are emitted once."""
-    return table.windowby(
-        table.at,
-        window=pw.temporal.tumbling(INTERVAL * SECOND, origin=0),
-        behavior=pw.temporal.exactly_once_behavior(LATENESS * SECOND),
-        **instance,
-    )
+def _batches(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[tuple[bytes, ...]]:
+    return [tuple(data for _, data in sent[at : at + BATCH]) for at in range(0, len(sent), BATCH)]
 
 
-def _idiomatic(messages: pw.Table, by_device: bool) -> _Built:
+def _idiomatic(messages: pw.Table, by_device: bool) -> tuple[pw.Table, pw.Table, Callable[..., Any]]:
     @pw.udf(deterministic=True)
     def read_message(data: bytes) -> tuple[list[_Reading], list[bytes]]:
-        readings: list[Any] = []
-        refused: list[bytes] = []
-        for outcome in read(data):
-            if isinstance(outcome, bytes):
-                refused.append(outcome)
-            else:
-                at, device, values = outcome
-                # A sum and a count of each sensor: of no or of one reading.
-                cells = ((values[name], 1.0) if name in values else (0.0, 0.0) for name in SENSORS)
-                readings.append((at, device if by_device else "", *chain.from_iterable(cells)))
-        return readings, refused
+        readings, refused = read(data)
+        return [
+            (at, device if by_device else "", *map(values.get, SENSORS)) for at, device, values in readings
+        ], refused
 
     outcomes = messages.select(read=read_message(pw.this.data))
     readings = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)
-    readings = readings.select(**{name: pw.this.one[index] for index, name in enumerate(["at", "device", *_COLUMNS])})
-    rows = _windows(readings, instance=readings.device).reduce(
-        start=pw.this._pw_window_start,
-        device=pw.this._pw_instance,
-        **{name: pw.reducers.sum(pw.this[name]) for name in _COLUMNS},
-    )
-    return outcomes, rows, lambda row: {row["device"]: [row[name] for name in _COLUMNS]}
+    readings = readings.select(**{name: pw.this.one[index] for index, name in enumerate(["at", "device", *SENSORS])})
+    # There is no mean of what may be missing.
+    sums = {name: pw.reducers.sum(pw.coalesce(pw.this[name], 0.0)) for name in SENSORS}
+    counts = {f"{name}_count": pw.reducers.sum(pw.cast(int, pw.this[name].is_not_none())) for name in SENSORS}
+    windows = readings.windowby(readings.at, instance=readings.device, **_WINDOWS)
+    rows = windows.reduce(start=pw.this._pw_window_start, device=pw.this._pw_instance, **sums, **counts)
+
+    def read_row(start: int, device: str, **found: float) -> Iterator[Row]:
+        present = [name for name in SENSORS if found[f"{name}_count"]]
+        yield start // SECOND, device, {name: found[name] / found[f"{name}_count"] for name in present}
+
+    return outcomes, rows, read_row
 
 
-def _tuned(messages: pw.Table, by_device: bool) -> _Built:
+def _tuned(messages: pw.Table, by_device: bool) -> tuple[pw.Table, pw.Table, Callable[..., Any]]:
     @pw.udf(deterministic=True)
     def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[bytes]]:
         partials, refused = fold(batch, by_device)
-        return [(one.latest, pw.wrap_py_object(one.cells)) for one in partials], refused
+        return [(latest, pw.wrap_py_object(cells)) for _, latest, cells in partials], refused
 
     outcomes = messages.select(read=fold_batch(pw.this.data))
     sums = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)
     sums = sums.select(at=pw.this.one[0], cells=pw.this.one[1])
-    rows = _windows(sums).reduce(start=pw.this._pw_window_start, cells=_add_up(pw.this.cells))
-    return outcomes, rows, lambda row: row["cells"].value
+    rows = sums.windowby(sums.at, **_WINDOWS).reduce(start=pw.this._pw_window_start, cells=_add_up(pw.this.cells))
+
+    def read_row(start: int, cells: pw.PyObjectWrapper) -> Iterator[Row]:
+        for device, of_device in cells.value.items():
+            yield start // SECOND, device, averages(by_sensor(of_device))
+
+    return outcomes, rows, read_row
 
 
 @pw.reducers.stateful_many
@@ -118,6 +104,6 @@ def _add_up(state: pw.PyObjectWrapper | None, changes: list[tuple[list[Any], int
 
 
 FORMS = {
-    "pathway idiomatic": partial(_form, bytes, _idiomatic),
-    "pathway tuned": partial(_form, tuple[bytes, ...], _tuned),
+    "pathway idiomatic": Form(partial(_run, bytes, _idiomatic)),
+    "pathway tuned": Form(partial(_run, tuple[bytes, ...], _tuned), _batches),
 }
