@@ -45,6 +45,8 @@ GOALS: tuple[tuple[str, Load, str, dict[str, float]], ...] = (
     ("packed by 100", PACKED, "CPU of loop / shipped", {"at_least": 0.5}),
     ("packed by 100", PACKED, "shuffled records of seed / shipped", {"at_least": 300}),
     ("1,000 devices", CROWD, "us of CPU", {"at_most": 6}),
+    # The same where the goal was set: on a machine whose floor took 1.8 us.
+    ("1,000 devices", CROWD, "CPU of shipped / floor", {"at_most": 3.3}),
     ("1,000 devices", CROWD, "shuffled records of a bundle", {"at_most": 64}),
 )
 
