@@ -34,7 +34,7 @@ Cells = dict[str, list[float]]
 Partial = tuple[int, int, Cells]
 
 
-# Its types are checked in C.
+# Its types are checked in C. None equals another, so that `_decide` finds which one it is.
 class _Reading(msgspec.Struct, gc=False, eq=False):
     Timestamp: Any = None
     Device: Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)] = ""

@@ -4,7 +4,7 @@ shipped worker  Beam's own worker up to the first shuffle, in bundles of 1,000: 
                 of a worker; the shuffle, the windows' state and the rest of the graph are not in it
 shipped local   the whole graph to its rows and dead letters, on FnApiRunner; all messages in one bundle
 shipped demo    the same on BundleBasedDirectRunner, which `make demo` runs on
-loop            the checks written out for just this load, and sums by interval and device; no rows
+loop            the checks written out for just this load, sums and dead letters; no rows
 """
 
 import base64

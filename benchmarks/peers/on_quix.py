@@ -111,7 +111,7 @@ class _Kafka(nullcontext):
 
     def poll_row(self, **_: Any) -> Any:
         message = next(self._left, None)
-        return self._topic.row_deserialize(message) if message else self.stop()
+        return self.stop() if message is None else self._topic.row_deserialize(message)
 
 
 FORMS = {
