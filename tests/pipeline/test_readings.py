@@ -241,7 +241,6 @@ class TestBadMessages:
         assert good == [(NOW * 1e6, "", {"Temp": 1.0})]
         assert (bad.reason.stage, bad.payload) == ("validate", b'{"Timestamp": 1795352400, "Temp": 1e999}')
 
-
     @pytest.mark.parametrize(
         "bad", [b"{", b"[]", body(Temp=True), body(), b'{"Temp": 1}', b"[" + body(Temp=1) + b", 7]", body(Temp=10**400)]
     )
