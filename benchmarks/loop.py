@@ -1,42 +1,51 @@
 """Messages to sums as fast as plain Python can, the checks written out for just `SENSORS`; without Beam.
 
-The limit that contenders are held against, and what the tuned peers share. It runs in every peer's environment, so it
-imports no more than the standard library, msgspec, and `pipeline.readings`, whose `Decoder` decides on whatever is not
-plainly good. Keys that are ignored are not counted.
+The limit that contenders are held against, and the fold of the tuned peers. The shipped decoder decides on whatever is
+not plainly good. Keys that are ignored are not counted.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from operator import add
+from typing import Annotated, Any
 
 import msgspec
 
 from benchmarks.load import INTERVAL, SENSORS
-from pipeline.readings import DEVICE, MAX_DEVICE, TIMESTAMP, Decoder, Refusal, _raw_items
+from pipeline.readings import _EARLIEST, MAX_DEVICE, Decoder, Refusal, _raw_items
 
 SECOND = 1_000_000  # microseconds
 LENGTH = INTERVAL * SECOND
-UNSET = msgspec.UNSET
-
 DECODER = Decoder(SENSORS)
-SECONDS, FRACTIONS = DECODER._seconds, DECODER._fractions  # what the parts of a stamp stand for
 
-_YEAR_2000 = 946_684_800 * SECOND
 _MAX_FUTURE_SKEW = 600  # seconds, the shipped default
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNSET = msgspec.UNSET
+_no_cells = partial(defaultdict, ([0.0, 0] * len(SENSORS)).copy)
+_Value = float | msgspec.UnsetType
 
-# By (index of the interval, device or ""), the sum and count of each sensor in turn.
-Sums = dict[tuple[int, str], list]
+# The sum and count of each sensor in turn, by device, or "" unless devices are kept apart.
+Cells = dict[str, list[float]]
 
 
-class Partial(NamedTuple):
-    """Sums of one batch for one interval and device."""
+# (start of an interval, seconds since the epoch; a time in it that none of its readings is after, microseconds; sums).
+Partial = tuple[int, int, Cells]
 
-    start: int  # of the interval, microseconds since the epoch
-    device: str  # "" unless devices are kept apart
-    latest: int  # a time in the interval that no reading of it is after
-    cells: list[float]  # sum and count of each sensor in turn
+
+# Its types are checked in C. None equals another, so that `_decide` finds which one it is.
+class _Reading(msgspec.Struct, gc=False, eq=False):
+    Timestamp: Any = None
+    Device: Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)] = ""
+    Airtight: _Value = _UNSET
+    AtmP: _Value = _UNSET
+    H2OC: _Value = _UNSET
+    Temp: _Value = _UNSET
+
+
+_decode = msgspec.json.Decoder(_Reading | list[_Reading]).decode
+_decode_one = msgspec.json.Decoder(_Reading).decode
 
 
 def latest_allowed() -> int:
@@ -44,60 +53,11 @@ def latest_allowed() -> int:
     return int((time.time() + _MAX_FUTURE_SKEW) * SECOND)
 
 
-# Readings as objects, whose types msgspec checks in C.
-_READING = msgspec.defstruct(
-    "Reading",
-    [
-        (TIMESTAMP, Any, None),
-        (DEVICE, Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)], ""),
-        *((name, float | msgspec.UnsetType, UNSET) for name in SENSORS),
-    ],
-    gc=False,
-)
-_decode = msgspec.json.Decoder(_READING | list[_READING]).decode  # type: ignore[valid-type]
-_decode_one = msgspec.json.Decoder(_READING).decode
-
-
-def _items(payload: bytes) -> Sequence[Any]:
-    """Return the readings of a message; what has other types stays JSON, and so does what is none."""
-    try:
-        found = _decode(payload)
-    except _UNREADABLE:
-        found = [_one(raw) for raw in _raw_items(payload)]
-    if type(found) is list:
-        return found or (payload,)
-    return (found,)
-
-
-def _one(raw: msgspec.Raw) -> Any:
-    try:
-        return _decode_one(raw)
-    except _UNREADABLE:
-        return raw
-
-
-def decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refusals: list[Refusal]) -> Any:
-    """Return (event time, device, value or UNSET of each sensor) of one item as the shipped decoder has it, or None."""
-    if type(items) is list:
-        if type(item) is not msgspec.Raw:
-            # Which one it is, as no two are the same object.
-            item = _raw_items(payload)[next(place for place, one in enumerate(items) if one is item)]
-        payload = b"[%b]" % bytes(item)
-    for at, device, values in DECODER.decode((payload,), latest, refusals):
-        return at, device, [values.get(name, UNSET) for name in SENSORS]
-    return None
-
-
-def refuse(payload: bytes, items: Sequence[Any], item: Any, latest: int, refusals: list[Any]) -> None:
-    """Decide that nothing is right that is not plainly good, as it is of `messages`."""
-    refusals.append(payload)
-
-
-def loop(payloads: Iterable[bytes], by_device: bool, decide: Callable[..., Any]) -> tuple[Sums, int, list[Refusal]]:
-    """Return the sums of one bundle, the event time of its newest reading, and what was refused."""
-    latest, newest, seconds, fractions = latest_allowed(), 0, SECONDS, FRACTIONS
-    refusals: list[Refusal] = []
-    sums: Sums = defaultdict(lambda: [0.0, 0] * len(SENSORS))
+def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], list[bytes]]:
+    """Return a batch's sums, those of the newest interval last, and the dead letters' payloads."""
+    latest, newest, seconds, fractions = latest_allowed(), 0, DECODER._seconds, DECODER._fractions
+    refused: list[bytes] = []
+    sums: dict[int, Cells] = defaultdict(_no_cells)
     for payload in payloads:
         items = _items(payload)
         for item in items:
@@ -105,53 +65,63 @@ def loop(payloads: Iterable[bytes], by_device: bool, decide: Callable[..., Any])
                 stamp = item.Timestamp
                 at = seconds[stamp[:19]] + fractions[stamp[19:]]
                 device, airtight, pressure, water, temp = item.Device, item.Airtight, item.AtmP, item.H2OC, item.Temp
-                if not _YEAR_2000 <= at <= latest or temp is pressure is airtight is water:
+                if not _EARLIEST <= at <= latest or temp is pressure is airtight is water:
                     raise ValueError  # for the shipped decoder to say why
             except (AttributeError, TypeError, ValueError):
-                decided = decide(payload, items, item, latest, refusals)
+                decided = _decide(payload, items, item, latest, refused)
                 if decided is None:
                     continue
                 at, device, (airtight, pressure, water, temp) = decided
             newest = at if at > newest else newest
-            cells = sums[at // LENGTH, device if by_device else ""]
-            if airtight is not UNSET:
+            cells = sums[at // LENGTH][device if by_device else ""]
+            if airtight is not _UNSET:
                 cells[0] += airtight
                 cells[1] += 1
-            if pressure is not UNSET:
+            if pressure is not _UNSET:
                 cells[2] += pressure
                 cells[3] += 1
-            if water is not UNSET:
+            if water is not _UNSET:
                 cells[4] += water
                 cells[5] += 1
-            if temp is not UNSET:
+            if temp is not _UNSET:
                 cells[6] += temp
                 cells[7] += 1
-    return sums, newest, refusals
+    in_order = sorted(sums.items())
+    return [(at * INTERVAL, min(newest, (at + 1) * LENGTH - 1), cells) for at, cells in in_order], refused
 
 
-def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], list[bytes]]:
-    """Return a batch's sums, those of the newest interval last, and the dead letters' payloads."""
-    sums, newest, refusals = loop(payloads, by_device, decide)
-    partials = [
-        Partial(index * LENGTH, device, min(newest, (index + 1) * LENGTH - 1), cells)
-        for (index, device), cells in sorted(sums.items())
-    ]
-    return partials, [refusal.payload for refusal in refusals]
+def _items(payload: bytes) -> Sequence[Any]:
+    """Return the readings of a message, and as it came what is none or has other types."""
+    try:
+        found = _decode(payload) or payload
+    except _UNREADABLE:
+        found = [_typed(raw) for raw in _raw_items(payload)] or payload
+    return found if type(found) is list else (found,)
 
 
-def add(into: list[float], cells: Sequence[float]) -> list[float]:
-    """Add cells to others in place, and return those."""
-    for index, value in enumerate(cells):
-        into[index] += value
-    return into
+def _typed(raw: msgspec.Raw) -> _Reading | msgspec.Raw:
+    try:
+        return _decode_one(raw)
+    except _UNREADABLE:
+        return raw
 
 
-def add_to(devices: dict[str, list[float]], device: str, cells: list[float]) -> None:
-    """Add cells to a device's, which are these if it has none."""
-    if device in devices:
-        add(devices[device], cells)
-    else:
-        devices[device] = cells
+def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refused: list[bytes]) -> Any:
+    """Return (event time, device, value or UNSET of each sensor) as the shipped decoder has it, or None."""
+    if type(items) is list:
+        raw = item if type(item) is msgspec.Raw else _raw_items(payload)[items.index(item)]
+        payload = b"[%b]" % bytes(raw)
+    refusals: list[Refusal] = []
+    for at, device, values in DECODER.decode((payload,), latest, refusals):
+        return at, device, [values.get(name, _UNSET) for name in SENSORS]
+    refused.append(refusals.pop().payload)
+    return None
+
+
+def add_cells(total: Cells, more: Cells) -> None:
+    """Add devices' cells to those in `total`, in new lists: none is ever changed."""
+    for device, cells in more.items():
+        total[device] = list(map(add, total[device], cells)) if device in total else cells
 
 
 def by_sensor(cells: Sequence[float]) -> dict[str, list[float]]:
@@ -163,8 +133,3 @@ def by_sensor(cells: Sequence[float]) -> dict[str, list[float]]:
 def averages(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the mean of every sensor, of its [sum, count]."""
     return {name: total / count for name, (total, count) in sums.items()}
-
-
-def means(cells: Sequence[float]) -> dict[str, float]:
-    """Return the mean of every sensor that was present."""
-    return averages(by_sensor(cells))

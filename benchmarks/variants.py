@@ -5,7 +5,7 @@ And its fold without Beam, beside the limit. All are in `make bench`. The parts,
     floor       a DoFn that does nothing
     steps       the shipped graph, whose fold throws messages away
     decode      ... decodes them and throws the readings away
-    good        everything, of readings that are all good
+    good        everything; so far, of readings that are all good
     everything  of readings 1% of which are bad, so that there are dead letters
 """
 
@@ -22,8 +22,9 @@ import msgspec
 from benchmarks.contenders import Contender, job
 from benchmarks.frame import Goal, cpu_micros, ratios, take_turns
 from benchmarks.load import Load, bundles, past
-from benchmarks.loop import latest_allowed
+from pipeline.fixed_windows import FixedBuckets
 from pipeline.fold import _Fold
+from pipeline.readings import Decoder
 
 # Of intervals of a minute.
 OPTIONS = {
@@ -35,16 +36,15 @@ OPTIONS = {
 
 def parts(rounds: int) -> list[dict[str, Any]]:
     """Return rows of the microseconds of CPU per reading of each part with all before it, and of what each adds."""
-    load = Load()
-    sent, good = ([*bundles(one, 1, past())] for one in (load, replace(load, bad=0)))
-    shipped = Contender("shipped", load)
-    everything = shipped.turn(sent)
+    floor, shipped = (Contender(name, Load()) for name in ("floor", "shipped"))
+    sent, all_good = ([*bundles(Load(bad=bad), 1, past())] for bad in (Load.bad, 0))
+    good = shipped.turn(all_good)
     turns = {
-        "floor": Contender("floor", load).turn(sent),
-        "steps": partial(_with_fold, _throw_away, everything),
-        "decode": partial(_with_fold, _decode, everything),
-        "good": shipped.turn(good),
-        "everything": everything,
+        "floor": floor.turn(all_good),
+        "steps": partial(_instead, Decoder, "decode", lambda *messages: iter(()), good),
+        "decode": partial(_instead, FixedBuckets, "add", lambda buckets, readings: bool(deque(readings, 0)), good),
+        "good": good,
+        "everything": shipped.turn(sent),
     }
     micros = take_turns(turns, rounds)
     medians = [statistics.median(found) for found in micros.values()]
@@ -52,20 +52,8 @@ def parts(rounds: int) -> list[dict[str, Any]]:
     return [{"": "with all before it", **micros}, {"": "by itself", **dict(zip(micros, added, strict=True))}]
 
 
-def _throw_away(fold: Any) -> tuple[()]:
-    fold._waiting = []
-    return ()
-
-
-def _decode(fold: Any) -> tuple[()]:
-    waiting, fold._waiting = fold._waiting, []
-    for _ in fold._decoder.decode(waiting, latest_allowed(), []):
-        pass
-    return ()
-
-
-def _with_fold(fold: Callable[[Any], Any], turn: Callable[[], float]) -> float:
-    with patch.object(_Fold, "_fold", fold):
+def _instead(of: type, method: str, does: Callable[..., Any], turn: Callable[[], float]) -> float:
+    with patch.object(of, method, does):
         return turn()
 
 

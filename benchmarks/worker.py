@@ -35,11 +35,6 @@ class Source(beam.PTransform):
         return self._read.expand_continued(fed)
 
 
-def sink() -> beam.PTransform:
-    """Return what ends a branch."""
-    return beam.FlatMap(lambda element: ())
-
-
 class Worker:
     """Runs bundles through the first fused stage of a pipeline, up to its first shuffle; and what comes of them, after.
 

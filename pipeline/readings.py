@@ -193,9 +193,8 @@ class Decoder:
                         raise NoKnownSensor("no configured sensor in this reading")
                 except Exception as error:
                     # Raised on, it would come back with every redelivery and stop all others with it.
-                    reason = error if isinstance(error, Refused) else Unforeseen(f"{type(error).__name__}: {error}")
                     raw_items = raw_items or (_raw_items(payload) if packed else [])
-                    refusals.append(_refusal(reason, payload, number, index, raw_items))
+                    refusals.append(_refusal(error, payload, number, index, raw_items))
                 else:
                     count += 1
                     yield event_time, device, fields
@@ -204,7 +203,7 @@ class Decoder:
     def _object(self, item: Any) -> dict[str, Any]:
         """Return an item that is no dict yet as one, or raise why it cannot be."""
         if isinstance(item, Refused):
-            raise item
+            raise type(item)(str(item))
         if isinstance(item, msgspec.Raw):
             try:
                 item = self._parse_json(item)
@@ -235,6 +234,10 @@ def _why_unparsed(error: Exception) -> Refused:
         return BadValue("a number is too large for a 64-bit float")
     if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
         return NotJson(str(error))
+    return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> Unforeseen:
     return Unforeseen(f"{type(error).__name__}: {error}")
 
 
@@ -246,9 +249,11 @@ def _raw_items(payload: bytes) -> list[msgspec.Raw]:
         return []
 
 
-def _refusal(reason: Refused, payload: bytes, message: int, index: int, raw_items: list[msgspec.Raw]) -> Refusal:
+def _refusal(error: Exception, payload: bytes, message: int, index: int, raw_items: list[msgspec.Raw]) -> Refusal:
+    reason = error if isinstance(error, Refused) else _unforeseen(error)
+    # Made anew, as what was raised holds on to all messages of its batch, by its traceback.
     if not raw_items:
-        return Refusal(reason, payload, message)
+        return Refusal(type(reason)(str(reason)), payload, message)
     return Refusal(type(reason)(f"item {index}: {reason}"), bytes(raw_items[index]), message)
 
 

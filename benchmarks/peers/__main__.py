@@ -41,38 +41,32 @@ def main() -> int:
     """Measure every load, print, and write build/bench/peers.json and peers.png; 1 if a peer is missing."""
     frame.settle()
     forms: dict[str, Form] = {}
-    engines = []
+    versions = {}
     for module, package in ENGINES.items():
         try:
             forms |= import_module(f"benchmarks.peers.{module}").FORMS
-            engines.append({"": package, "version": version(package)})
+            versions[package] = version(package)
         except ImportError as error:
-            engines.append({"": package, "version": f"NOT COMPARED, there is no package for this Python: {error}"})
-    gc.collect()
-    gc.freeze()  # no engine shall go through what another keeps
-    measured = []
-    for load in LOADS:
-        frame.CONSOLE.print(f"[dim]{load}")
-        measured.append(measure(forms, load, READINGS, ROUNDS))
-    frame.publish("peers", {**tables(measured), "Engines": engines}, chart=chart(measured))
-    return int(any("NOT COMPARED" in engine["version"] for engine in engines))
+            versions[package] = f"NOT COMPARED, there is no package for this Python: {error}"
+    measured = [measure(forms, load, READINGS, ROUNDS) for load in LOADS]
+    frame.publish("peers", {**tables(measured), "Engines": [versions]}, chart=chart(measured))
+    return int("NOT COMPARED" in str(versions))
 
 
 def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
     """Compare all forms under one load, of so many readings at most. Raises DifferentRows before anything is timed."""
+    frame.CONSOLE.print(f"[dim]{load}")
     sent = list(messages(load, readings // load.packed, past()))
     outcomes, counts, turns = {}, {}, {}
     for name, form in forms.items():
         outcome, cpu = _run(form, load, form.prepare(load, sent))
         outcomes[name] = outcome()
         counts[name] = len(sent) if cpu < LONG else len(sent) // 3
-        one, many = (form.prepare(load, sent[:count]) for count in (1, counts[name]))
-        turns[name] = partial(_turn, form, load, one, many)
+        turns[name] = partial(_turn, form, load, [form.prepare(load, sent[:count]) for count in (1, counts[name])])
     compare(load, outcomes, LOCAL)
     found = frame.take_turns(turns, rounds)
     micros = {name: per_reading(of_form, (counts[name] - 1) * load.packed) for name, of_form in found.items()}
-    start = {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()}
-    return Measured(load, micros, start)
+    return Measured(load, micros, {name: [first * 1e3 for first, _ in of_form] for name, of_form in found.items()})
 
 
 def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
@@ -81,13 +75,12 @@ def _run(form: Form, load: Load, prepared: Any) -> tuple[Any, float]:
     return form.run(load, prepared), time.process_time() - before
 
 
-def _turn(form: Form, load: Load, one: Any, many: Any) -> tuple[float, float]:
-    """Return the CPU seconds of the first message alone, and of all."""
-    return _run(form, load, one)[1], _run(form, load, many)[1]
+def _turn(form: Form, load: Load, prepared: Sequence[Any]) -> list[float]:
+    return [_run(form, load, one)[1] for one in prepared]
 
 
-def per_reading(turns: Sequence[tuple[float, float]], readings: int) -> list[float]:
-    """Return the microseconds of each turn per reading, of those after the first message."""
+def per_reading(turns: Sequence[Sequence[float]], readings: int) -> list[float]:
+    """Return the microseconds per reading of turns, each the CPU seconds of the first message alone, and of all."""
     start = statistics.median(first for first, _ in turns)
     return [(seconds - start) / readings * 1e6 for _, seconds in turns]
 
@@ -99,10 +92,7 @@ def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
         start = statistics.median(ms for one in measured for ms in one.start[form])
         costs.append({"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": start})
         times.append({"": form, **{_name(one.load): frame.ratios(one.micros, form, WORKER) for one in measured}})
-    return {
-        "CPU per reading, microseconds: median (range)": costs,
-        f"CPU / {WORKER}: below 1 is ahead of us": times,
-    }
+    return {"CPU per reading, microseconds: median (range)": costs, f"CPU / {WORKER}: below 1 is ahead of us": times}
 
 
 def _name(load: Load) -> str:

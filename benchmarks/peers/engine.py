@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 from benchmarks.contenders import Outcome
 from benchmarks.load import Load
 from benchmarks.loop import DECODER, latest_allowed
-from pipeline.readings import Refusal
+from pipeline.readings import Reading, Refusal
 
 BATCH = 1000  # messages that a source hands over at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default
+
+# Start of the interval in seconds since the epoch, device or "", mean per sensor.
+Row = tuple[int, str, dict[str, float]]
 
 
 class Form(NamedTuple):
@@ -22,10 +25,10 @@ class Form(NamedTuple):
 
 
 class Sinks:
-    """Where one run of an engine puts (start of interval in seconds, device, means), and dead letters."""
+    """Where one run of an engine puts rows, and dead letters' payloads."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, str, dict[str, float]]] = []
+        self.rows: list[Row] = []
         self.dead_letters: list[bytes] = []
 
     def outcome(self) -> Outcome:
@@ -36,16 +39,8 @@ class Sinks:
         return Outcome(rows, len(self.dead_letters), sorted(self.dead_letters))
 
 
-class Reading(NamedTuple):
-    """One good reading; `at` is microseconds since the epoch, `values` is never empty, `device` may be ""."""
-
-    at: int
-    device: str
-    values: dict[str, float]
-
-
-def read(payload: bytes) -> list[Reading | Refusal]:
-    """Return an outcome for each reading in a message, by the shipped decoder; for the forms as guides teach them."""
+def read(payload: bytes) -> tuple[list[Reading], list[bytes]]:
+    """Return a message's readings and dead letters' payloads, by the shipped decoder; for the forms as guides teach."""
     refusals: list[Refusal] = []
-    readings = [Reading(*reading) for reading in DECODER.decode((payload,), latest_allowed(), refusals)]
-    return [*readings, *refusals]
+    readings = list(DECODER.decode((payload,), latest_allowed(), refusals))
+    return readings, [refusal.payload for refusal in refusals]

@@ -4,7 +4,7 @@ shipped worker  Beam's own worker up to the first shuffle, in bundles of 1,000: 
                 of a worker; the shuffle, the windows' state and the rest of the graph are not in it
 shipped local   the whole graph to its rows and dead letters, on FnApiRunner; all messages in one bundle
 shipped demo    the same on BundleBasedDirectRunner, which `make demo` runs on
-loop            the checks written out for just this load, and sums in a dict; neither rows nor dead letters
+loop            the checks written out for just this load, sums and dead letters; no rows
 """
 
 import base64
@@ -36,13 +36,12 @@ def _up_to_shuffle(load: Load, prepared: tuple[Contender, list[Any]]) -> Callabl
     return partial(contender.outcome, [contender.run(bundle) for bundle in bundles])
 
 
-def _to_rows(runner: str, load: Load, sent: Sequence[bytes]) -> Callable[[], Outcome]:
+def _to_rows(runner: str, load: Load, payloads: Sequence[bytes]) -> Callable[[], Outcome]:
     global _payloads, _sinks
-    _payloads, _sinks = sent, Sinks()
+    _payloads, _sinks = payloads, Sinks()
     source = beam.Impulse() | beam.FlatMap(_all_payloads).with_output_types(bytes)
-    rows, dead_letters = (beam.FlatMap(keep).with_output_types(Any) for keep in (_keep_row, _keep_dead_letter))
     with beam.Pipeline(runner=runner, options=PipelineOptions(["--streaming"])) as pipeline:
-        graph.build(pipeline, job(load), source, rows, dead_letters)
+        graph.build(pipeline, job(load), source, beam.FlatMap(_keep_row), beam.FlatMap(_keep_dead_letter))
     return _sinks.outcome
 
 

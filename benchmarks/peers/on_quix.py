@@ -3,30 +3,31 @@
     idiomatic  apply(expand), a branch for what is refused, group_by, tumbling_window with a Mean per sensor, final
     tuned      each message folded by itself, no branches, its sums reduced in one window
 
-Real here: its run loop, deserialization, dataframe, windows, RocksDB state and checkpoints. Not real: Kafka. The
-consumer and producer are the few methods below, and there are no changelog topics, which would need a broker.
+Real here: its run loop, deserialization, dataframe, windows, RocksDB state and checkpoints. Not real: Kafka, of whose
+clients there are the few methods below; and there are no changelog topics, which would need a broker.
 
 Messages reach user code one at a time. Whoever kept some back to fold them together would lose them in a rebalance,
 because their offsets are committed; so there is no form that folds batches.
 """
 
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from types import SimpleNamespace
+from itertools import chain, count
+from operator import add
 from typing import Any
+from unittest.mock import patch
 
 from confluent_kafka import TopicPartition  # type: ignore[import-not-found]
 from quixstreams import Application  # type: ignore[import-not-found]
 from quixstreams.dataframe.windows.aggregations import Mean  # type: ignore[import-not-found]
-from quixstreams.models import TopicConfig, TopicManager  # type: ignore[import-not-found]
+from quixstreams.models import TopicConfig  # type: ignore[import-not-found]
 
 from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
-from benchmarks.loop import Partial, add, fold, means
-from benchmarks.peers.engine import LATENESS, Form, Reading, Sinks, read
+from benchmarks.loop import averages, by_sensor, fold
+from benchmarks.peers.engine import LATENESS, Form, Sinks, read
 
 _TOPIC = "readings"
 
@@ -34,125 +35,83 @@ _TOPIC = "readings"
 def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message"]:
     # A window closes when a later reading comes; there is no end of a stream.
     after = sent[-1][0] + 60
-    last = b'{"Timestamp": %.3f, "Temp": 0.5}' % after
-    return [_Message(offset, at, data) for offset, (at, data) in enumerate([*sent, (after, last)])]
+    return [_Message(data) for _, data in [*sent, (after, b'{"Timestamp": %.3f, "Temp": 0.5}' % after)]]
 
 
-def _run(build: Callable[[Any, bool, Sinks], None], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
-    logging.getLogger("quixstreams").setLevel(logging.ERROR)
-    sinks = Sinks()
-    with tempfile.TemporaryDirectory(prefix="quix-state-") as state:
-        app = _Application(messages, state)
-        build(app.dataframe(app.topic(_TOPIC, value_deserializer="bytes")), load.by_device, sinks)
+def _run(build: Callable[..., Any], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
+    sinks, kafka = Sinks(), _Kafka(messages)
+    clients = dict.fromkeys(("InternalConsumer", "InternalProducer", "TopicAdmin"), lambda **_: kafka)
+    with tempfile.TemporaryDirectory(prefix="quix-") as state, patch.multiple("quixstreams.app", **clients):
+        options = {"use_changelog_topics": False, "broker_availability_timeout": 0, "loglevel": None}
+        app = Application("none:9092", state_dir=state, **options)
+        kafka.stop = app.stop
+        topic = app.topic(_TOPIC, value_deserializer="bytes")
+        windows, means = build(app.dataframe(topic), load.by_device, sinks.dead_letters)
+
+        def collect(window: dict[str, Any], device: str, *_: Any) -> None:
+            sinks.rows.append((window["start"] // 1000, device, means(window)))
+
+        windows.final(closing_strategy="partition").update(collect, metadata=True)
         app.run()
     return sinks.outcome
 
 
-def _idiomatic(messages: Any, by_device: bool, sinks: Sinks) -> None:
-    outcomes = messages.apply(read, expand=True)
-    refused = outcomes.filter(lambda outcome: not isinstance(outcome, Reading))
-    refused.update(lambda outcome: sinks.dead_letters.append(outcome.payload))
-    readings = outcomes.filter(lambda outcome: isinstance(outcome, Reading))
-    readings = readings.set_timestamp(lambda reading, *_: reading.at // 1000)
-    keyed = readings.group_by(lambda reading: reading.device if by_device else "", name="device")
-    windows = keyed.apply(lambda reading: reading.values).tumbling_window(INTERVAL * 1000, LATENESS * 1000)
-    rows = windows.agg(**{name: Mean(name) for name in SENSORS}).final(closing_strategy="partition")
-
-    def collect(window: dict[str, Any], device: str, *_: Any) -> None:
-        row = {name: window[name] for name in SENSORS if window[name] is not None}
-        sinks.rows.append((window["start"] // 1000, device, row))
-
-    rows.update(collect, metadata=True)
+def _idiomatic(messages: Any, by_device: bool, dead_letters: list[bytes]) -> tuple[Any, Callable[..., Any]]:
+    outcomes = messages.apply(lambda payload: [*chain(*read(payload))], expand=True)
+    outcomes.filter(lambda outcome: type(outcome) is bytes).update(dead_letters.append)
+    readings = outcomes.filter(lambda outcome: type(outcome) is not bytes)
+    readings = readings.set_timestamp(lambda reading, *_: reading[0] // 1000)
+    keyed = readings.group_by(lambda reading: reading[1] if by_device else "", name="device")
+    windows = keyed.apply(lambda reading: reading[2]).tumbling_window(INTERVAL * 1000, LATENESS * 1000)
+    means = windows.agg(**{name: Mean(name) for name in SENSORS})
+    return means, lambda window: {name: window[name] for name in SENSORS if window[name] is not None}
 
 
-def _tuned(messages: Any, by_device: bool, sinks: Sinks) -> None:
-    def fold_message(payload: bytes) -> list[Partial]:
+def _tuned(messages: Any, by_device: bool, dead_letters: list[bytes]) -> tuple[Any, Callable[..., Any]]:
+    def fold_message(payload: bytes) -> list[tuple[int, str, list[float]]]:
         partials, refused = fold((payload,), by_device)
-        sinks.dead_letters.extend(refused)
-        return partials
+        dead_letters.extend(refused)
+        return [(latest, device, of) for _, latest, cells in partials for device, of in cells.items()]
 
-    partials = messages.apply(fold_message, expand=True)
-    partials = partials.set_timestamp(lambda partial, *_: partial.latest // 1000)
-    keyed = partials.group_by(lambda partial: partial.device, name="device")
-    rows = keyed.tumbling_window(INTERVAL * 1000, LATENESS * 1000).reduce(
-        lambda cells, partial: add(cells, partial.cells), lambda partial: partial.cells
-    )
-
-    def collect(window: dict[str, Any], device: str, *_: Any) -> None:
-        sinks.rows.append((window["start"] // 1000, device, means(window["value"])))
-
-    rows.final(closing_strategy="partition").update(collect, metadata=True)
+    parts = messages.apply(fold_message, expand=True).set_timestamp(lambda one, *_: one[0] // 1000)
+    windows = parts.group_by(lambda one: one[1], name="device").tumbling_window(INTERVAL * 1000, LATENESS * 1000)
+    sums = windows.reduce(lambda cells, one: list(map(add, cells, one[2])), lambda one: one[2])
+    return sums, lambda window: averages(by_sensor(window["value"]))
 
 
-class _Message:
-    """As confluent_kafka.Message."""
+class _Message(bytes):
+    """As confluent_kafka.Message. Of its times each form takes those in the readings."""
 
-    def __init__(self, offset: int, at: float, data: bytes):
-        self._offset, self._timestamp, self._data = offset, (1, int(at * 1000)), data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def value(self) -> bytes:
-        return self._data
-
-    def offset(self) -> int:
-        return self._offset
-
-    def timestamp(self) -> tuple[int, int]:
-        return self._timestamp
-
+    value = bytes.__bytes__
+    offset = staticmethod(count().__next__)
     topic, partition = staticmethod(lambda: _TOPIC), staticmethod(lambda: 0)
+    timestamp = staticmethod(lambda: (1, 0))
     key = headers = leader_epoch = staticmethod(lambda: None)
 
 
-class _Client(nullcontext):
-    """As Quix's consumer and producer in one; what is not defined here does nothing."""
+class _Kafka(nullcontext):
+    """As Quix's consumer, producer and admin in one; what is not defined here does nothing."""
 
-    def __init__(self, messages: Sequence[_Message], stop: Callable[[], None]):
+    committed = staticmethod(lambda partitions, timeout: partitions)
+    get_watermark_offsets = staticmethod(lambda partition, timeout: (0, 0))
+
+    def __init__(self, messages: Sequence[_Message]):
         super().__init__()
-        self._left, self._stop = iter(messages), stop
+        self._left = iter(messages)
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *_, **__: 0
+
+    def inspect_topics(self, names: list[str], timeout: float) -> dict[str, TopicConfig]:
+        return dict.fromkeys(names, TopicConfig(1, 1, {"retention.ms": "604800000"}))
 
     def subscribe(self, topics: list[Any], on_assign: Callable[[Any, list[Any]], None], **_: Any) -> None:
         (self._topic,) = topics
         on_assign(self, [TopicPartition(_TOPIC, 0)])
 
-    def committed(self, partitions: list[Any], timeout: float) -> list[Any]:
-        return partitions
-
-    def get_watermark_offsets(self, partition: Any, timeout: float) -> tuple[int, int]:
-        return 0, 0
-
     def poll_row(self, **_: Any) -> Any:
         message = next(self._left, None)
-        return self._stop() if message is None else self._topic.row_deserialize(message)
-
-    def flush(self, timeout: float | None = None) -> int:
-        return 0
-
-
-class _Application(Application):
-    def __init__(self, messages: Sequence[_Message], state_dir: str):
-        self._client = _Client(messages, self.stop)
-        config = TopicConfig(1, 1, {"retention.ms": "604800000", "retention.bytes": "-1"})
-        admin = SimpleNamespace(inspect_topics=lambda names, timeout=None: dict.fromkeys(names, config))
-        super().__init__(
-            broker_address="none:9092",
-            consumer_group="bench",
-            state_dir=state_dir,
-            use_changelog_topics=False,
-            topic_manager=TopicManager(admin, "bench", auto_create_topics=False),
-            broker_availability_timeout=0,
-            loglevel=None,
-        )
-
-    def _get_internal_consumer(self, *_: Any, **__: Any) -> Any:
-        return self._client
-
-    _get_internal_producer = _get_internal_consumer
+        return self.stop() if message is None else self._topic.row_deserialize(message)
 
 
 FORMS = {

@@ -16,7 +16,8 @@ from benchmarks.__main__ import measure
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, bundles, messages, past
-from pipeline.fold import _Fold
+from pipeline.fixed_windows import FixedBuckets
+from pipeline.readings import Decoder
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
 
@@ -84,10 +85,10 @@ def test_the_fold_without_beam_emits_what_it_does_on_the_worker():
 
 
 def test_parts_left_out_come_back():
-    fold = _Fold._fold
+    decode, add = Decoder.decode, FixedBuckets.add
     found, _ = variants.parts(rounds=1)
     assert list(found) == ["", "floor", "steps", "decode", "good", "everything"]
-    assert _Fold._fold is fold
+    assert (Decoder.decode, FixedBuckets.add) == (decode, add)
 
 
 def test_what_comes_after_the_shuffle_is_work_too():

@@ -3,16 +3,18 @@
 import json
 import time
 from collections import defaultdict
+from copy import deepcopy
 from datetime import UTC, datetime
+from itertools import chain
 
 import pytest
 
 from benchmarks.contenders import Contender, Outcome, compare
 from benchmarks.frame import DifferentRows
 from benchmarks.load import INTERVAL, SENSORS, Load, messages
-from benchmarks.loop import SECOND, fold, means
+from benchmarks.loop import SECOND, add_cells, averages, by_sensor, fold
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers.engine import Reading, Sinks, read
+from benchmarks.peers.engine import Sinks, read
 from benchmarks.peers.on_beam import FORMS
 
 START = int(time.time()) // INTERVAL * INTERVAL - 600
@@ -62,6 +64,7 @@ ODD = [
     b'{"Temp": "x", ' + reading()[1:],
     b"[" + reading() + b", 1, " + reading(Temp="x") + b", " + reading(Temp=2) + b"]",
     b" [" + reading(Temp=True) + b", " + reading(Temp=2) + b"]",
+    b"[" + reading("yesterday") + b", " + reading("yesterday").replace(b"1.5", b"1.50") + b"]",
     b"[[" + reading() + b"]]",
     b"[]",
     b" [ ] ",
@@ -80,15 +83,13 @@ def by_reading(payloads, by_device):
     """Rows and the dead letters' payloads, the plain way."""
     values, refused = defaultdict(list), []
     for payload in payloads:
-        outcomes = read(payload)
-        assert outcomes
-        for outcome in outcomes:
-            if not isinstance(outcome, Reading):
-                refused.append(outcome.payload)
-                continue
-            start = outcome.at // SECOND // INTERVAL * INTERVAL
-            for name, value in outcome.values.items():
-                values[start, outcome.device if by_device else "", name].append(value)
+        readings, of_payload = read(payload)
+        assert readings or of_payload
+        refused += of_payload
+        for at, device, found in readings:
+            start = at // SECOND // INTERVAL * INTERVAL
+            for name, value in found.items():
+                values[start, device if by_device else "", name].append(value)
     rows = defaultdict(dict)
     for (start, device, name), found in values.items():
         rows[start, device][name] = sum(found) / len(found)
@@ -97,9 +98,10 @@ def by_reading(payloads, by_device):
 
 def by_fold(payloads, by_device):
     partials, refused = fold(payloads, by_device)
-    assert all(partial.start <= partial.latest < partial.start + INTERVAL * SECOND for partial in partials)
-    assert [partial.latest for partial in partials] == sorted(partial.latest for partial in partials)
-    return {(partial.start // SECOND, partial.device): means(partial.cells) for partial in partials}, refused
+    assert all(start * SECOND <= latest < (start + INTERVAL) * SECOND for start, latest, _ in partials)
+    assert [latest for _, latest, _ in partials] == sorted(latest for _, latest, _ in partials)
+    rows = {(start, device): averages(by_sensor(of)) for start, _, cells in partials for device, of in cells.items()}
+    return rows, refused
 
 
 @pytest.mark.parametrize("payload", ODD, ids=lambda payload: repr(payload[:60]))
@@ -125,6 +127,18 @@ def test_fold_makes_the_rows_and_dead_letters_of_the_load(load):
     assert folded.keys() == rows.keys()
     assert all(folded[key] == pytest.approx(row) for key, row in rows.items())  # of odd values sums are not exact
     assert sorted(dead_letters) == sorted(refused)
+
+
+def test_batches_add_up_without_changing_what_a_peer_may_keep():
+    load = Load(devices=10)
+    payloads = [data for _, data in messages(load, 2000, START)]
+    of_all, halves = fold(payloads, True)[0], [fold(half, True)[0] for half in (payloads[:900], payloads[900:])]
+    before = deepcopy(halves)
+    total = defaultdict(dict)
+    for start, _, cells in chain(*halves):
+        add_cells(total[start], cells)
+    assert halves == before
+    assert total == {start: cells for start, _, cells in of_all}
 
 
 @pytest.fixture(scope="module")
@@ -175,4 +189,4 @@ def test_an_engine_that_makes_two_rows_of_an_interval_is_not_compared():
 
 
 def test_sensors_are_those_of_the_cells():
-    assert means([float(i) for i in range(2 * len(SENSORS))]).keys() == set(SENSORS)
+    assert by_sensor([float(i) for i in range(1, 2 * len(SENSORS) + 1)]).keys() == set(SENSORS)

@@ -1,7 +1,9 @@
 """The message contract: what becomes a reading, and what each refusal is called."""
 
+import gc
 import json
 import random
+import weakref
 from datetime import datetime
 
 import pytest
@@ -238,6 +240,24 @@ class TestBadMessages:
         good, (bad,) = decode(b"[" + body(Temp=1) + b', {"Timestamp": 1795352400, "Temp": 1e999}]')
         assert good == [(NOW * 1e6, "", {"Temp": 1.0})]
         assert (bad.reason.stage, bad.payload) == ("validate", b'{"Timestamp": 1795352400, "Temp": 1e999}')
+
+    @pytest.mark.parametrize(
+        "bad", [b"{", b"[]", body(Temp=True), body(), b'{"Temp": 1}', b"[" + body(Temp=1) + b", 7]", body(Temp=10**400)]
+    )
+    def test_a_refusal_does_not_keep_its_batch_in_memory(self, bad):
+        class Batch(list):
+            """A list that a weak reference can be had of."""
+
+        batch, refusals = Batch([body(Temp=1), bad]), []
+        kept = weakref.ref(batch)
+        gc.disable()
+        try:
+            list(Decoder(SENSORS).decode(batch, NOW * 1e6, refusals))
+            del batch
+            assert kept() is None
+        finally:
+            gc.enable()
+        assert len(refusals) == 1
 
 
 class TestADefectOfTheDecoder:
