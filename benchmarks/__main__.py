@@ -121,11 +121,7 @@ def _costs(one: Measured) -> dict[str, Any]:
 
 
 def _bill(one: Measured) -> dict[str, Any]:
-    """What a job costs, by calculation.
-
-    The CPU is that of the worker's Python alone. Dataflow's own part of a worker, Streaming Engine and Pub/Sub are not
-    in it; `python -m cost` has their prices.
-    """
+    # Of the worker's Python alone; what else a job costs, `python -m cost` says.
     micros = statistics.median(one.micros["shipped"])
     return {
         "messages x readings": str(one.load),

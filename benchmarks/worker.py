@@ -48,10 +48,9 @@ class Worker:
         pipeline = beam.Pipeline()
         build(pipeline)
         self._stages = _stages(pipeline.to_runner_api())
-        [first] = [stage for stage in self._stages if stage.reads == _IMPULSE]
-        self._first = first
+        [self._first] = [stage for stage in self._stages if stage.reads == _IMPULSE]
         # A bundle as it comes from the runner; processed, with the report of its metrics, to (step, encoded elements).
-        self.encode, self.run = first.encode, first.run
+        self.encode, self.run = self._first.encode, self._first.run
 
     def decode(self, left: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
         """Yield (the step that wrote it, element) for all that left the worker."""
