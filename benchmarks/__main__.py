@@ -103,11 +103,11 @@ def figures(one: Measured) -> dict[str, list[float]]:
 
 def goals(measured: Sequence[Measured]) -> list[frame.Goal]:
     """Return the goals for the loads that were measured."""
-    found = {one.load: one for one in measured}
     return [
-        frame.Goal(f"{name}: {what}", figures(found[load])[what], **bounds)
+        frame.Goal(f"{name}: {what}", figures(one)[what], **bounds)
+        for one in measured
         for name, load, what, bounds in GOALS
-        if load in found
+        if load == one.load
     ]
 
 

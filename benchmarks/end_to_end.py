@@ -29,7 +29,7 @@ from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
 from local import emulators, shipped
 from local.balance import Sent, balance
-from local.processes import Child, interrupt_once, wait_for
+from local.processes import Child, LocalStackError, interrupt_once, wait_for
 from local.reconcile import Row
 from local.shipped import PATIENCE, Stage
 from publisher.messages import encode
@@ -195,4 +195,9 @@ def row(ladder: Ladder, asked: int, rate: float, delays: Sequence[float], wrong:
 
 if __name__ == "__main__":
     interrupt_once()  # so that no process is left behind
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LocalStackError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

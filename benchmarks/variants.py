@@ -59,21 +59,18 @@ def _instead(of: type, method: str, does: Callable[..., Any], turn: Callable[[],
 
 def alone(rounds: int) -> list[dict[str, Any]]:
     """Return rows of the microseconds of CPU per reading of parsing alone, the fold without Beam, and the loop."""
-    rows = []
+    parse, rows = msgspec.json.Decoder().decode, []
     for load in (Load(), Load(packed=10), Load(packed=100)):
         loop, fold = Contender("loop", load), fold_of(load)
         payloads = loop.prepare(*bundles(load, 1, past()))
         ways: dict[str, Callable[[], object]] = {
-            "parse alone": lambda payloads=payloads: deque(map(_parse_json, payloads), maxlen=0),
+            "parse alone": lambda payloads=payloads: deque(map(parse, payloads), maxlen=0),
             "shipped": partial(_folded, fold, payloads),
             "loop": partial(loop.run, payloads),
         }
         turns = {name: partial(cpu_micros, [way], load.readings) for name, way in ways.items()}
         rows.append({"packed by": str(load.packed), **take_turns(turns, rounds)})
     return rows
-
-
-_parse_json = msgspec.json.Decoder().decode
 
 
 def fold_of(load: Load) -> _Fold:
