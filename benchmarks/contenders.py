@@ -179,13 +179,8 @@ def _shipped(pipeline: beam.Pipeline, load: Load) -> None:
     graph.build(pipeline, job(load), Source(Read), *(beam.FlatMap(lambda element: ()) for _ in range(3)))
 
 
-class _Nothing(beam.DoFn):
-    def process(self, element: bytes) -> tuple[()]:
-        return ()
-
-
 def _floor(pipeline: beam.Pipeline, load: Load) -> None:
-    nothing = beam.ParDo(_Nothing()).with_output_types(tuple[str, Any])
+    nothing = beam.FlatMap(lambda message: ()).with_output_types(tuple[str, Any])
     _ = pipeline | Source() | nothing | beam.GroupByKey()
 
 

@@ -89,7 +89,7 @@ def _folded(fold: _Fold, payloads: Sequence[bytes]) -> list[Any]:
 def options(rounds: int) -> list[dict[str, Any]]:
     """Return a row for each load: microseconds up to the shuffle, and how many times that with each of `OPTIONS`."""
     rows = []
-    for load in (Load(), Load(packed=100), Load(devices=10), Load(devices=1000)):
+    for load in (Load(), Load(bundle=100, packed=100), Load(devices=10), Load(devices=1000)):
         sent = list(bundles(load, 4, past()))
         loads = {name: replace(load, flags=("--interval=60s", *flags)) for name, flags in OPTIONS.items()}
         turns = {name: Contender("shipped", one).turn(sent, 0.02) for name, one in loads.items()}
