@@ -78,7 +78,6 @@ QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "o
 
 def main() -> int:
     """Climb every ladder, print, write build/bench/end_to_end.json; 1 if a goal is not met."""
-    logging.disable(logging.WARNING)
     LOGS.mkdir(parents=True, exist_ok=True)
     rows, goals = [], []
     for ladder in QUICK_LADDERS if QUICK else LADDERS:
@@ -195,6 +194,7 @@ def row(ladder: Ladder, asked: int, rate: float, delays: Sequence[float], wrong:
 
 if __name__ == "__main__":
     interrupt_once()  # so that no process is left behind
+    logging.disable(logging.WARNING)
     try:
         sys.exit(main())
     except LocalStackError as error:
