@@ -1,7 +1,7 @@
 """The whole system on one machine, live: how many readings a second, and how soon after its interval a row is readable.
 
 `python -m benchmarks.end_to_end` runs emulators, publisher and pipeline as processes of their own, at one rate after
-the other, until one is too much (20 minutes). BENCH_QUICK=1 takes a minute: enough to see that it works. The emulators
+the other, until one is too much (23 minutes). BENCH_QUICK=1 takes a minute: enough to see that it works. The emulators
 start anew for each rate, as the official one of Pub/Sub keeps all that it was sent, and gets slower for it.
 
 A rate is sustained if the publisher kept it up, every row is there once and right, nothing was dead-lettered (so
