@@ -36,7 +36,7 @@ GET_PUBSUB = """\
 Get the Pub/Sub emulator in one of these ways:
     gcloud components install pubsub-emulator beta          (gcloud from Google's installer)
     apt-get install google-cloud-cli-pubsub-emulator        (gcloud from Google's apt repository)
-    docker run --rm -p 8085:8085 google/cloud-sdk:emulators \\
+    docker run --rm -p 127.0.0.1:8085:8085 google/cloud-sdk:emulators \\
         gcloud beta emulators pubsub start --host-port=0.0.0.0:8085
         and then: export PUBSUB_EMULATOR_HOST=127.0.0.1:8085"""
 INSTALL_PUBSUB = "gcloud components install pubsub-emulator beta (or apt-get install google-cloud-cli-pubsub-emulator)"

@@ -10,7 +10,9 @@ from bqemulator.api.app import create_app
 from bqemulator.api.dependencies import AppContext
 from bqemulator.config import LogLevel, Settings
 from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from local.bigquery_server.access import LOOPBACK, LocalClients, close_files
 from local.bigquery_server.append import StorageWriteServer
 from local.bigquery_server.constraints import Constraints
 from local.bigquery_server.emulator_tables import EmulatorTables
@@ -22,20 +24,34 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--project", required=True, help="where a request names none")
     parser.add_argument("--rest-port", type=int, default=0, help="default: a free one")
     parser.add_argument("--grpc-port", type=int, default=0, help="default: a free one")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer requests for this host too, and those of its web pages; may be repeated",
+    )
     flags = parser.parse_args(argv)
-    # Where tables are kept is up to the emulator's own variables, BQEMU_PERSISTENCE_MODE and BQEMU_DATA_DIR.
+    # Where tables are kept is up to the emulator's own variables, BQEMU_PERSISTENCE_MODE and BQEMU_DATA_DIR. Those that
+    # would open it to others are overridden.
     settings = Settings(
-        rest_port=flags.rest_port, grpc_port=0, default_project_id=flags.project, log_level=LogLevel.WARNING
+        rest_host=LOOPBACK[0],
+        rest_port=flags.rest_port,
+        grpc_host=LOOPBACK[0],
+        grpc_port=0,
+        default_project_id=flags.project,
+        log_level=LogLevel.WARNING,
+        admin_enabled=False,
     )
     try:
-        asyncio.run(_serve(settings, flags.grpc_port))
+        asyncio.run(_serve(settings, flags.grpc_port, [*LOOPBACK, *flags.allow_host]))
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings, grpc_port: int) -> None:
+async def _serve(settings: Settings, grpc_port: int, hosts: list[str]) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,6 +62,10 @@ async def _serve(settings: Settings, grpc_port: int) -> None:
         made.append(EmulatorTables(context, loop))
         emulator = create_app(context)
         emulator.middleware("http")(Constraints(made[0]))
+        # The one that is added last comes first. A foreign Host is how DNS rebinding shows.
+        emulator.add_middleware(LocalClients, hosts=hosts)
+        emulator.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        close_files(context.engine.connection)
         return emulator
 
     # The emulator has no other place to add something to its REST interface.
