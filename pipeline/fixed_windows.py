@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import apache_beam as beam
-from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark
-from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, SlidingWindows, WindowFn
+from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark, Repeatedly
+from apache_beam.transforms.window import (
+    FixedWindows,
+    GlobalWindows,
+    IntervalWindow,
+    SlidingWindows,
+    TimestampCombiner,
+    WindowFn,
+)
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
@@ -122,11 +129,17 @@ class FixedIntervals:
 
     @property
     def expiry_windowing(self) -> beam.Windowing:
-        """In which windows sums wait to be judged."""
+        """In which windows sums wait to be judged.
+
+        Panes keep the earliest timestamp of their sums, so that the watermark cannot overtake them. The trigger is not
+        `AfterWatermark(early=AfterCount(1), late=AfterCount(1))`, because Beam's Python trigger driver then holds the
+        watermark until the window's end, though the early pane has been emitted.
+        """
         return beam.Windowing(
             self.expiry_window_fn(),
-            triggerfn=AfterWatermark(early=AfterCount(1), late=AfterCount(1)),
+            triggerfn=Repeatedly(AfterCount(1)),
             accumulation_mode=AccumulationMode.DISCARDING,
+            timestamp_combiner=TimestampCombiner.OUTPUT_AT_EARLIEST,
             allowed_lateness=Duration(seconds=_EVER),
         )
 
@@ -211,8 +224,9 @@ class EmitFixedIntervals(beam.PTransform):
         expiry window     [--------------------------)   fires for each arrival
         pane                    EARLY: to be combined     LATE: expired
 
-    An EARLY pane holds the watermark back until it is combined, so none is dropped there. Sums younger than that by
-    the clock skip the detour, since the watermark is never ahead of the clock.
+    Until it is combined, a pane holds the watermark back at the time its row is due: what was on time when it was
+    folded is never late, and no EARLY pane is dropped. Sums younger than that by the clock skip the detour, since the
+    watermark is never ahead of the clock.
 
     Input: two, of what `FixedBuckets` drain: young sums in their windows, and aged ones.
     """
@@ -247,8 +261,13 @@ class _AssignExpiryWindow(beam.DoFn):
 
     def process(self, element: tuple[int, str, Any]) -> Iterator[WindowedValue]:
         bucket, key, kept = element
+        grace, interval = self._intervals.grace, self._intervals.interval
         for start in self._intervals.starts(bucket):
-            yield WindowedValue((key, (start, kept)), *window(self._intervals.grace, start, self._until_expiry))
+            # The timestamp is when the row is due, not the end of the expiry window: until the sums are combined, the
+            # watermark must not pass that time.
+            due, _ = window(grace, start, interval)
+            _, expiry_window = window(grace, start, self._until_expiry)
+            yield WindowedValue((key, (start, kept)), due, expiry_window)
 
 
 class _Judge(beam.DoFn):
