@@ -28,16 +28,25 @@ _MICROSECOND = timedelta(microseconds=1)
 _EARLIEST = 946_684_800_000_000  # the year 2000, in microseconds
 _MIDNIGHT = "2000-01-02T00:00:00"
 _STAMPS = 5_000  # seconds, and as many fractions, remembered at most
-# Seconds reach this bound in the year 9999; milliseconds passed it in 1978. So size tells the two apart.
-_SECONDS_BELOW = 253_402_300_800
+# Characters after the seconds; a longer text is parsed each time, so that what is remembered stays small.
+_LONGEST_FRACTION = 40
+
+_YEAR_10000 = 253_402_300_800  # in seconds
+# Units of a numeric Timestamp. The size of a number decides its unit: from 2000 to 9999 each unit's numbers are below
+# those of the next, because the year 10000 in one unit (253e9) is less than the year 2000 in the next (946e9).
+_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 
 _RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
-# RFC 3339 with its offset (https://www.rfc-editor.org/rfc/rfc3339#section-5.6), or with a space and taken as UTC.
-# `fromisoformat` alone would also accept week dates, bare dates and stamps without any offset.
-_STAMP = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)| \d\d:\d\d:\d\d(?:\.\d+)?)", re.ASCII
-).fullmatch
+# RFC 3339 with its offset (https://www.rfc-editor.org/rfc/rfc3339#section-5.6), whose colon may be missing, or with a
+# space and taken as UTC. `fromisoformat` alone would also accept week dates, bare dates, stamps without any offset, an
+# offset of 99 minutes, and from Python 3.14 on the hour 24.
+_HOUR_MINUTE = r"(?:[01]\d|2[0-3]){}[0-5]\d"
+_TIME = _HOUR_MINUTE.format(":") + r":[0-5]\d(?:\.\d+)?"
+_OFFSET = r"(?:[Zz]|[+-]" + _HOUR_MINUTE.format(":?") + ")"
+_STAMP = re.compile(rf"\d{{4}}-\d\d-\d\d(?:[Tt ]{_TIME}{_OFFSET}| {_TIME})", re.ASCII).fullmatch
+# At most as many digits as nanoseconds of the year 9999 have.
+_NUMBER = re.compile(r"-?\d{1,21}(?:\.\d+)?", re.ASCII).fullmatch
 
 
 # (event time in microseconds since the epoch, device or "", sensor name to finite value: never empty). A plain tuple,
@@ -108,32 +117,56 @@ class Unforeseen(Refused):
 def parse_timestamp(stamp: object) -> int:
     """Return the microseconds since the epoch that a JSON Timestamp stands for.
 
-    Accepts RFC 3339 with an offset, `YYYY-MM-DD HH:MM:SS[.ffffff]` as UTC, and epoch seconds or milliseconds as a
-    number (told apart by size). Digits beyond the microsecond are cut off.
+    Accepts RFC 3339 with an offset (`+01:00` or `+0100`), `YYYY-MM-DD HH:MM:SS[.ffffff]` as UTC, and the time since the
+    epoch in seconds, milliseconds, microseconds or nanoseconds, by its size, as a number or as text. Digits beyond the
+    microsecond are cut off; fractions of seconds and milliseconds as numbers are rounded to it.
 
     Raises:
       BadTimestamp: it is missing, of another form, not a date, or before the year 2000.
     """
     if type(stamp) is str:
-        if not _STAMP(stamp):
-            raise BadTimestamp("Timestamp is neither RFC 3339 with an offset nor YYYY-MM-DD HH:MM:SS")
-        try:
-            moment = datetime.fromisoformat(stamp.upper())
-        except ValueError as error:
-            raise BadTimestamp(f"Timestamp is not a moment: {error}") from None
-        micros = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+        if _STAMP(stamp):
+            micros = _from_rfc3339(stamp)
+        elif _NUMBER(stamp):
+            micros = _from_number(float(stamp) if "." in stamp else int(stamp))
+        else:
+            raise BadTimestamp("Timestamp is neither RFC 3339 with an offset, YYYY-MM-DD HH:MM:SS, nor a number")
     elif type(stamp) is int or type(stamp) is float:
-        # Whole and fractional part apart, because a product of floats would lose the last microsecond.
-        whole = int(stamp)
-        scale = 1_000_000 if abs(whole) < _SECONDS_BELOW else 1_000
-        micros = whole * scale + round((stamp - whole) * scale)
+        micros = _from_number(stamp)
     elif stamp is None:
         raise BadTimestamp("Timestamp is missing")
     else:
         raise BadTimestamp(f"Timestamp is {_json_type(stamp)}, not text or a number")
     if micros < _EARLIEST:
-        raise _too_early_or_late(micros)
+        raise _out_of_range(micros, stamp)
     return micros
+
+
+def _from_rfc3339(stamp: str) -> int:
+    try:
+        moment = datetime.fromisoformat(stamp.upper())
+    except ValueError as error:
+        raise BadTimestamp(f"Timestamp is not a date: {error}") from None
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+
+
+def _from_number(number: float) -> int:
+    per_second = _PER_SECOND[_unit(number)]
+    whole = int(number)
+    micros = whole * 1_000_000 // per_second
+    if per_second >= 1_000_000:
+        return micros
+    # The fraction by itself, because a product of floats would lose the last microsecond; rounded, because a float
+    # seldom is the decimal number that was sent.
+    return micros + round((number - whole) * (1_000_000 // per_second))
+
+
+def _unit(number: float) -> str:
+    """Return the name of the unit in which a number of this size is a time."""
+    for unit, per_second in _PER_SECOND.items():
+        if abs(number) < _YEAR_10000 * per_second:
+            return unit
+    return "nanoseconds"
 
 
 class Decoder:
@@ -153,9 +186,7 @@ class Decoder:
         self._parse_json = msgspec.json.Decoder().decode
         # Timestamps are all different, but share their seconds, and their milliseconds with the offset.
         self._seconds: Memo[str, int] = Memo(lambda text: parse_timestamp(text + "Z"), _STAMPS)
-        self._fractions: Memo[str, int] = Memo(
-            lambda text: parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z"), _STAMPS
-        )
+        self._fractions: Memo[str, int] = Memo(_after_the_second, _STAMPS)
 
     def decode(self, payloads: Iterable[bytes], latest: int, refusals: list[Refusal]) -> Iterator[Reading]:
         """Yield the readings, in order, and add what is refused to `refusals`; no payload gives neither.
@@ -181,7 +212,7 @@ class Decoder:
                     except (BadTimestamp, LookupError, TypeError):
                         event_time = parse_timestamp(stamp)
                     if not _EARLIEST <= event_time <= latest:
-                        raise _too_early_or_late(event_time)
+                        raise _out_of_range(event_time, stamp)
                     device = fields.pop(DEVICE, "")
                     if type(device) is not str or len(device) > MAX_DEVICE:
                         raise _bad_device(device)
@@ -223,6 +254,13 @@ class Decoder:
         return values
 
 
+def _after_the_second(text: str) -> int:
+    """Return the microseconds that the end of an RFC 3339 text adds: its fraction, less its offset."""
+    if len(text) > _LONGEST_FRACTION:
+        raise LookupError
+    return parse_timestamp(_MIDNIGHT + text) - parse_timestamp(_MIDNIGHT + "Z")
+
+
 def _unparsed(payload: bytes, error: Exception) -> Any:
     """Return the items of an array as JSON, since a number too large for a float spoils just its own; or the reason."""
     items = _raw_items(payload) if isinstance(error, msgspec.ValidationError) else []
@@ -257,10 +295,13 @@ def _refusal(error: Exception, payload: bytes, message: int, index: int, raw_ite
     return Refusal(type(reason)(f"item {index}: {reason}"), bytes(raw_items[index]), message)
 
 
-def _too_early_or_late(event_time: int) -> BadTimestamp:
+def _out_of_range(event_time: int, stamp: object) -> BadTimestamp:
+    """Return why a Timestamp cannot be used: `event_time` is what `stamp` stands for, in microseconds."""
+    number = float(stamp) if type(stamp) is str and _NUMBER(stamp) else stamp
+    read_as = f", read as epoch {_unit(number)} by its size" if isinstance(number, int | float) else ""
     if event_time < _EARLIEST:
-        return BadTimestamp("Timestamp is before the year 2000; numbers must be epoch seconds or milliseconds")
-    return FutureTimestamp("Timestamp is further in the future than max_future_skew allows")
+        return BadTimestamp(f"Timestamp is before the year 2000{read_as}")
+    return FutureTimestamp(f"Timestamp is further in the future than max_future_skew allows{read_as}")
 
 
 def _bad_device(device: object) -> BadDevice:

@@ -201,7 +201,7 @@ variable "rows_since" {
   default     = null
 
   validation {
-    condition     = var.rows_since == null || can(regex("^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[-+][0-9]{2}:[0-9]{2}))$", var.rows_since))
+    condition     = var.rows_since == null || can(regex("^([0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9]))$", var.rows_since))
     error_message = "Expected a time with its offset, such as 2026-11-22T13:00:00Z."
   }
 }
