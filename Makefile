@@ -1,4 +1,5 @@
 # `make demo` and `make test` are all a fresh machine needs: each installs what it uses into .venv first.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ soak: $(READY)  ## run it with faulty sensors, kill BigQuery, kill the pipeline,
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
-PYTHONS ?= 3.11 3.12 3.13
+PYTHONS ?= 3.11 3.12 3.13 3.14
 test-pythons:  ## tests of what ships, on every Python that is supported
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version \
 	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
@@ -69,6 +70,7 @@ acceptance: $(READY)  ## everything once in a real project, checked, then delete
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@echo "mypy (up to a minute without a cache)"
 	@$(BIN)/mypy
 
 metadata: $(READY)  ## write metadata.json, the template's form, and terraform/parameters.tf from pipeline/parameters.py
@@ -78,7 +80,7 @@ metadata: $(READY)  ## write metadata.json, the template's form, and terraform/p
 PULUMI_GCP := 10.2.0
 .PHONY: terraform-schema
 terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of terraform/, from the package pulumi-gcp
-	@$(BIN)/python -m pip download --quiet --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
+	@$(BIN)/python -m pip download --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
 	@$(BIN)/python -m tests.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
 
 .PHONY: picture
@@ -101,7 +103,7 @@ lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in file
 .PHONY: sbom audit
 sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
 	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt dashboard:dashboard/requirements.txt; do \
-	  environment=build/sbom/$${image%%:*}; \
+	  environment=build/sbom/$${image%%:*}; echo "$$environment.cdx.json"; \
 	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
 	  $(BIN)/uv pip sync --quiet --python $$environment --require-hashes \
 	    --build-constraints=requirements-dev.txt $${image#*:} && \
@@ -124,16 +126,25 @@ endif
 # uv and setuptools come first: uv to install the rest, setuptools to build the one package that has no wheel. uv does
 # not read pip's configuration, so where an index is only named there, pip does it.
 INSTALL := install --quiet --no-deps --require-hashes
+SUPPORTED := 3.11 3.12 3.13 3.14
+# Certificates of the system, as pip uses them: a proxy of a company has its own.
+export UV_SYSTEM_CERTS ?= true
+failed = { echo "Setting up $(VENV) failed: $(1). The reason is above. The next try continues with what was downloaded." >&2; exit 1; }
+
 $(READY): requirements-dev.txt setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "Python 3.11, 3.12 or 3.13 is needed; this is $$($(PYTHON) -V 2>&1). Name another with: make PYTHON=python3.13 ..."; exit 1; }
-	@echo "Setting up $(VENV) (about 20 seconds, once)"
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "venv is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	@sed -n '/^\(uv\|setuptools\)==/,/[^\]$$/p' requirements-dev.txt > $(VENV)/first.txt
-	@$(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --only-binary=:all: -r $(VENV)/first.txt
+	@$(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(SUPPORTED)".split())' 2> /dev/null || { \
+	  echo "One of Python $(SUPPORTED) is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1 || true)."; \
+	  for version in $(SUPPORTED); do python$$version -c pass 2> /dev/null && found="$$found python$$version"; done; \
+	  if [ "$$found" ]; then echo "This machine has$$found. Name one: make $(MAKECMDGOALS) PYTHON=$${found##* }"; \
+	  else echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13), \
+	and name it: make $(MAKECMDGOALS) PYTHON=python3.13"; fi; exit 1; } >&2
+	@echo "Setting up $(VENV) with $$($(PYTHON) -V) (about 20 seconds, once)"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; $(call failed,no environment made); }
+	@sed -nE '/^(uv|setuptools)==/,/[^\]$$/p' requirements-dev.txt > $(VENV)/first.txt
+	@$(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --only-binary=:all: -r $(VENV)/first.txt || $(call failed,uv and setuptools not installed)
 	@[ -t 2 ] || quiet=--quiet; $(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements-dev.txt || \
 	  { echo "Trying once more with pip (about two minutes)"; \
-	    $(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --no-build-isolation --progress-bar=on -r requirements-dev.txt; }
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/uv pip check --python $(BIN)/python --quiet
+	    $(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --no-build-isolation --progress-bar=on -r requirements-dev.txt; } || $(call failed,requirements-dev.txt not installed)
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable . || $(call failed,the package of setup.py not installed)
+	@$(BIN)/uv pip check --python $(BIN)/python --quiet || $(call failed,installed packages do not fit together)
 	@touch $@

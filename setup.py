@@ -10,6 +10,6 @@ setup(
     version="0.2.0",
     description="Live sensor readings in Pub/Sub to one tidy row per interval in BigQuery",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11,<3.15",
     packages=["pipeline"],
 )

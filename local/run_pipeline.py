@@ -1,5 +1,6 @@
 """`python -m local pipeline`: the shipped pipeline in this process, reading Pub/Sub through local.pubsub_source."""
 
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> NoReturn:
 def _await_stop() -> None:
     signal.sigwait(STOP_SIGNALS)
     print("Stopped.", file=sys.stderr)
+    # Threads of the runner may still pull from the subscription that is being deleted, and log that it is gone.
+    logging.disable()
     _end(130)
 
 

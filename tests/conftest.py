@@ -1,12 +1,14 @@
 """The emulators, started once for all tests that ask for them."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from local import emulators
+from tests import tools
 
 PROJECT = "sensor-stream-test"
 
@@ -16,6 +18,9 @@ settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    tools.leave_out_what_is_missing(config)
+    # A shell starts a command in the background with Ctrl-C ignored, and so would be every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Its advice is for programs that poll a service across a network; the local stack must not block.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag:DeprecationWarning")
 
@@ -27,7 +32,7 @@ def project() -> str:
 
 @pytest.fixture(scope="session")
 def pubsub_emulator() -> Iterator[str]:
-    """host:port of the official emulator; fails, never skips, without it. Tests set os.environ, this does not."""
+    """host:port of the official emulator. Tests set os.environ, this does not."""
     with emulators.official_pubsub_emulator(PROJECT) as emulator:
         yield emulator.host
 
@@ -39,9 +44,9 @@ def own_pubsub_server() -> Iterator[str]:
         yield server.host
 
 
-@pytest.fixture(params=["official", "ours"])
+@pytest.fixture(params=["ours", pytest.param("official", marks=pytest.mark.needs("Pub/Sub emulator"))])
 def pubsub_server(request: pytest.FixtureRequest) -> str:
-    """host:port of the official emulator, then of our own server: a test that asks for it runs on both."""
+    """host:port of our own server, then of the official emulator if it is there: a test runs on each."""
     return request.getfixturevalue({"official": "pubsub_emulator", "ours": "own_pubsub_server"}[request.param])
 
 

@@ -1,4 +1,4 @@
-"""Nothing that a user or a build installs is left to a resolver, so what worked yesterday installs tomorrow."""
+"""What a user or a build installs is in a lock, so what worked yesterday installs tomorrow; and a failure says why."""
 
 import re
 import subprocess
@@ -73,3 +73,33 @@ def test_a_lock_holds_all_that_its_packages_require(lock):
 
 def _pins(text: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9.-]+==[^ \n]+)", text, re.MULTILINE))
+
+
+def _setup(tmp_path: Path, **scripts: str) -> str:
+    """Return what `make demo` says where python3 and other programs are these scripts, and there is no .venv."""
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    command = ["make", "demo", f"VENV={tmp_path}/venv"]
+    path = f"{tmp_path}:/usr/bin:/bin"
+    ran = subprocess.run(command, cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    return ran.stderr
+
+
+def test_a_python_that_is_not_supported_is_named_and_so_is_one_that_is(tmp_path):
+    old = '[ "$1" = -V ] && echo Python 3.9.18 || exit 1'
+    none = dict.fromkeys(("python3.11", "python3.12", "python3.13", "python3.14"), "exit 1")
+
+    assert "python3 is Python 3.9.18" in _setup(tmp_path, python3=old, **none)
+    assert "Install one " in _setup(tmp_path, python3=old, **none)
+    assert "make demo PYTHON=python3.12" in _setup(tmp_path, python3=old, **{**none, "python3.12": "exit 0"})
+
+
+def test_a_set_up_that_fails_names_the_step_and_the_reason(tmp_path):
+    answer = 'case "$*" in -V) echo Python 3.13.1 ;; "-m venv"*) echo "No space left on device" >&2; exit 1 ;; esac'
+    said = _setup(tmp_path, python3=answer)
+
+    assert "No space left on device" in said
+    assert "failed: no environment made" in said
+    assert len(said.splitlines()) < 24

@@ -1,7 +1,6 @@
 """The page as a process of its own, on tables in the BigQuery emulator, in a real browser."""
 
 import base64
-import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from local import emulators
 from local.processes import Child, running, wait_for
 from pipeline.tables import DEAD_LETTER_COLUMNS
+from tests import tools
 
 ARGUMENTS = [
     "--headless",
@@ -101,7 +101,8 @@ def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
     # NiceGUI behaves otherwise in a process that it takes for a test.
     command = [
         "env",
-        "--unset=PYTEST_CURRENT_TEST",
+        "-u",
+        "PYTEST_CURRENT_TEST",
         sys.executable,
         "-m",
         "dashboard",
@@ -120,11 +121,8 @@ def _accepts(child: Child, port: int) -> bool:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.fail("The page's tests need a browser: apt-get install chromium", pytrace=False)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=tools.browser(), args=ARGUMENTS)
         yield browser
         browser.close()
 

@@ -63,16 +63,6 @@ class Stack:
 
 
 @pytest.fixture
-def pubsub_server(request: pytest.FixtureRequest) -> str:
-    """host:port of the official emulator; of another server where a test names it (ON_BOTH_SERVERS)."""
-    return request.getfixturevalue(getattr(request, "param", "pubsub_emulator"))
-
-
-# That both servers behave alike is proven by tests/local/test_pubsub_server.py; here, that the pipeline runs on both.
-ON_BOTH_SERVERS = pytest.mark.parametrize("pubsub_server", ["pubsub_emulator", "own_pubsub_server"], indirect=True)
-
-
-@pytest.fixture
 def stack(
     pubsub_server: str, bigquery_server: Emulator, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stack]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from local.processes import wait_for
-from tests.e2e.conftest import ON_BOTH_SERVERS, PATIENCE, Stack
+from tests.e2e.conftest import PATIENCE, Stack
 
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 
@@ -59,7 +59,6 @@ class TestBacklog:
     # Ten minutes ago or more, so that nothing is near the present.
     START = math.floor(time.time() / 60) * 60 - 1500
 
-    @ON_BOTH_SERVERS
     @pytest.mark.parametrize("attribute", ["timestamp", ""])
     def test_of_ten_minutes_device_after_device_comes_out_complete_and_exact(self, stack: Stack, attribute: str):
         readings = backlog(20_000, self.START, 0.06, ("north", "south"))
@@ -155,7 +154,6 @@ class TestLate:
 
 
 class TestLive:
-    @ON_BOTH_SERVERS
     def test_a_topic_read_with_readings_out_of_order_within_the_grace(self, stack: Stack):
         flags = [
             f"--input_topic={stack.topic}",

@@ -48,16 +48,16 @@ def test_a_wrong_demo_length_is_refused_in_one_line(seconds, capsys, monkeypatch
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_pipeline_ends_promptly_and_without_traceback(
-    number, pubsub_emulator: str, project: str, tmp_path: Path
+    number, pubsub_server: str, project: str, tmp_path: Path
 ) -> None:
-    emulators.create_topic(pubsub_emulator, project, "commands")
+    emulators.create_topic(pubsub_server, project, "commands")
 
     def read_by_the_pipeline() -> bool:
-        with emulators.publisher_client(pubsub_emulator) as client:
+        with emulators.publisher_client(pubsub_server) as client:
             return bool(list(client.list_topic_subscriptions(topic=f"projects/{project}/topics/commands")))
 
     flags = [f"--input_topic=projects/{project}/topics/commands"]
-    with running(tmp_path, "pipeline", *flags, PUBSUB_EMULATOR_HOST=pubsub_emulator) as child:
+    with running(tmp_path, "pipeline", *flags, PUBSUB_EMULATOR_HOST=pubsub_server) as child:
         wait_for(child, read_by_the_pipeline, 60)
         child.process.send_signal(number)
         assert child.process.wait(5) == 130

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from local import emulators
@@ -16,16 +17,17 @@ from local.processes import LocalStackError, running, wait_for
 
 def processes_naming(text: str) -> list[str]:
     """Command lines of live processes that contain `text`."""
-    listing = subprocess.run(["ps", "-ewwo", "stat,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if text in line and not line.startswith("Z")]
+    running = [one.info for one in psutil.process_iter(["status", "cmdline"])]
+    lines = [" ".join(one["cmdline"] or ()) for one in running if one["status"] != psutil.STATUS_ZOMBIE]
+    return [line for line in lines if text in line]
 
 
-def test_emulators_answer_the_official_clients(pubsub_emulator: str, bigquery_emulator: str, project: str) -> None:
-    topic = emulators.create_topic(pubsub_emulator, project, "emulators")
-    subscription = emulators.create_subscription(pubsub_emulator, project, "emulators", "emulators")
-    with emulators.publisher_client(pubsub_emulator) as publisher:
+def test_emulators_answer_the_official_clients(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
+    topic = emulators.create_topic(pubsub_server, project, "emulators")
+    subscription = emulators.create_subscription(pubsub_server, project, "emulators", "emulators")
+    with emulators.publisher_client(pubsub_server) as publisher:
         publisher.publish(topic=topic, messages=[{"data": b"hello"}])
-    with emulators.subscriber_client(pubsub_emulator) as subscriber:
+    with emulators.subscriber_client(pubsub_server) as subscriber:
         pulled = subscriber.pull(subscription=subscription, max_messages=1)
     assert [received.message.data for received in pulled.received_messages] == [b"hello"]
 
@@ -34,10 +36,10 @@ def test_emulators_answer_the_official_clients(pubsub_emulator: str, bigquery_em
     assert [d.dataset_id for d in emulators.bigquery_client(host, project).list_datasets()].count("emulators") == 1
 
 
-def test_creating_twice_is_fine(pubsub_emulator: str, bigquery_emulator: str, project: str) -> None:
+def test_creating_twice_is_fine(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
     for _ in range(2):
-        emulators.create_topic(pubsub_emulator, project, "twice")
-        emulators.create_subscription(pubsub_emulator, project, "twice", "twice")
+        emulators.create_topic(pubsub_server, project, "twice")
+        emulators.create_subscription(pubsub_server, project, "twice", "twice")
         emulators.create_dataset(bigquery_emulator.removeprefix("http://"), project, "twice")
 
 

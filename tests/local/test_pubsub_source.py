@@ -48,19 +48,19 @@ class PutOutBundle(beam.DoFn):
 
 
 @pytest.fixture
-def place(pubsub_emulator: str, project: str, request, monkeypatch) -> Iterator[SimpleNamespace]:
+def place(pubsub_server: str, project: str, request, monkeypatch) -> Iterator[SimpleNamespace]:
     """A topic and a subscription of this test's own, and a client that publishes."""
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_server)
     monkeypatch.setattr("apache_beam.runners.direct.executor._ExecutorService._ExecutorServiceWorker.TIMEOUT", 0.1)
     install(monkeypatch)
     while not OUTPUT.empty():
         OUTPUT.get()
     name = f"source-{time.time_ns()}"
-    topic = emulators.create_topic(pubsub_emulator, project, name)
-    subscription = emulators.create_subscription(pubsub_emulator, project, name, name)
-    with emulators.publisher_client(pubsub_emulator) as publisher:
+    topic = emulators.create_topic(pubsub_server, project, name)
+    subscription = emulators.create_subscription(pubsub_server, project, name, name)
+    with emulators.publisher_client(pubsub_server) as publisher:
         yield SimpleNamespace(
-            host=pubsub_emulator,
+            host=pubsub_server,
             project=project,
             topic=topic,
             subscription=subscription,

@@ -29,12 +29,12 @@ def test_a_bigquery_emulator_of_somebody_else_is_not_killed(capsys, monkeypatch,
 
 @pytest.mark.timeout(300)
 def test_every_message_is_accounted_for_though_bigquery_and_the_pipeline_died(
-    pubsub_emulator: str, tmp_path: Path, monkeypatch
+    pubsub_server: str, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in ("BIGQUERY_EMULATOR_HOST", "WRITE_METHOD"):
         monkeypatch.delenv(variable, raising=False)
-    env = {"PUBSUB_EMULATOR_HOST": pubsub_emulator, "PYTHONPATH": str(ROOT), "SOAK_SECONDS": "25"}
+    env = {"PUBSUB_EMULATOR_HOST": pubsub_server, "PYTHONPATH": str(ROOT), "SOAK_SECONDS": "25"}
     with running(tmp_path, "soak", **env) as child:
         child.process.wait(280)
     log = child.log.read_text()

@@ -65,10 +65,10 @@ class Topic:
 
 
 @pytest.fixture
-def topic(pubsub_emulator: str, project: str) -> Topic:
+def topic(pubsub_server: str, project: str) -> Topic:
     name = f"t-{uuid.uuid4().hex}"
-    path = emulators.create_topic(pubsub_emulator, project, name)
-    return Topic(pubsub_emulator, path, emulators.create_subscription(pubsub_emulator, project, name, name))
+    path = emulators.create_topic(pubsub_server, project, name)
+    return Topic(pubsub_server, path, emulators.create_subscription(pubsub_server, project, name, name))
 
 
 @dataclass

@@ -75,8 +75,8 @@ class TestListening:
             "Temp",
         }
 
-    def test_names_the_fix_when_the_subscription_is_missing(self, pubsub_emulator, start):
-        process = start("listen", "--subscription", SUBSCRIPTION, PUBSUB_EMULATOR_HOST=pubsub_emulator)
+    def test_names_the_fix_when_the_subscription_is_missing(self, pubsub_server, start):
+        process = start("listen", "--subscription", SUBSCRIPTION, PUBSUB_EMULATOR_HOST=pubsub_server)
         _, err = process.communicate(timeout=20)
         assert process.returncode == 1
         assert f"{SUBSCRIPTION} was not found" in err

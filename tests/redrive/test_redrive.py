@@ -92,14 +92,14 @@ class Place:
 
 @pytest.fixture
 def place(
-    pubsub_emulator: str,
+    pubsub_server: str,
     bigquery_emulator: str,
     bigquery_storage: str,
     project: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> Iterator[Place]:
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_emulator)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_server)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator)
     monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", bigquery_storage)
     place = Place(project, f"t{uuid.uuid4().hex}", tables.client(project), capsys)

@@ -32,17 +32,17 @@ Gcloud = Callable[..., subprocess.CompletedProcess]
 def google(
     gcloud_env: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
-    pubsub_emulator: str,
+    own_pubsub_server: str,
     bigquery_emulator: str,
     project: str,
 ) -> Iterator[FakeGoogle]:
     """Google's services, with the template's spec in storage, a topic, a subscription, and a dataset in the EU."""
-    create_topic(pubsub_emulator, project, "readings")
-    create_subscription(pubsub_emulator, project, "readings", "readings")
+    create_topic(own_pubsub_server, project, "readings")
+    create_subscription(own_pubsub_server, project, "readings", "readings")
     dataset = bigquery.Dataset(f"{project}.sensors")
     dataset.location = "EU"
     bigquery_client(bigquery_emulator.removeprefix("http://"), project).create_dataset(dataset, exists_ok=True)
-    emulators = {"PUBSUB_EMULATOR_HOST": pubsub_emulator, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
+    emulators = {"PUBSUB_EMULATOR_HOST": own_pubsub_server, "BIGQUERY_EMULATOR_HOST": bigquery_emulator}
     google = FakeGoogle(tmp_path_factory.mktemp("storage"), emulators)
     google.path(SPEC).parent.mkdir(parents=True)
     with serving(google) as address:

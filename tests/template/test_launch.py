@@ -85,6 +85,7 @@ class TestSession:
         assert windowing.window_fn.urn == "beam:window_fn:global_windows:v1"
 
 
+@pytest.mark.needs("gcloud")
 @pytest.mark.parametrize("kind", ["fixed", "session"])
 def test_the_steps_of_the_job_page(kind, request):
     graph = request.getfixturevalue(kind).graph

@@ -83,7 +83,10 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=["fixed", "hopping", "session", "silences"])
+KINDS = ["fixed", "hopping", "session", "silences"]
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.needs("gcloud")) for kind in KINDS])
 def golden_and_now(request) -> tuple[Steps, Steps]:
     now = steps_of(request.getfixturevalue(request.param).graph)
     return golden(request.param, now), now

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The README's two commands as a stranger runs them: on a minimal Debian with Python, make and git, in a clean clone.
+#
+#   debian.sh RELEASE FOLDER    (bookworm, trixie, forky; needs root and debootstrap; FOLDER is kept and used again)
+#
+# Everything is mounted and runs in namespaces of its own, so that no mount and no process outlives this script.
+set -euo pipefail
+if [ -z "${IN_NAMESPACE:-}" ]; then
+  IN_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child --mount-proc "$0" "$@"
+fi
+release=$1 root=$2
+source=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
+
+if [ ! -e "$root/ready" ]; then
+  echo "Installing a minimal Debian $release in $root"
+  mkdir -p "$root"
+  # A release that debootstrap is too old to know has the script of sid, and maybe a key that this machine lacks.
+  script=$release check=
+  [ -e "/usr/share/debootstrap/scripts/$release" ] || script=sid check=--no-check-gpg
+  debootstrap $check --variant=minbase --include=python3,python3-venv,make,git,ca-certificates \
+    "$release" "$root" "" "$script" > "$root.log" || { tail -20 "$root.log"; exit 1; }
+  touch "$root/ready"
+fi
+
+# What this machine needs to reach the package registries: the environment, and the files that it and pip's settings name.
+settings=()
+while IFS= read -r setting; do settings+=("$setting"); done < <(env | grep -iE '^((PIP|UV|SSL_CERT)_[A-Z_]*|REQUESTS_CA_BUNDLE|[A-Z]*_PROXY)=' || true)
+copy() { [ ! -f "$1" ] || install -D --mode=644 "$1" "$root$1"; }
+configurations=(/etc/pip.conf /etc/xdg/pip/pip.conf "$HOME/.pip/pip.conf" "$HOME/.config/pip/pip.conf" "$HOME/.config/uv/uv.toml" /etc/uv/uv.toml)
+for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt "${configurations[@]}"; do copy "$file"; done
+for path in $({ printf '%s\n' "${settings[@]}"; cat "${configurations[@]}" 2> /dev/null; } | grep -oE '/[^ :=,]+' || true); do
+  if [ -f "$path" ]; then copy "$path"; fi
+  if [ -d "$path" ] && [ ! -e "$root$path" ]; then mkdir -p "$root$path" && mount --bind "$path" "$root$path"; fi
+done
+
+rm -rf "$root/src"
+git clone --quiet "$source" "$root/src"
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+for command in "make demo" "make test"; do
+  echo "Debian $release, $(chroot "$root" python3 -V): $command"
+  started=$SECONDS
+  chroot "$root" /usr/bin/env -i HOME="$HOME" PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM="${TERM:-dumb}" "${settings[@]}" \
+    sh -c "cd /src && $command" < /dev/null
+  echo "Debian $release: $command took $((SECONDS - started)) s"
+done
