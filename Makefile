@@ -28,6 +28,21 @@ test-pythons:  ## tests of what ships, on every Python that is supported
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version \
 	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
 
+WHEEL := build/wheel
+.PHONY: wheel-test
+wheel-test: $(READY)  ## build a wheel and import every module of it, with what requirements.txt names and nothing else
+	@rm -rf $(WHEEL) build/lib && mkdir -p $(WHEEL)
+	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir $(WHEEL) .
+	@$(BIN)/uv venv --quiet --python $(BIN)/python $(WHEEL)/environment
+	@$(BIN)/uv pip sync --quiet --python $(WHEEL)/environment --require-hashes --build-constraints=requirements-dev.txt requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(WHEEL)/environment --no-deps --no-build-isolation $(WHEEL)/*.whl
+	@cd $(WHEEL) && environment/bin/python $(CURDIR)/tests/machines/wheel.py pipeline $(CURDIR)/pipeline
+
+DEBIAN ?= bookworm
+.PHONY: debian-test
+debian-test:  ## make demo and make test on a minimal Debian in build/ (DEBIAN=bookworm, trixie or forky; needs root and debootstrap)
+	@tests/machines/debian.sh $(DEBIAN) build/debian/$(DEBIAN)
+
 .PHONY: image-test
 image-test: $(READY)  ## build the images from their Dockerfiles and try every role of theirs (needs root and buildah)
 	@$(BIN)/python -m tests.images

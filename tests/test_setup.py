@@ -12,7 +12,7 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_outp
 LOCKS = [name for name in TRACKED if name.endswith(".txt")]
 
 # Our own package, whose dependencies are in the lock.
-_OURS = re.compile(r"--no-deps --no-build-isolation( --editable)? (\.|/src)(\s|$)")
+_OURS = re.compile(r"--no-deps --no-build-isolation( --editable)? (\.|/src|build/wheel/\*\.whl)(\s|$)")
 
 
 def _installs(text: str) -> list[str]:

@@ -8,7 +8,7 @@ set -euo pipefail
 if [ -z "${IN_NAMESPACE:-}" ]; then
   IN_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
-release=$1 root=$2
+release=$1 root=$(realpath --canonicalize-missing "$2")
 source=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 
 if [ ! -e "$root/ready" ]; then
