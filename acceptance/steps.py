@@ -13,7 +13,7 @@ from google.cloud import bigquery
 from acceptance import resources
 from acceptance.names import SENSORS
 from acceptance.project import Project, StepError, Undo
-from local.balance import Balance, DeadLetter, balance, read_manifest
+from local.balance import Balance, balance, read_dead_letters, read_manifest
 from local.emulators import all_rows
 from local.reconcile import Row
 from pipeline.bigquery import client
@@ -178,7 +178,7 @@ class Steps:
     def _balance(self) -> Balance:
         run = self.project.run
         rows = [Row.of(found, SENSORS) for found in self._rows(run.table)]
-        letters = [DeadLetter(found["stage"], found["payload"]) for found in self._letters(sent_back=False)]
+        letters = read_dead_letters(self._letters(sent_back=False))
         return balance(read_manifest(self.folder / "manifest.jsonl"), rows, letters, SENSORS, run.interval)
 
     def _rows(self, table: str) -> Iterable[bigquery.Row]:

@@ -17,7 +17,7 @@ from google.cloud import bigquery
 from rich.console import Console
 
 from local import chart, emulators, shipped
-from local.balance import Balance, DeadLetter, Reading, Sent, balance, judge
+from local.balance import Balance, DeadLetter, Reading, Sent, balance, judge, read_dead_letters
 from local.live_page import live_page, stay
 from local.processes import Child, LocalStackError
 from local.reconcile import Row
@@ -191,7 +191,7 @@ class Watch:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
         letters = emulators.all_rows(client, self._stage.dead_letters)
-        self._dead_letters = [DeadLetter(found["stage"], found["payload"]) for found in letters]
+        self._dead_letters = read_dead_letters(letters)
         self.progress.dead_letters = len(letters)
         self._silences = emulators.all_rows(client, self._stage.silences)
         self.progress.silent = self.silences().silent

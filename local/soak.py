@@ -14,16 +14,17 @@ SOAK_SECONDS, 300 by default, is how long readings are published.
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from local import emulators, shipped, silences
-from local.balance import Balance, DeadLetter, balance, read_manifest
+from local.balance import Balance, balance, read_dead_letters, read_manifest
 from local.processes import Child, LocalStackError, wait_for
 from local.reconcile import Row, interval_start
 from local.replay import account
@@ -167,11 +168,12 @@ def _balance(stage: Stage, manifest: Path, replay: Replay | None) -> tuple[Balan
     """The balance, which has the problems of all; how many dead letters only repeat others or are out of date."""
     # By id: a write that is confirmed too late is written again.
     found = {letter["dead_letter_id"]: letter for letter in emulators.all_rows(stage.client, stage.dead_letters)}
-    first: list[DeadLetter] = []
-    second: list[DeadLetter] = []
+    of_first: list[Mapping[str, Any]] = []
+    of_second: list[Mapping[str, Any]] = []
     for letter in found.values():
         again = replay is not None and letter["received_at"] > replay.between
-        (second if again else first).append(DeadLetter(letter["stage"], letter["payload"]))
+        (of_second if again else of_first).append(letter)
+    first, second = read_dead_letters(of_first), read_dead_letters(of_second)
     published = read_manifest(manifest)
     noticed = emulators.all_rows(stage.client, stage.silences)
     repeated = 0

@@ -14,7 +14,7 @@ from apache_beam.utils.timestamp import Timestamp
 from pipeline.aside import ASIDE, TellApart, set_aside
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, new_id
 from pipeline.fixed_windows import FixedIntervals
-from pipeline.readings import Decoder, Refusal
+from pipeline.readings import Decoder, Reading, Refusal
 from pipeline.session_windows import SessionIntervals
 from pipeline.silences import Heard
 from pipeline.sums import SECOND
@@ -133,16 +133,19 @@ class _Fold(beam.DoFn):
         # All of them are what the source makes of messages.
         payloads = messages if not messages or type(messages[0]) is bytes else [message.data for message in messages]
         readings = self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), refusals)
-        if self._heard:
-            readings = self._heard.note(readings)
-        lifted = self._lift(readings)
-        while self._buckets.add(lifted):
-            yield from self._buckets.drain(now)
-        if self._heard and self._heard.full:
+        yield from self._add(readings, now)
+        while self._heard and self._heard.full:
             yield from self._drain_heard(self._heard)
+            yield from self._add(readings, now)
         for refusal in refusals:
             refused = _refused(refusal, messages[refusal.message], now)
             yield set_aside(DEAD_LETTERS, refused, Timestamp(int(now)))
+
+    def _add(self, readings: Iterator[Reading], now: float) -> Iterator[Any]:
+        """Add readings up until there are no more, or too many devices to remember; yield what is emitted meanwhile."""
+        lifted = self._lift(self._heard.note(readings) if self._heard else readings)
+        while self._buckets.add(lifted):
+            yield from self._buckets.drain(now)
 
     def _drain_heard(self, heard: Heard) -> Iterator[beam.pvalue.TaggedOutput]:
         for earliest, runs in heard.drain():
@@ -155,7 +158,7 @@ def _refused(refusal: Refusal, message: Any, now: float) -> tuple[Any, ...]:
     reason = refusal.reason
     of_message = getattr(message, "attributes", None), getattr(message, "message_id", None)
     known = *of_message, new_id(), int(now * SECOND)
-    return reason.stage, type(reason).__name__, str(reason), refusal.payload, *known
+    return refusal.errors, reason.stage, type(reason).__name__, str(reason), refusal.payload, *known
 
 
 @functools.cache
@@ -164,7 +167,8 @@ def _refused_total(error: str) -> Any:
 
 
 def _make_letter(refused: tuple[Any, ...]) -> dict[str, Any]:
-    letter = dead_letter(*refused)
+    errors, *arguments = refused
     # Not counted where it is refused: of a counter that once counted, every later bundle makes a report.
-    _refused_total(letter["error"]).inc()
-    return letter
+    for error, count in errors.items():
+        _refused_total(error).inc(count)
+    return dead_letter(*arguments)

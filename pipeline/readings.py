@@ -9,6 +9,7 @@ Other keys are counted and otherwise ignored. Of a duplicate key the last value 
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -22,6 +23,16 @@ DEVICE = "Device"
 
 # Characters; a name is a key in every shuffle, and in the state of every open interval.
 MAX_DEVICE = 1024
+
+# Dead letters of one message. Those of all further items are one more, which counts and holds them: a message of 10 MB,
+# the largest there is, has up to five million items.
+MAX_REFUSALS = 1_000
+
+# Characters of a refusal's reason.
+MAX_REASON = 1_000
+
+# Bytes of the shortest item with a Timestamp, {"Timestamp":0}, and its comma.
+_SHORTEST_ITEM = 16
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,13 +70,15 @@ class Refusal(NamedTuple):
 
     Attributes:
       reason: the exception that says why; its class is the error's name, its `stage` where it arose.
-      payload: the message's bytes; for an item of an array, that item's own JSON.
+      payload: the message's bytes; for an item of an array, that item's own JSON; of `TooManyRefused` an array of them.
       message: the message's place among those that were decoded together.
+      errors: how many items it stands for, by the name of their error.
     """
 
     reason: "Refused"
     payload: bytes
     message: int
+    errors: dict[str, int]
 
 
 class Refused(ValueError):
@@ -106,6 +119,12 @@ class BadValue(Refused):
 
 class NoKnownSensor(Refused):
     """None of the configured sensors is present."""
+
+
+class TooManyRefused(Refused):
+    """More than MAX_REFUSALS items of one array were refused; these are the others."""
+
+    stage = "decode"
 
 
 class Unforeseen(Refused):
@@ -196,14 +215,18 @@ class Decoder:
         """
         parse, seconds, fractions, sensors = self._parse_json, self._seconds, self._fractions, self._sensors
         count = 0
+        refused = _Refusals(refusals)
         for number, payload in enumerate(payloads):
             try:
                 document = parse(payload)
             except Exception as error:
                 document = _unparsed(payload, error)
             packed = type(document) is list and len(document) > 0
-            raw_items = None
-            for index, item in enumerate(document) if packed else ((0, document),):
+            items: Iterable[tuple[int, Any]] = enumerate(document) if packed else ((0, document),)
+            if packed and len(document) * _SHORTEST_ITEM > len(payload):
+                refused.begin(number, payload, packed)
+                items = self._plausible(items, refused)
+            for index, item in items:
                 try:
                     fields = item if type(item) is dict else self._object(item)
                     stamp = fields.pop(TIMESTAMP, None)
@@ -224,11 +247,12 @@ class Decoder:
                         raise NoKnownSensor("no configured sensor in this reading")
                 except Exception as error:
                     # Raised on, it would come back with every redelivery and stop all others with it.
-                    raw_items = raw_items or (_raw_items(payload) if packed else [])
-                    refusals.append(_refusal(error, payload, number, index, raw_items))
+                    refused.begin(number, payload, packed)
+                    refused.add(index, error)
                 else:
                     count += 1
                     yield event_time, device, fields
+        refused.end()
         self.readings += count
 
     def _object(self, item: Any) -> dict[str, Any]:
@@ -245,6 +269,29 @@ class Decoder:
         if not isinstance(item, dict):
             raise NotAReading(f"expected a JSON object, got {_json_type(item)}")
         return item
+
+    def _plausible(self, items: Iterable[tuple[int, Any]], refused: "_Refusals") -> Iterator[tuple[int, Any]]:
+        """Yield the items; once `refused` is full, only those that may be readings, and count the others in it.
+
+        Millions of short items take a fraction of the time that raising an error for each would.
+        """
+        for index, item in items:
+            error = self._hopeless(item) if refused.full else None
+            if error:
+                refused.count(index, error)
+            else:
+                yield index, item
+
+    def _hopeless(self, item: Any) -> type[Refused] | None:
+        """Return the error of an item that is plainly no reading, otherwise None."""
+        if isinstance(item, msgspec.Raw):
+            try:
+                item = self._parse_json(item)
+            except Exception as error:
+                return type(_why_unparsed(error))
+        if type(item) is not dict:
+            return NotAReading
+        return None if TIMESTAMP in item else BadTimestamp
 
     def _values(self, fields: dict[str, Any]) -> dict[str, float]:
         """Return the values of configured sensors, as floats."""
@@ -287,12 +334,64 @@ def _raw_items(payload: bytes) -> list[msgspec.Raw]:
         return []
 
 
-def _refusal(error: Exception, payload: bytes, message: int, index: int, raw_items: list[msgspec.Raw]) -> Refusal:
-    reason = error if isinstance(error, Refused) else _unforeseen(error)
-    # Made anew, as what was raised holds on to all messages of its batch, by its traceback.
-    if not raw_items:
-        return Refusal(type(reason)(str(reason)), payload, message)
-    return Refusal(type(reason)(f"item {index}: {reason}"), bytes(raw_items[index]), message)
+class _Refusals:
+    """Gathers what is refused: of each message up to MAX_REFUSALS one by one, and all others as one.
+
+    Args:
+      into: the list that refusals are added to.
+    """
+
+    def __init__(self, into: list[Refusal]):
+        self._into = into
+        self._message = -1
+
+    def begin(self, message: int, payload: bytes, packed: bool) -> None:
+        """Let what follows be of this message, unless it is already; `packed` says whether it is an array."""
+        if message == self._message:
+            return
+        self.end()
+        self._message = message
+        self._payload = payload
+        self._raw_items = _raw_items(payload) if packed else []
+        # Of an array that cannot be split, the first refusal holds the whole message.
+        self._left = MAX_REFUSALS if self._raw_items or not packed else 1
+        self._others = bytearray()
+        self._errors: Counter[str] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether the message has MAX_REFUSALS, so that the next is only counted."""
+        return self._left == 0
+
+    def add(self, index: int, error: Exception) -> None:
+        """Add the refusal of an item, or of the whole message if that is no array."""
+        reason = error if isinstance(error, Refused) else _unforeseen(error)
+        name = type(reason).__name__
+        if self.full:
+            self.count(index, type(reason))
+            return
+        self._left -= 1
+        words, payload = str(reason), self._payload
+        if self._raw_items:
+            words, payload = f"item {index}: {words}", bytes(self._raw_items[index])
+        # A new one, as what was raised holds on to all messages of its batch, by its traceback.
+        self._into.append(Refusal(type(reason)(words[:MAX_REASON]), payload, self._message, {name: 1}))
+
+    def count(self, index: int, error: type[Refused]) -> None:
+        """Count an item, and keep its JSON, for the one refusal of all others."""
+        self._errors[error.__name__] += 1
+        if self._raw_items:
+            self._others += b"," if self._others else b""
+            self._others += self._raw_items[index]
+
+    def end(self) -> None:
+        """Add the one refusal of what was only counted of the last message, if anything was."""
+        if self._message < 0 or not self._errors:
+            return
+        by_error = ", ".join(f"{count} {error}" for error, count in self._errors.most_common())
+        words = f"{self._errors.total()} more items were refused: {by_error}; the payload is the array of them"
+        refusal = Refusal(TooManyRefused(words), b"[" + bytes(self._others) + b"]", self._message, dict(self._errors))
+        self._into.append(refusal)
 
 
 def _out_of_range(event_time: int, stamp: object) -> BadTimestamp:

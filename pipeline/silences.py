@@ -64,13 +64,16 @@ class Heard:
         return len(self._runs) >= MAX_BUCKETS
 
     def note(self, readings: Iterator[Reading]) -> Iterator[Reading]:
-        """Yield the readings as they are, and remember when they are from."""
+        """Yield the readings as they are, and remember when they are from, until there are no more or it is full."""
         runs_of, after = self._runs, self._after
         for reading in readings:
             event_time, device, _ = reading
             runs = runs_of.get(device)
             if runs is None:
                 runs_of[device] = [[event_time, event_time]]
+                if self.full:
+                    yield reading
+                    return
             else:
                 run = runs[-1]
                 if run[1] <= event_time < run[1] + after:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local.balance import Balance, DeadLetter, Reading, Sent, balance, judge, read_manifest
+from local.balance import Balance, DeadLetter, Reading, Sent, balance, judge, read_dead_letters, read_manifest
 from local.reconcile import Row
 from publisher.faults import MALFORMED, Faults
 from publisher.manifest import Manifest
@@ -104,6 +104,18 @@ def test_refused_messages_of_the_same_bytes_need_a_letter_each() -> None:
     manifest = [*MANIFEST, replace(NOT_JSON, reading_id="r-6")]
     assert check(manifest, letters=[*LETTERS, REFUSED]) == replace(RIGHT, published=8, refused=2)
     assert check(manifest).problems[0] == "lost: r-5 b'{not json' has no dead letter"
+
+
+def test_each_item_that_a_dead_letter_counts_is_accounted_for() -> None:
+    items = [b'{"Temp":  1}', b"7", b'{"Timestamp": "noon"}']
+    manifest = [*MANIFEST, *(Sent(f"r-{n}", data, START) for n, data in enumerate(items, 6))]
+    rows = [
+        {"stage": "decode", "error": "TooManyRefused", "payload": b"[" + b",".join(items) + b"]"},
+        {"stage": "decode", "error": "NotJson", "payload": REFUSED.payload},
+    ]
+    letters = [LETTERS[0], *read_dead_letters(rows)]
+    assert check(manifest, letters=letters) == replace(RIGHT, published=10, refused=4)
+    assert check(manifest[:-1], letters=letters).problems == [f"unexpected dead letter: decode {items[-1]!r}"]
 
 
 @pytest.mark.parametrize("letter", [REFUSED, DeadLetter("decode", MANIFEST[4].data)])

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import readings as readings_module
@@ -238,6 +238,7 @@ class TestTimestamps:
 
     @given(stamps)
     def test_a_text_means_what_the_grammar_says_or_is_refused(self, stamp):
+        assume(not stamp.replace(".", "", 1).lstrip("-").isdecimal())  # a number
         self.means_what_the_grammar_says(stamp)
 
     @pytest.mark.parametrize("piece", range(13))
