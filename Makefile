@@ -43,6 +43,21 @@ DEBIAN ?= bookworm
 debian-test:  ## make demo and make test on a minimal Debian in build/ (DEBIAN=bookworm, trixie or forky; needs root and debootstrap)
 	@tests/machines/debian.sh $(DEBIAN) build/debian/$(DEBIAN)
 
+BEAM_VERSION := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements-dev.txt)
+PRISM ?= $(or $(shell command -v prism),build/prism-$(BEAM_VERSION)/prism)
+ENGINE_TESTS ?= tests/engine $(addprefix tests/pipeline/test_,graph.py lateness.py hopping.py silences.py statistics.py \
+	sinks.py storage_write.py)
+# Another number, other random streams; a failing test names the one that repeats it.
+ENGINE_SEED ?= $(shell date +%s)
+.PHONY: engines
+engines: $(READY) $(PRISM)  ## the graph on Prism, Beam's portable runner, which is built once with Go (PRISM=path: one you have)
+	@ENGINE_SEED=$(ENGINE_SEED) $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --prism=$(PRISM) $(ENGINE_TESTS)
+
+build/prism-$(BEAM_VERSION)/prism:
+	@command -v go > /dev/null || { echo "make engines builds Prism with Go: install Go from https://go.dev/dl, or name a Prism with PRISM=path"; exit 1; }
+	@echo "Building Prism $(BEAM_VERSION) (about two minutes, once)"
+	@GOBIN=$(abspath $(@D)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
+
 .PHONY: image-test
 image-test: $(READY)  ## build the images from their Dockerfiles and try every role of theirs (needs root and buildah)
 	@$(BIN)/python -m tests.images

@@ -17,10 +17,15 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--prism", metavar="PATH", help="run the graph on this Prism instead of Beam's local runner")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     tools.leave_out_what_is_missing(config)
     # A shell starts a command in the background with Ctrl-C ignored, and so would be every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "bundles_as_sent: each bundle is processed by itself, before the next event")
     # Its advice is for programs that poll a service across a network; the local stack must not block.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag:DeprecationWarning")
 

@@ -1,4 +1,4 @@
-"""Drives the shipped graph on Beam's local runner, from a TestStream or a list to lists of rows and dead letters."""
+"""Drives the shipped graph, on Beam's local runner or on Prism, from a TestStream to lists of rows and dead letters."""
 
 import base64
 import json
@@ -10,15 +10,44 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
+from local.emulators import free_port
+from local.processes import running
 from pipeline import graph, options
 
 # 2024-11-22T13:00:00Z: on a boundary of every interval used in these tests, and long past.
 NOON = 1_732_280_400
 
+# Flags that choose the engine: none for Beam's local runner, or those of Prism when pytest is given --prism.
+ENGINE_FLAGS: list[str] = []
+
 # What Capture saw, by name: the runner pickles transforms, so they cannot carry the list themselves.
 _CAPTURED: dict[str, list] = defaultdict(list)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--prism"):
+        reason = "the model does not promise that a bundle is processed as it was sent, and before the next event"
+        for item in items:
+            if item.get_closest_marker("bundles_as_sent"):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Starts one Prism for all tests of this process, when pytest is given --prism."""
+    prism = request.config.getoption("--prism")
+    if not prism:
+        yield
+        return
+    port = free_port()
+    command = [prism, f"--job_port={port}", "--log_kind=text", "--log_level=warn", "--serve_http=false"]
+    with running("Prism", command, tmp_path_factory.mktemp("prism") / "log"):
+        ENGINE_FLAGS[:] = ["--runner=PrismRunner", f"--job_endpoint=localhost:{port}"]
+        yield
+        ENGINE_FLAGS.clear()
 
 
 class Kept:
@@ -76,6 +105,11 @@ class Stream:
         return self._stream.advance_watermark_to_infinity()
 
 
+def parse(*flags: str) -> tuple[options.Job, PipelineOptions]:
+    """Return the shipped options for these flags, on the engine under test; a --runner among the flags wins."""
+    return options.parse(["--input_topic=projects/test-project/topics/readings", *ENGINE_FLAGS, *flags])
+
+
 def run_through(
     source: beam.PTransform,
     write_rows: beam.PTransform,
@@ -84,7 +118,7 @@ def run_through(
     write_silences: beam.PTransform | None = None,
 ) -> None:
     """Run the shipped graph from a source to the given sinks, with the shipped options."""
-    job, beam_options = options.parse(["--input_topic=projects/test-project/topics/readings", *flags])
+    job, beam_options = parse(*flags)
     with beam.Pipeline(options=beam_options) as pipeline:
         graph.build(pipeline, job, source, write_rows, write_dead_letters, write_silences)
 
@@ -105,13 +139,28 @@ def run_captured(
     """Return the rows, sorted by Timestamp and Device, and the dead letters with decoded payloads."""
     with captured() as (rows, to_rows), captured() as (letters, to_letters):
         run_through(source, to_rows, to_letters, *flags, write_silences=write_silences)
+    if ENGINE_FLAGS and "--window=session" not in flags:
+        rows = _without_repeats(rows)
     rows = sorted(rows, key=lambda row: (row["Timestamp"], row.get("Device") or ""))
     return rows, [{**letter, "payload": base64.b64decode(letter["payload"])} for letter in letters]
 
 
+def _without_repeats(rows: list[dict]) -> list[dict]:
+    """Leave out revisions that repeat the one before, which Prism writes when a window expires: see tests/engine."""
+    latest: dict[tuple, dict] = {}
+    kept = []
+    for row in sorted(rows, key=lambda row: row.get("Revision", 0)):
+        contents = {name: value for name, value in row.items() if name not in ("Revision", "WrittenAt")}
+        key = row["Timestamp"], row.get("Device")
+        if "Revision" not in row or latest.get(key) != contents:
+            kept.append(row)
+        latest[key] = contents
+    return kept
+
+
 @pytest.fixture
 def run_graph():
-    """Returns run(stream, *flags) -> (rows, dead letters), on the local streaming runner."""
+    """Returns run(stream, *flags) -> (rows, dead letters), on the engine under test."""
 
     def run(stream: Stream, *flags: str) -> tuple[list[dict], list[dict]]:
         return run_captured(stream.end(), *flags)

@@ -12,10 +12,10 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import fold, options
+from pipeline import fold
 from pipeline.dead_letters import rfc3339
 from pipeline.readings import NotJson, Refusal
-from tests.pipeline.conftest import NOON, Stream, captured, message
+from tests.pipeline.conftest import NOON, Stream, captured, message, parse
 
 
 def at(clock: str) -> str:
@@ -245,7 +245,7 @@ class MeanPerSensor(beam.CombineFn):
 
 def plain_graph(stream: Stream, capture: beam.PTransform) -> None:
     """Each reading stamped, windowed and combined by itself, as Beam's guide teaches."""
-    with beam.Pipeline(options=options.parse(["--input_topic=projects/test-project/topics/readings"])[1]) as pipeline:
+    with beam.Pipeline(options=parse()[1]) as pipeline:
         _ = (
             pipeline
             | stream.end()

@@ -36,6 +36,7 @@ def late(letters: list[dict]) -> list[tuple]:
 
 @pytest.mark.usefixtures("age")
 class TestFixedDeadLetter:
+    @pytest.mark.bundles_as_sent
     def test_the_row_is_final_and_each_late_bundle_a_letter(self, run_graph):
         stream = Stream().add(message(1, Temp=1)).watermark(20)
         stream.add(message(2, Temp=10), message(3, Temp=30)).add(message(4, Temp=5))
@@ -51,6 +52,7 @@ class TestFixedDeadLetter:
 class TestFixedRevise:
     FLAGS = ("--on_late=revise",)
 
+    @pytest.mark.bundles_as_sent
     def test_each_late_bundle_writes_the_whole_corrected_row_again(self, run_graph):
         stream = Stream().add(message(1, Temp=1)).watermark(20).add(message(2, Temp=3)).add(message(3, Temp=8, AtmP=7))
         rows, letters = run_graph(stream, *self.FLAGS)
@@ -62,6 +64,7 @@ class TestFixedRevise:
 class TestExpired:
     """allowed_lateness=30s, interval=15s, grace=5s: the first interval expires when the watermark passes 00:50."""
 
+    @pytest.mark.bundles_as_sent
     @pytest.mark.parametrize("mode", ["dead_letter", "revise"])
     def test_readings_beyond_the_allowed_lateness_are_dead_lettered_not_dropped(self, run_graph, mode):
         stream = Stream().add(message(1, Temp=1)).watermark(51).add(message(2, Temp=10), message(3, Temp=30))

@@ -13,11 +13,10 @@ from apache_beam.transforms.window import TimestampedValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import options
 from pipeline.dead_letters import rfc3339
 from pipeline.silences import REMEMBERED, STREAM, Heard, NoticeSilences
 from pipeline.sums import SECOND
-from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, run_captured
+from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, parse, run_captured
 
 AFTER, GRACE = 30, 5
 START = datetime.fromtimestamp(NOON, UTC)
@@ -346,21 +345,22 @@ def set_clock(element: tuple[float, Any]) -> list:
     return [element[1]] if element[1] else []
 
 
+@pytest.mark.bundles_as_sent
 class TestOnTheRunner:
     def run(self, *events: Any) -> list[tuple]:
-        """Run (clock, device, first, last) of a device that was heard, and watermarks, through Beam's local runner."""
+        """Run (clock, device, first, last) of a device that was heard, and watermarks, through the engine."""
         stream = TestStream().advance_watermark_to(NOON)
+        watermark = 0
         for event in events:
             if isinstance(event, tuple):
                 now, device, *run = event
                 element = (device, [tuple(map(micros, run))]) if run else None
-                stream = stream.add_elements([TimestampedValue((now, element), NOON + (run or [now])[0])])
+                # What only sets the clock holds the watermark back until it has, on whatever engine.
+                stream = stream.add_elements([TimestampedValue((now, element), NOON + (run or [watermark])[0])])
             else:
-                stream = stream.advance_watermark_to(NOON + event)
+                stream, watermark = stream.advance_watermark_to(NOON + event), event
         with captured() as (rows, to_rows):
-            with beam.Pipeline(
-                options=options.parse(["--input_topic=projects/test-project/topics/t-1"])[1]
-            ) as pipeline:
+            with beam.Pipeline(options=parse()[1]) as pipeline:
                 heard = beam.FlatMap(set_clock).with_output_types(tuple[str, Any])
                 notice = NoticeSilences(AFTER, GRACE, clock)
                 _ = pipeline | stream.advance_watermark_to_infinity() | heard | notice | to_rows
