@@ -5,6 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# What make runs ends with it, even if it is killed: local/guardian.py watches the topmost one.
+ifeq ($(MAKELEVEL),0)
+export MAKE_PID := $(shell echo $$PPID)
+endif
+
 .PHONY: help setup demo soak test test-pythons lint metadata lock clean
 
 help:  ## list the targets

@@ -7,10 +7,8 @@ held and nothing is left, else 1.
 import argparse
 import re
 import sys
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
 
 from rich.console import Console
 
@@ -18,7 +16,7 @@ from acceptance.names import Run
 from acceptance.project import Project, StepError
 from acceptance.report import Result, show
 from acceptance.steps import Steps
-from local.processes import ignore_interrupts, interrupt_once
+from local.processes import ignore_interrupts, interrupt_once, scratch_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,9 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     run = Run(args.project, args.region, timedelta(seconds=args.interval), args.rate, args.live)
     console = Console(highlight=False, soft_wrap=True)
     project = Project(run, console, args.dry_run, args.pause)
-    interrupt_once()
-    with tempfile.TemporaryDirectory(prefix="acceptance-") as folder:
-        results = _all(Steps(project, Path(folder)), console)
+    interrupt_once(patient=True)
+    with scratch_folder("acceptance-") as folder:
+        results = _all(Steps(project, folder), console)
     ignore_interrupts()
     console.print("Tear down", style="bold")
     left = project.tear_down()

@@ -14,6 +14,7 @@ from threading import Event
 from rich.console import Console
 
 from acceptance.names import Run
+from local import processes
 
 # What is not there need not be deleted.
 _GONE = ("not_found", "not found", "does not exist", "could not be found")
@@ -157,9 +158,7 @@ class Project:
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     # In a session of its own: Ctrl-C is for us, who then undo; a command half done would not be known of.
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
-    )
+    return processes.run(command, check=False)
 
 
 def _shown(command: Sequence[str]) -> str:

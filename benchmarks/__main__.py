@@ -12,6 +12,7 @@ from benchmarks import frame, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.load import INTERVAL, Load, bundles, past
 from cost import cpu
+from local.processes import end_with_parent
 
 TEN, HUNDRED, UNPACKED, PACKED, CROWD = Load(bundle=10), Load(bundle=100), Load(), Load(packed=100), Load(devices=1000)
 LOADS = (
@@ -58,7 +59,7 @@ def main() -> None:
     rounds, seconds = (1, 0.05) if frame.QUICK else (7, 0.3)
     measured = []
     # A process for each, as a worker has one job: what is left of other loads would slow it down by a tenth.
-    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(1, end_with_parent, maxtasksperchild=1) as pool:
         for load in LOADS:
             frame.CONSOLE.print(f"[dim]{load}")
             measured.append(pool.apply(measure, (load, rounds, seconds)))

@@ -26,6 +26,8 @@ from matplotlib.ticker import EngFormatter
 from rich.console import Console
 from rich.table import Table
 
+from local.processes import guard
+
 QUICK = os.environ.get("BENCH_QUICK") == "1"
 OUT = Path("build/bench")
 CONSOLE = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -42,7 +44,8 @@ class DifferentRows(AssertionError):
 
 
 def settle() -> None:
-    """Keep this process on one core, and Beam from logging."""
+    """Keep this process on one core, and Beam from logging; end it with the `make` that runs it."""
+    guard()
     logging.disable(logging.WARNING)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from benchmarks.frame import BLUE, GREEN, QUICK, RED, Goal, Panel, Rows, draw, publish, ratios, take_turns
 from benchmarks.stalled import backlog
 from local.emulators import create_topic, own_pubsub_server
+from local.processes import started
 from local.pubsub_server import PubsubServer
 from publisher.messages import Message, encode
 from publisher.publish import Publishing
@@ -134,7 +135,7 @@ def stall(way: str, seconds: float) -> list[dict[str, Any]]:
         topic = create_topic(server.host, "bench-project", "bench")
         command = [sys.executable, "-m", "benchmarks.stalled", way, topic]
         environment = {**os.environ, "PUBSUB_EMULATOR_HOST": server.host}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with started(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             for moment in map(json.loads, process.stdout or ()):
                 if moment["seconds"] >= len(PHASES) * seconds:
                     break
@@ -144,7 +145,6 @@ def stall(way: str, seconds: float) -> list[dict[str, Any]]:
                 elif phase == "slow":
                     server.stall(SLOW)
                 moments.append(moment | {"phase": phase})
-            process.kill()
     return moments
 
 

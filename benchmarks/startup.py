@@ -8,16 +8,14 @@ of which there is a file. Everything is measured in fresh processes, with warm f
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.frame import QUICK, publish
 from local import shipped
 from local.emulators import own_pubsub_server
+from local.processes import run, scratch_folder
 
 PROJECT = "sensor-stream-bench"
 
@@ -74,11 +72,11 @@ with clocked("what a worker imports: ours, what it brings"):
 def main() -> None:
     """Measure, print, and write build/bench/startup.json."""
     with (
-        tempfile.TemporaryDirectory() as scratch,
-        shipped.stage(PROJECT, Path(scratch), server=own_pubsub_server()) as stage,
+        scratch_folder("bench-startup-") as scratch,
+        shipped.stage(PROJECT, scratch, server=own_pubsub_server()) as stage,
     ):
         os.environ |= stage.env
-        request = Path(scratch, "job_object")
+        request = scratch / "job_object"
         flags = [f"--input_topic={stage.topic}", f"--output_table={stage.table.replace('.', ':', 1)}", "--no_auth"]
         flags += ["--runner=DataflowRunner", f"--project={PROJECT}", "--region=us-central1", "--job_name=bench"]
         flags += ["--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/i:1"]
@@ -106,7 +104,7 @@ def main() -> None:
 
 def _python(*arguments: str) -> str:
     """Return the last line that a new process prints, if it prints any."""
-    printed = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True).stdout
+    printed = run([sys.executable, *arguments]).stdout
     return printed.strip().rpartition("\n")[-1]
 
 

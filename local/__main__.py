@@ -4,7 +4,7 @@ import importlib
 import signal
 import sys
 
-from local.processes import STOP_SIGNALS, LocalStackError, interrupt_once
+from local.processes import STOP_SIGNALS, LocalStackError, guard, interrupt_once
 
 USAGE = """\
 usage: python -m local COMMAND ...
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     else:
         interrupt_once()
+        guard()  # from the start, as it also watches the `make` that runs this
     try:
         # Imported when chosen: Beam and matplotlib take seconds.
         return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))

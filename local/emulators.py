@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from google.pubsub_v1 import PublisherClient, PullRequest, PullResponse, Subscri
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from local.processes import Child, LocalStackError, running, wait_for
+from local.processes import Child, LocalStackError, running, scratch_folder, wait_for
 
 LOCALHOST = "127.0.0.1"
 BIGQUERY_STORAGE = "BIGQUERY_STORAGE_EMULATOR_HOST"
@@ -113,10 +112,10 @@ def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Pat
         raise OfficialEmulatorMissing(GET_JAVA, "Java is not on PATH", INSTALL_JAVA)
     port = _port("Pub/Sub", "--pubsub-port", port)
     host = f"{LOCALHOST}:{port}"
-    with tempfile.TemporaryDirectory(prefix="pubsub-emulator-") as scratch:
+    with scratch_folder("pubsub-emulator-") as scratch:
         command = [gcloud, "beta", "emulators", "pubsub", "start", "--quiet"]
         command += [f"--project={project}", f"--host-port={host}", f"--data-dir={scratch}"]
-        with running("The Pub/Sub emulator", command, (log_dir or Path(scratch)) / "pubsub-emulator.log") as child:
+        with running("The Pub/Sub emulator", command, (log_dir or scratch) / "pubsub-emulator.log") as child:
             try:
                 wait_for(child, lambda: _answers(host, f"/v1/projects/{project}/topics"), START_TIMEOUT)
             except LocalStackError as error:
@@ -163,8 +162,8 @@ def bigquery_emulator(
 def _serving(name: str, module: Sequence[str], log_dir: Path | None, log: str) -> Iterator[Child]:
     """A module that says where it listens, as a process, with its arguments."""
     with (
-        tempfile.TemporaryDirectory(prefix="emulator-") as scratch,
-        running(name, [sys.executable, "-m", *module], (log_dir or Path(scratch)) / log) as child,
+        scratch_folder("emulator-") as scratch,
+        running(name, [sys.executable, "-m", *module], (log_dir or scratch) / log) as child,
     ):
         wait_for(child, lambda: "Listening on" in child.tail(), START_TIMEOUT)
         yield child

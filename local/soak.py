@@ -12,7 +12,6 @@ SOAK_SECONDS, 300 by default, is how long readings are published.
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from rich.console import Console
 
 from local import emulators, shipped, silences
 from local.balance import Balance, balance, read_dead_letters, read_manifest
-from local.processes import Child, LocalStackError, wait_for
+from local.processes import Child, LocalStackError, scratch_folder, wait_for
 from local.reconcile import Row, interval_start
 from local.replay import account
 from local.run_length import run_length
@@ -117,9 +116,9 @@ def _stage() -> Iterator[Stage]:
     """The stage, with a BigQuery of its own that keeps its tables in files."""
     if "BIGQUERY_EMULATOR_HOST" in os.environ:
         raise LocalStackError("The soak kills its BigQuery emulator: unset BIGQUERY_EMULATOR_HOST for one of its own.")
-    with tempfile.TemporaryDirectory(prefix="soak-") as data:
+    with scratch_folder("soak-") as data:
         # The emulator's own settings; on the command line they would have to pass through local.emulators.
-        os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": data}
+        os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": str(data)}
         with shipped.stage(PROJECT, FOLDER, seekable=True) as stage:
             yield stage
 

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from local import emulators
 from tests import tools
+from tests.guarded_run import GuardedRun
 
 PROJECT = "sensor-stream-test"
 
@@ -25,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     tools.leave_out_what_is_missing(config)
     # A shell starts a command in the background with Ctrl-C ignored, and so would be every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(GuardedRun(config))
     config.addinivalue_line("markers", "bundles_as_sent: each bundle is processed by itself, before the next event")
     # Its advice is for programs that poll a service across a network; the local stack must not block.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag:DeprecationWarning")

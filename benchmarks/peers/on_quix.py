@@ -10,7 +10,6 @@ Messages reach user code one at a time. Whoever kept some back to fold them toge
 because their offsets are committed; so there is no form that folds batches.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -28,6 +27,7 @@ from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, fold
 from benchmarks.peers.engine import LATENESS, Form, Sinks, read
+from local.processes import scratch_folder
 
 _TOPIC = "readings"
 
@@ -41,7 +41,7 @@ def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message
 def _run(build: Callable[..., Any], load: Load, messages: list["_Message"]) -> Callable[[], Outcome]:
     sinks, kafka = Sinks(), _Kafka(messages)
     clients = dict.fromkeys(("InternalConsumer", "InternalProducer", "TopicAdmin"), lambda **_: kafka)
-    with tempfile.TemporaryDirectory(prefix="quix-") as state, patch.multiple("quixstreams.app", **clients):
+    with scratch_folder("quix-") as state, patch.multiple("quixstreams.app", **clients):
         options = {"use_changelog_topics": False, "broker_availability_timeout": 0, "loglevel": None}
         app = Application("none:9092", state_dir=state, **options)
         kafka.stop = app.stop

@@ -38,7 +38,7 @@ STARTED = time.monotonic()
 
 def main() -> int:
     """Build, run and check everything; returns the exit code."""
-    interrupt_once()
+    interrupt_once(patient=True)
     try:
         with builder() as images:
             _check_images(images)

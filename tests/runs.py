@@ -1,0 +1,160 @@
+"""Commands that `make` runs in a terminal, to be ended in every way, and what is left of them ten seconds later."""
+
+import os
+import pty
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local.processes import run
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 120.0  # seconds until everything is up
+PROMPT = 10.0  # seconds in which everything is to end
+# As tests/conftest.py, which takes seconds to import.
+CONFTEST = """
+from tests.guarded_run import GuardedRun
+
+def pytest_configure(config):
+    config.pluginmanager.register(GuardedRun(config))
+"""
+
+
+@dataclass
+class Run:
+    """A command that `make` runs in a terminal of its own, in `folder`, with temporary files in folder/tmp."""
+
+    leader: int  # process id of the terminal's session: a shell or make
+    terminal: int  # file descriptor
+    folder: Path
+    started: Mapping[int, str] = field(default_factory=dict)  # when it is up: its processes' ids and start times
+
+    @property
+    def make(self) -> int:
+        """The process id of make."""
+        return self.leader if self.folder.name.startswith("led-by-make") else child_of(self.leader)
+
+    @property
+    def command(self) -> int:
+        """The process id of what make runs."""
+        return child_of(self.make)
+
+    def wait(self, up: Callable[["Run"], bool]) -> None:
+        """Wait until everything is up."""
+        deadline = time.monotonic() + PATIENCE
+        while not up(self):
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.1)
+        found = processes()
+        tree = [self.leader]
+        for pid in tree:
+            tree += [child for child, (parent, *_) in found.items() if parent == pid]
+        self.started = {pid: found[pid][1] for pid in tree}
+
+    def assert_up(self, count: int) -> None:
+        """Check that so many processes run besides make and the session's leader."""
+        assert len(self.started) - len({self.leader, self.make}) == count, processes()
+
+    def commands(self) -> list[str]:
+        """The command lines of its processes that still run."""
+        found = processes()
+        return [found[pid][2] for pid, start in self.started.items() if pid in found and found[pid][1] == start]
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        path = self.folder / "output"
+        return path.read_text() if path.exists() else ""
+
+    def end(self, how: str) -> None:
+        if how == "Ctrl-C":
+            os.write(self.terminal, b"\x03")
+        elif how in ("closed terminal", "closed terminal of make"):
+            os.close(self.terminal)
+        elif how == "SIGTERM":
+            os.kill(self.make, signal.SIGTERM)
+        elif how == "SIGKILL of make":
+            os.kill(self.make, signal.SIGKILL)
+        elif how == "SIGKILL of the command":
+            os.kill(self.command, signal.SIGKILL)
+        else:
+            assert how == "SIGKILL of the group"
+            os.killpg(self.leader, signal.SIGKILL)
+
+    def left(self) -> list[str]:
+        """Its processes and temporary folders that are still there."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.leader, os.WNOHANG)
+        # pytest's own folders are in one that stays.
+        paths = (path for path in (self.folder / "tmp").resolve().rglob("*") if not path.name.startswith("pytest-of-"))
+        return self.commands() + [str(path) for path in paths if path.name != "pytest-current"]
+
+
+def child_of(parent: int) -> int:
+    (pid,) = [pid for pid, (found, *_) in processes().items() if found == parent]
+    return pid
+
+
+def processes() -> dict[int, tuple[int, str, str]]:
+    """Parent, start time and command line of every process that runs, by its id."""
+    # These columns are known on macOS, too. The start time is five words.
+    listing = run(["ps", "-Awwo", "pid=,ppid=,stat=,lstart=,args="], env={**os.environ, "LC_ALL": "C"}).stdout
+    found = {}
+    for line in listing.splitlines():
+        pid, parent, state, *rest = line.split(maxsplit=8)
+        if not state.startswith("Z"):
+            found[int(pid)] = int(parent), " ".join(rest[:5]), "".join(rest[5:])
+    return found
+
+
+@contextmanager
+def starting(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Yields start(how, command, **environment): a Run of a command, as a recipe of the Makefile, to end like that."""
+    runs: list[Run] = []
+    temporary = ExitStack()
+
+    def start_run(how: str, command: str, **environment: str) -> Run:
+        # As `ssh -t HOST make` does it; a shell that people type in stays.
+        leader, exec_ = ("make", "exec ") if how == "closed terminal of make" else ("shell", "")
+        folder = tmp_path / f"led-by-{leader}-{len(runs)}"
+        folder.mkdir()
+        # Short, as a browser has a socket in it.
+        (folder / "tmp").symlink_to(temporary.enter_context(tempfile.TemporaryDirectory(prefix="r")))
+        watching = re.search(r"^ifeq \(\$\(MAKELEVEL\),0\)\n.*?^endif\n", (ROOT / "Makefile").read_text(), re.M | re.S)
+        assert watching
+        (folder / "Makefile").write_text(f"{watching[0]}\nrun:\n\t@exec {command} >output 2>&1\n")
+        pid, terminal = pty.fork()
+        if not pid:
+            os.chdir(folder)
+            inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST_"))}
+            paths = {"PYTHONPATH": str(ROOT), "TMPDIR": os.readlink(folder / "tmp")}
+            os.execvpe("sh", ["sh", "-c", f"{exec_}make run; exit"], {**inherited, **paths, **environment})
+        os.set_inheritable(terminal, False)
+        runs.append(Run(pid, terminal, folder))
+        return runs[-1]
+
+    yield start_run
+    for one in runs:
+        with suppress(ProcessLookupError):
+            os.killpg(one.leader, signal.SIGKILL)
+        for pid in one.started.keys() & processes().keys():
+            os.kill(pid, signal.SIGKILL)
+    temporary.close()
+
+
+def left_after(runs: Mapping[str, Run]) -> dict[str, list[str]]:
+    """End every run as its key says; return what is left of each after ten seconds, or as soon as nothing is."""
+    for how, one in runs.items():
+        one.end(how)
+    deadline = time.monotonic() + PROMPT
+    while any((left := {how: one.left() for how, one in runs.items()}).values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def nothing(runs: Mapping[str, Run]) -> dict[str, list[str]]:
+    return {how: [] for how in runs}
