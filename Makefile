@@ -36,6 +36,7 @@ test-pythons:  ## tests of what ships, on every Python that is supported
 WHEEL := build/wheel
 .PHONY: wheel-test
 wheel-test: $(READY)  ## build a wheel and import every module of it, with what requirements.txt names and nothing else
+	@echo "Building a wheel, and an environment for it (about 15 seconds)"
 	@rm -rf $(WHEEL) build/lib && mkdir -p $(WHEEL)
 	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir $(WHEEL) .
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(WHEEL)/environment
