@@ -42,7 +42,7 @@ REQUEST_BYTES = 10 * 1024 * 1024  # https://cloud.google.com/bigquery/quotas#wri
 ROW_ERRORS = "Errors found while processing rows. Please refer to the row_errors field for details. The list may not \
 be complete because of the size limitations."
 STOP_GRACE = 0.3  # seconds calls have to end when the server stops; then they are cancelled
-CALLS = 64  # at one time
+CALLS = 1_000  # at one time, each with a thread while it lasts; beyond that RESOURCE_EXHAUSTED
 STREAM = re.compile(r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)/(?:streams/)?_default")
 Code = grpc.StatusCode
 
@@ -124,7 +124,8 @@ class StorageWriteServer:
 
     def _listen(self, port: int) -> tuple[Any, int]:
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
-        server = grpc.server(ThreadPoolExecutor(CALLS, "storage-write"), options=options)
+        pool = ThreadPoolExecutor(CALLS, "storage-write")
+        server = grpc.server(pool, options=options, maximum_concurrent_rpcs=CALLS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._append_rows, AppendRowsRequest.FromString, AppendRowsResponse.SerializeToString
         )

@@ -14,7 +14,7 @@ from local.pubsub_server.streaming_pull import StreamingPull
 
 RETENTION = 600.0  # seconds, of a subscription that does not say
 STOP_GRACE = 0.3  # seconds calls have to end when the server stops; then they are cancelled
-CALLS = 64  # at one time; a streaming pull is one as long as it lasts
+CALLS = 2_000  # at one time, each with a thread while it lasts; beyond that RESOURCE_EXHAUSTED
 
 
 class PubsubServer:
@@ -30,7 +30,8 @@ class PubsubServer:
         self._faults = Faults()
         self.refuse, self.stall = self._faults.refuse, self._faults.stall
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
-        self._server = grpc.server(ThreadPoolExecutor(CALLS, "pubsub-server"), options=options)
+        pool = ThreadPoolExecutor(CALLS, "pubsub-server")
+        self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=CALLS)
         self._server.add_generic_rpc_handlers(list(self._handlers()))
         self.host = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
 
@@ -46,14 +47,12 @@ class PubsubServer:
 
     def redeliver(self, subscription: str, fraction: float, seed: int = 0) -> int:
         """Deliver that fraction (0 to 1) of the acknowledged messages once more, chosen by `seed`; returns how many."""
-        with self._service.changed:
-            count = self._service.find_subscription(subscription).redeliver(fraction, seed)
-            self._service.changed.notify_all()
-            return count
+        with self._service.lock:
+            return self._service.find_subscription(subscription).redeliver(fraction, seed)
 
     def reorder(self, subscription: str, seed: int = 0) -> None:
         """Shuffle the messages that wait for delivery, by `seed`."""
-        with self._service.changed:
+        with self._service.lock:
             self._service.find_subscription(subscription).reorder(seed)
 
     def _handlers(self) -> Iterator[Any]:
@@ -68,7 +67,7 @@ class PubsubServer:
         def call(request: Any, context: Any) -> Any:
             try:
                 self._faults.obey(method)
-                with self._service.changed:
+                with self._service.lock:
                     return answer(request, context)
             except Refusal as refusal:
                 context.abort(refusal.code, str(refusal))

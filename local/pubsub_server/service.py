@@ -16,8 +16,11 @@ from local.pubsub_server.requests import (
     check_ack_ids,
     check_deadline,
     check_name,
+    check_project,
     check_published,
-    check_settings,
+    check_subscription,
+    check_topic,
+    nanoseconds,
     no_subscription,
     page,
 )
@@ -39,13 +42,13 @@ PULL_WAIT = 10.0  # seconds a pull waits for a first message, or until a second 
 
 
 class Service:
-    """Topics and subscriptions; all is guarded by `changed`, which waiting calls wait for.
+    """Topics and subscriptions; all is guarded by `lock`.
 
     `retention`: seconds that acknowledged messages are kept, of a subscription that does not say.
     """
 
     def __init__(self, retention: float) -> None:
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
         self._retention = retention
         self._topics: dict[str, Any] = {}
         self._subscriptions: dict[str, Subscription] = {}
@@ -53,7 +56,7 @@ class Service:
 
     @property
     def calls(self) -> dict[str, Calls]:
-        """All but the streaming one, by gRPC service; to be answered under `changed`."""
+        """All but the streaming one, by gRPC service; to be answered under `lock`."""
         publisher: Calls = {
             "CreateTopic": (self._create_topic, types.Topic),
             "GetTopic": (self._get_topic, types.GetTopicRequest),
@@ -76,11 +79,13 @@ class Service:
 
     def wake(self) -> None:
         """Have waiting calls look again."""
-        with self.changed:
-            self.changed.notify_all()
+        with self.lock:
+            for subscription in self._subscriptions.values():
+                subscription.changed.notify_all()
 
     def _create_topic(self, request: Any, _: Any) -> Any:
         check_name(request.name, "topics")
+        check_topic(request)
         if request.name in self._topics:
             raise Refusal(Code.ALREADY_EXISTS, "Topic already exists")
         self._topics[request.name] = request
@@ -90,6 +95,7 @@ class Service:
         return self._find_topic(request.topic)
 
     def _list_topics(self, request: Any, _: Any) -> Any:
+        check_project(request.project)
         names, next_page = page(request, (name for name in self._topics if name.startswith(f"{request.project}/")))
         return ListTopicsResponse(topics=[self._topics[name] for name in names], next_page_token=next_page)
 
@@ -117,35 +123,36 @@ class Service:
             message.publish_time.nanos = nanoseconds
         for subscription in self._subscriptions.values():
             if subscription.settings.topic == request.topic:
-                subscription.queue.extend(request.messages)
-        self.changed.notify_all()
+                subscription.publish(request.messages)
         return PublishResponse(message_ids=[message.message_id for message in request.messages])
 
     def _create_subscription(self, request: Any, _: Any) -> Any:
         check_name(request.name, "subscriptions")
-        check_settings(request)
+        check_subscription(request)
         if request.name in self._subscriptions:
             raise Refusal(Code.ALREADY_EXISTS, "Subscription already exists")
         self._find_topic(request.topic)
         request.ack_deadline_seconds = request.ack_deadline_seconds or ACK_DEADLINE
         if not request.HasField("message_retention_duration"):
             request.message_retention_duration.FromMilliseconds(round(self._retention * 1000))
-        self._subscriptions[request.name] = Subscription(request)
+        self._subscriptions[request.name] = Subscription(request, self.lock)
         return request
 
     def _get_subscription(self, request: Any, _: Any) -> Any:
         return self.find_subscription(request.subscription).settings
 
     def _list_subscriptions(self, request: Any, _: Any) -> Any:
+        check_project(request.project)
         found = (name for name in self._subscriptions if name.startswith(f"{request.project}/"))
         names, next_page = page(request, found)
         settings = [self._subscriptions[name].settings for name in names]
         return ListSubscriptionsResponse(subscriptions=settings, next_page_token=next_page)
 
     def _delete_subscription(self, request: Any, _: Any) -> Any:
-        self.find_subscription(request.subscription).deleted = True
+        subscription = self.find_subscription(request.subscription)
+        subscription.deleted = True
         del self._subscriptions[request.subscription]
-        self.changed.notify_all()
+        subscription.changed.notify_all()
         return Empty()
 
     def _pull(self, request: Any, context: Any) -> Any:
@@ -156,12 +163,12 @@ class Service:
         wait = 0 if request.return_immediately else min(PULL_WAIT, context.time_remaining() - 1)
         give_up = time.monotonic() + wait
         while is_there(context) and not subscription.deleted:
-            if subscription.take(response, request.max_messages, subscription.settings.ack_deadline_seconds):
+            if subscription.take(response, subscription.settings.ack_deadline_seconds, request.max_messages):
                 break
             left = give_up - time.monotonic()
             if left <= 0:
                 break
-            self.changed.wait(min(left, subscription.until_expiry()))
+            subscription.changed.wait(min(left, subscription.until_expiry()))
         if subscription.deleted:
             raise no_subscription()
         return response
@@ -170,7 +177,6 @@ class Service:
         subscription = self.find_subscription(request.subscription)
         check_ack_ids(request)
         subscription.acknowledge(request.ack_ids)
-        self.changed.notify_all()  # a streaming pull may have room again
         return Empty()
 
     def _modify_ack_deadline(self, request: Any, _: Any) -> Any:
@@ -178,7 +184,6 @@ class Service:
         check_ack_ids(request)
         check_deadline(request.ack_deadline_seconds)
         subscription.modify_deadline(request.ack_ids, request.ack_deadline_seconds)
-        self.changed.notify_all()
         return Empty()
 
     def _seek(self, request: Any, _: Any) -> Any:
@@ -187,8 +192,7 @@ class Service:
             raise Refusal(Code.UNIMPLEMENTED, "This server does not do snapshots")
         if not request.HasField("time"):
             raise Refusal(Code.INVALID_ARGUMENT, "No target was specified: a time is needed")
-        subscription.seek(request.time.ToNanoseconds())
-        self.changed.notify_all()
+        subscription.seek(nanoseconds(request.time))
         return SeekResponse()
 
     def _find_topic(self, name: str) -> Any:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ RESPONSE_BYTES = 1_000_000  # a pull is cut at the message that passes it; clien
 
 @dataclass
 class Flow:
-    """What one streaming pull has outstanding, and how much of it the client allows; a limit of 0 is none."""
+    """What one streaming pull has outstanding, and how much of it the client allows; a limit of 0 or less is none."""
 
     max_messages: int
     max_bytes: int
+    deadline: int  # seconds each delivery has
     messages: int = 0
     bytes: int = 0
     ended: bool = False  # the client has closed its side, or is refused
@@ -45,10 +46,14 @@ class Lease:
 
 
 class Subscription:
-    """Where each message is: in the queue, leased to a subscriber, or acknowledged. The service's lock guards it."""
+    """Where each message is: in the queue, leased to a subscriber, or acknowledged.
 
-    def __init__(self, settings: Any) -> None:
+    The service's lock guards it. Calls that wait for messages wait for `changed`, which is of that lock.
+    """
+
+    def __init__(self, settings: Any, lock: threading.RLock) -> None:
         self.settings = settings
+        self.changed = threading.Condition(lock)
         self.retention = settings.message_retention_duration.ToTimedelta().total_seconds()
         self.queue: deque[Any] = deque()
         self.leases: dict[str, Lease] = {}  # by ack id
@@ -57,13 +62,15 @@ class Subscription:
         self.deleted = False
         self._deliveries = itertools.count(1)
 
-    def take(self, into: Any, at_most: int, deadline: int, flow: Flow | None = None) -> int:
-        """Lease up to `at_most` messages for `deadline` seconds and add them to the response `into`.
+    def take(self, into: Any, deadline: int, at_most: int = sys.maxsize, flow: Flow | None = None) -> int:
+        """Lease up to `at_most` messages, or as many as `flow` has room for, and add them to the response `into`.
 
-        Returns how many; fewer than there are when they exceed RESPONSE_BYTES.
+        A lease lasts `deadline` seconds. Returns how many; fewer than there are when they exceed RESPONSE_BYTES.
         """
         now = time.monotonic()
         self._expire(now)
+        if flow:
+            at_most = flow.room()  # only now, since an expired lease makes room
         count = size = 0
         while self.queue and count < at_most and size < RESPONSE_BYTES:
             message = self.queue.popleft()
@@ -91,6 +98,7 @@ class Subscription:
         self._forget(now)
         for ack_id in self._known(ack_ids):
             self.acknowledged.append((now, self._release(ack_id)))
+        self.changed.notify_all()  # a streaming pull may have room again
 
     def modify_deadline(self, ack_ids: Iterable[str], seconds: int) -> None:
         """Let deliveries end `seconds` from now; 0 gives them back at once."""
@@ -100,6 +108,7 @@ class Subscription:
         for ack_id in self._known(ack_ids):
             self.leases[ack_id].deadline = now + seconds
         self._expire(now)
+        self.changed.notify_all()
 
     def seek(self, nanoseconds: int) -> None:
         """Make what was published since then (Unix time) unacknowledged, as far as it is kept, and the rest not."""
@@ -115,6 +124,12 @@ class Subscription:
                 self.queue.append(message)
             else:
                 self.acknowledged.append((now, message))
+        self.changed.notify_all()
+
+    def publish(self, messages: Iterable[Any]) -> None:
+        """Queue messages for delivery."""
+        self.queue.extend(messages)
+        self.changed.notify_all()
 
     def redeliver(self, fraction: float, seed: int) -> int:
         """Queue that fraction of the acknowledged messages once more, chosen by `seed`; returns how many."""
@@ -123,19 +138,22 @@ class Subscription:
         chosen = set(random.Random(seed).sample(range(len(self.acknowledged)), count))
         self.queue.extend(message for n, (_, message) in enumerate(self.acknowledged) if n in chosen)
         self.acknowledged = deque(one for n, one in enumerate(self.acknowledged) if n not in chosen)
+        self.changed.notify_all()
         return count
 
     def reorder(self, seed: int) -> None:
         """Shuffle the messages that wait for delivery, by `seed`."""
         random.Random(seed).shuffle(self.queue)
 
-    def _known(self, ack_ids: Iterable[str]) -> Iterator[str]:
-        """The ack ids of current leases. Refuses those that never were one of this subscription."""
-        for ack_id in ack_ids:
+    def _known(self, ack_ids: Iterable[str]) -> list[str]:
+        """The ack ids of current leases. Refuses all if one never was one of this subscription."""
+        known = []
+        for ack_id in dict.fromkeys(ack_ids):
             if ack_id in self.leases:
-                yield ack_id
+                known.append(ack_id)
             elif not ack_id.removeprefix(f"{self.settings.name}:").isdecimal():
                 raise Refusal(Code.INVALID_ARGUMENT, f"Invalid ack id (ack_id={ack_id})")
+        return known
 
     def _expire(self, now: float) -> None:
         if now < self.expiry:

@@ -14,11 +14,14 @@ import grpc
 import pytest
 from google.api_core import exceptions
 from google.cloud import pubsub_v1
-from google.pubsub_v1 import StreamingPullRequest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.pubsub_v1 import StreamingPullRequest, types
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from local import emulators
 from local.pubsub_server import PubsubServer
+from local.pubsub_server import server as server_module
 
 PATIENCE = 15.0
 
@@ -202,13 +205,35 @@ class TestStreamingPull:
         assert not list(stream)
 
     @pytest.mark.parametrize(
-        "request_", [{"ack_ids": ["x"]}, {"modify_deadline_ack_ids": ["x"]}, {"modify_deadline_seconds": [1]}]
+        "request_",
+        [
+            {"ack_ids": ["x"]},
+            {"modify_deadline_ack_ids": ["x"]},
+            {"modify_deadline_seconds": [1]},
+            {"stream_ack_deadline_seconds": 9},
+            {"stream_ack_deadline_seconds": -1},
+            {"subscription": "projects/p/subscriptions/another"},
+        ],
     )
     def test_a_malformed_request_ends_the_stream(self, request_: dict[str, Any], place: Place) -> None:
         requests, stream = place.stream()
         requests.put(StreamingPullRequest(request_))
         with pytest.raises(exceptions.InvalidArgument):
             list(stream)
+
+    @pytest.mark.parametrize("request_", [{"ack_ids": ["x"]}, {"modify_deadline_ack_ids": ["x"]}])
+    def test_a_malformed_first_request_ends_the_stream(self, request_: dict[str, Any], place: Place) -> None:
+        with pytest.raises(exceptions.InvalidArgument):
+            list(place.stream(**request_)[1])
+
+    def test_the_first_request_may_acknowledge(self, place: Place) -> None:
+        place.publish("done")
+        received = place.pull()
+        requests, stream = place.stream(ack_ids=[one.ack_id for one in received])
+        requests.put(None)
+        assert not list(stream)
+        place.seek(datetime.now(UTC) - timedelta(minutes=5))  # brings back what is leased
+        assert place.pull() == []
 
     def test_a_stream_needs_a_subscription_and_a_deadline(self, place: Place) -> None:
         with pytest.raises(exceptions.NotFound):
@@ -318,6 +343,35 @@ class TestNames:
                 subscription=p.subscription, ack_ids=["x"], ack_deadline_seconds=1
             ),
             lambda p: p.subscriber.seek({"subscription": p.subscription}),
+            *(
+                lambda p, moment=moment: p.subscriber.seek(
+                    types.SeekRequest.wrap(types.SeekRequest.pb()(subscription=p.subscription, time=moment))
+                )
+                for moment in (
+                    Timestamp(seconds=253402300800),  # the first of the year 10000
+                    Timestamp(seconds=-62135596801),  # the last before the year 1
+                    Timestamp(seconds=2**63 - 1),
+                    Timestamp(seconds=-(2**63)),
+                    Timestamp(nanos=10**9),
+                    Timestamp(nanos=-1),
+                )
+            ),
+            *(
+                lambda p, retention=retention: p.subscriber.create_subscription(
+                    types.Subscription.wrap(
+                        types.Subscription.pb()(
+                            name=p.name("subscriptions"), topic=p.topic, message_retention_duration=retention
+                        )
+                    )
+                )
+                for retention in (
+                    Duration(seconds=-600),
+                    Duration(seconds=31 * 86400, nanos=1),
+                    Duration(seconds=2**63 - 1),
+                    Duration(seconds=600, nanos=-1),
+                    Duration(seconds=600, nanos=10**9),
+                )
+            ),
         ],
     )
     def test_what_makes_no_sense_is_an_invalid_argument(self, call: Callable[[Place], Any], place: Place) -> None:
@@ -354,6 +408,73 @@ class TestOnlyOurs:
         with pytest.raises(exceptions.NotFound):
             list(broken.publisher.list_topic_subscriptions(topic=broken.name("topics")))
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            *(
+                lambda p, size=size: p.publisher.list_topics({"project": p.project, "page_size": size})
+                for size in (-1, -(2**31))
+            ),
+            lambda p: p.publisher.list_topic_subscriptions({"topic": p.topic, "page_size": -1}),
+            lambda p: p.subscriber.list_subscriptions({"project": p.project, "page_size": -1}),
+            *(
+                lambda p, project=project: p.publisher.list_topics(project=project)
+                for project in ("", "p", "projects/", "projects/p/topics")
+            ),
+            lambda p: p.subscriber.list_subscriptions(project="p"),
+            lambda p: p.subscriber.pull(subscription=p.subscription, max_messages=-1),
+            *(
+                lambda p, message=message: p.publisher.publish(topic=p.topic, messages=[message])
+                for message in (
+                    {"data": b"x", "attributes": {str(number): "" for number in range(101)}},
+                    {"data": b"x", "attributes": {"n" * 257: ""}},
+                    {"data": b"x", "attributes": {"n": "ä" * 513}},
+                    {"data": b"x", "ordering_key": "k" * 1025},
+                )
+            ),
+            lambda p: list(p.subscriber.streaming_pull(iter(()), timeout=PATIENCE, retry=None)),
+        ],
+    )
+    def test_what_the_documentation_forbids_is_an_invalid_argument(
+        self, call: Callable[[Place], Any], broken: Place
+    ) -> None:
+        with pytest.raises(exceptions.InvalidArgument):
+            call(broken)
+        assert broken.pull() == []
+
+    def test_a_message_at_every_limit_is_taken(self, broken: Place) -> None:
+        attributes = {f"{number:0256}": "v" * 1024 for number in range(100)}
+        broken.publisher.publish(topic=broken.topic, messages=[{"data": b"x", "attributes": attributes}])
+        assert [dict(one.message.attributes) for one in broken.pull()] == [attributes]
+
+    def test_a_later_request_changes_the_deadline(self, broken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("local.pubsub_server.requests.ACK_DEADLINES", range(1, 601))
+        broken.publish("first", "second")
+        requests, stream = broken.stream(max_outstanding_messages=1)
+        (first,) = next(stream).received_messages
+        requests.put(StreamingPullRequest(ack_ids=[first.ack_id], stream_ack_deadline_seconds=1))
+        assert [texts(next(stream).received_messages) for _ in range(2)] == [["second"], ["second"]]
+        stream.cancel()
+
+    @pytest.mark.parametrize("limit", ["max_outstanding_messages", "max_outstanding_bytes"])
+    def test_limits_of_a_stream_cannot_be_changed(self, limit: str, broken: Place) -> None:
+        requests, stream = broken.stream()
+        requests.put(StreamingPullRequest({limit: 5}))
+        with pytest.raises(exceptions.InvalidArgument):
+            list(stream)
+
+    def test_a_page_has_at_most_a_thousand_names(self, broken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("local.pubsub_server.requests.PAGE", 2)
+        names = {broken.subscribe() for _ in range(3)} | {broken.subscription}
+        pages = broken.subscriber.list_subscriptions({"project": broken.project, "page_size": 1_000_000}).pages
+        listed = [{one.name for one in page.subscriptions} for page in pages]
+        assert [len(page) for page in listed] == [2, 2]
+        assert set.union(*listed) == names
+
+    def test_a_topic_with_settings_it_cannot_honour_is_unimplemented(self, broken: Place) -> None:
+        with pytest.raises(exceptions.MethodNotImplemented):
+            broken.publisher.create_topic({"name": broken.name("topics"), "kms_key_name": "k"})
+
     @pytest.mark.parametrize("settings", [{"filter": "attributes:a"}, {"enable_message_ordering": True}])
     def test_what_it_cannot_do_is_unimplemented(self, settings: dict[str, Any], broken: Place) -> None:
         with pytest.raises(exceptions.MethodNotImplemented):
@@ -386,6 +507,32 @@ class TestOnlyOurs:
                 pulled.result(PATIENCE)
         with pytest.raises(exceptions.NotFound):
             next(stream)
+
+    def test_five_hundred_idle_streams_keep_nobody_waiting(self, broken: Place) -> None:
+        streams = [broken.stream(max_outstanding_messages=1, timeout=60)[1] for _ in range(500)]
+        broken.publish(*map(str, range(500)))
+        taken = {text for stream in streams for text in texts(next(stream).received_messages)}
+        assert taken == set(map(str, range(500)))  # each has one, and waits
+        other = broken.subscribe()
+        for number in range(20):
+            broken.publisher.publish(
+                topic=broken.topic, messages=[{"data": b"%d" % number}], timeout=PATIENCE, retry=None
+            )
+            assert texts(broken.pull(subscription=other)) == [str(number)]
+        for stream in streams:
+            stream.cancel()
+
+    def test_a_call_too_many_is_refused_rather_than_kept_waiting(self, project: str, monkeypatch) -> None:
+        monkeypatch.setattr(server_module, "CALLS", 3)
+        with PubsubServer() as server:
+            place = Place(server.host, project)
+            place.publish("1", "2", "3")
+            streams = [place.stream(max_outstanding_messages=1)[1] for _ in range(3)]
+            assert sorted(text for stream in streams for text in texts(next(stream).received_messages)) == list("123")
+            with pytest.raises(exceptions.ResourceExhausted):
+                place.publisher.publish(topic=place.topic, messages=[{"data": b"x"}], timeout=PATIENCE, retry=None)
+            for stream in streams:
+                stream.cancel()
 
     def test_a_port_in_use_is_refused(self, server: PubsubServer) -> None:
         with pytest.raises(RuntimeError):
