@@ -14,7 +14,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from local.emulators import Emulator, all_rows
+from local.emulators import ACK_DEADLINE, Emulator, all_rows
 from local.processes import Child, running, wait_for
 from pipeline import tables
 
@@ -76,11 +76,13 @@ def stack(
     subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
     topic, subscription = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"
     publisher.create_topic(name=topic)
-    subscriber.create_subscription(name=subscription, topic=topic)
+    # As `local up` and the demo make theirs: what a slow bundle holds longer than that is sent again.
+    request = {"name": subscription, "topic": topic, "ack_deadline_seconds": ACK_DEADLINE}
+    subscriber.create_subscription(request)
 
-    def start(*flags: str) -> AbstractContextManager[Child]:
+    def start(*flags: str, entry: Sequence[str] = ("local", "pipeline")) -> AbstractContextManager[Child]:
         env = {"PUBSUB_EMULATOR_HOST": pubsub_server, **bigquery_server.env}
-        command = [sys.executable, "-m", "local", "pipeline", *flags]
+        command = [sys.executable, "-m", *entry, *flags]
         return running("the pipeline", command, tmp_path / "pipeline.log", env)
 
     yield Stack(project, topic, subscription, name, publisher, subscriber, bq, start)
