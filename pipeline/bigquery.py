@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
@@ -37,6 +37,10 @@ class TableId:
 
     def __str__(self) -> str:
         return f"{self.project}:{self.dataset}.{self.table}"
+
+    def with_suffix(self, suffix: str) -> "TableId":
+        """Return the table of the same dataset whose name has the suffix appended."""
+        return replace(self, table=f"{self.table}{suffix}")
 
     @property
     def sql(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline import one_line
 from pipeline.bigquery import TableId
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import STATISTICS as KNOWN
@@ -67,7 +68,11 @@ def _seconds(text: str) -> int:
 
 
 def _micros(text: str) -> int:
-    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"no such date: {error}") from None
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def one_of(choices: Mapping[str, str]) -> Form:
@@ -77,8 +82,16 @@ def one_of(choices: Mapping[str, str]) -> Form:
 
 def _attribute(text: str) -> str:
     # https://cloud.google.com/pubsub/quotas#resource_limits
-    if len(text.encode()) > 256:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("expected an attribute's name in UTF-8") from None
+    if size > 256:
         raise ValueError("expected an attribute name of at most 256 bytes")
+    if not text.isprintable():
+        raise ValueError("expected an attribute's name, without control characters")
+    if text.startswith("goog"):
+        raise ValueError("expected a publisher's attribute; names that begin with goog are reserved for Pub/Sub")
     return text
 
 
@@ -88,12 +101,15 @@ def _sensors(text: str) -> tuple[str, ...]:
     for name in names:
         # https://cloud.google.com/bigquery/docs/schemas#column_names
         if len(name) > 300:
-            raise ValueError("expected names of at most 300 letters")
+            raise ValueError("expected names of at most 300 characters")
         # So must the columns of its statistics not begin: _TABLE_max.
         if f"{name}_".upper().startswith(_RESERVED_PREFIXES):
-            raise ValueError(f"{name!r} begins as BigQuery's own columns do; rename the sensor")
+            raise ValueError(f"{one_line.value(name)} begins as BigQuery's own columns do; rename the sensor")
         if name.lower() in taken:
-            raise ValueError(f"{name!r} is taken, by another sensor or by a column of ours; name each sensor once")
+            raise ValueError(
+                f"{one_line.value(name)} is taken, by another sensor or by a column of ours (BigQuery's columns differ "
+                "by more than case); name each sensor once"
+            )
         taken.add(name.lower())
     return names
 
@@ -113,6 +129,7 @@ _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__RO
 
 BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
 ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
 RFC3339 = Form(
     "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])",
     "a time with its offset, such as 2026-11-22T13:00:00Z",

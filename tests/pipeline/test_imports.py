@@ -20,7 +20,7 @@ from tests.pipeline.fake_bigquery import fake_bigquery
 # What only the launcher, or an operator, has a use for.
 NOT_ON_WORKERS = {
     f"pipeline.{name}"
-    for name in ("main", "options", "parameters", "forms", "checks", "graph", "tables", "views", "source")
+    for name in ("main", "options", "parameters", "forms", "checks", "one_line", "graph", "tables", "views", "source")
 } | {"local", "publisher", "redrive", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
 
 IN_PROCESS = EmbeddedPythonEnvironment.default()

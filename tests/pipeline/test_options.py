@@ -111,7 +111,7 @@ class TestWrongTogether:
             ("--window=hopping --hop=1s --interval=1h", "each reading would be in 3,600 rows, of at most 1,440"),
             ("--sensors=Temp,Temp_max --statistics=mean,max", "Temp_max would be a column of Temp and of Temp_max"),
             ("--sensors=temp_MAX,Temp --statistics=mean,max", "Temp_max would be a column of temp_MAX and of Temp"),
-            (f"--sensors={'a' * 299} --statistics=sum", "longer than 300 letters; rename the sensor"),
+            (f"--sensors={'a' * 299} --statistics=sum", "longer than 300 characters; rename the sensor"),
             ("--statistics=stddev --on_late=revise", "ask for count as well"),
         ],
     )
@@ -154,7 +154,7 @@ class TestWrongForms:
             ("--sensors=Temp;AtmP", "comma-separated column names"),
             ("--sensors=2Temp", "comma-separated column names"),
             ("--sensors=Température", "letters A to Z"),
-            ("--sensors=" + "a" * 301, "at most 300 letters"),
+            ("--sensors=" + "a" * 301, "at most 300 characters"),
             ("--sensors=Temp,temp", "name each sensor once"),
             ("--sensors=Timestamp", "is taken"),
             ("--sensors=_PARTITIONTIME", "rename the sensor"),
@@ -173,6 +173,8 @@ class TestWrongForms:
             ("--timestamp_attribute=" + "a" * 257, "at most 256 bytes"),
             ("--id_attribute='reading_id'", "without blanks or quotes"),
             ("--intervall=15s", "did you mean --interval?"),
+            ("--interva=15s", "did you mean --interval?"),
+            ("--keep=true", "did you mean --keep_attributes?"),
             ("--input-topic=x", "did you mean --input_topic?"),
             ("--Sensors=a", "did you mean --sensors?"),
             ("-window=fixed", "did you mean --window?"),
@@ -190,6 +192,32 @@ class TestWrongForms:
     def test_on_dataflow_rows_need_a_table(self):
         with pytest.raises(options.UsageError, match="--output_table is missing; only a local run may go without"):
             parse("--runner=DataflowRunner")
+
+    @pytest.mark.parametrize(
+        "runner",
+        [
+            "dataflow",
+            "DATAFLOW",
+            "dataflowrunner",
+            "apache_beam.runners.DataflowRunner",
+            "apache_beam.runners.dataflow.dataflow_runner.DataflowRunner",
+        ],
+    )
+    def test_dataflow_is_known_by_every_spelling_that_beam_takes(self, runner):
+        with pytest.raises(options.UsageError, match="--output_table is missing"):
+            parse(f"--runner={runner}")
+        beam_options = options.parse([TOPIC, TABLE, "--runner", runner])[1]
+        assert beam_options.view_as(StandardOptions).runner == "DataflowRunner"
+        assert options.runs_on_dataflow(beam_options)
+
+    def test_a_runner_that_beam_does_not_know_is_refused_and_one_of_another_package_is_not(self):
+        with pytest.raises(options.UsageError, match="--runner=datafow: expected one of DataflowRunner, "):
+            parse("--runner=datafow")
+        beam_options = options.parse([TOPIC, "--runner=ours.DataflowRunner"])[1]
+        assert beam_options.view_as(StandardOptions).runner == "ours.DataflowRunner"
+
+    def test_a_blank_runner_is_the_local_one(self):
+        assert options.parse([TOPIC, "--runner="])[1].view_as(StandardOptions).runner == options.LOCAL_RUNNER
 
     def test_neither_topic_nor_subscription(self):
         with pytest.raises(options.UsageError, match=r"exactly one of .* neither is given"):
@@ -210,30 +238,175 @@ class TestWrongForms:
     def test_hopping_windows_have_gaps_to_fill(self):
         assert parse("--fill_gaps=true", "--window=hopping", "--interval=1m", "--hop=15s").fill_gaps
 
-    @pytest.mark.parametrize("sensor", ["Filled", "OWN"])
-    def test_a_sensor_named_as_something_in_the_view_without_gaps(self, sensor):
-        assert parse(f"--sensors={sensor}").sensors == (sensor,)
-        with pytest.raises(options.UsageError, match=f"a '{sensor.lower()}' of its own; rename the sensor"):
-            parse("--fill_gaps=true", f"--sensors=Temp,{sensor}")
+    @pytest.mark.parametrize("flags", [("--sensors=Temp,FILLED",), ("--sensors=Temp,filled", "--statistics=mean,max")])
+    def test_a_column_named_as_that_of_the_view_without_gaps(self, flags):
+        assert parse(*flags)
+        with pytest.raises(options.UsageError, match="the view has a column Filled of its own; rename the sensor"):
+            parse("--fill_gaps=true", *flags)
 
-    def test_dead_letters_into_the_output_table(self):
-        with pytest.raises(options.UsageError, match="is the output table too"):
-            parse("--output_table=my-project:d.t", "--dead_letter_table=my-project.d.t")
+    def test_a_sensor_without_a_column_of_its_name_is_no_clash(self):
+        assert parse("--fill_gaps=true", "--sensors=Filled", "--statistics=max").fill_gaps
+
+
+class TestTablesOfOneName:
+    @pytest.mark.parametrize(
+        ("flags", "name", "other"),
+        [
+            ("--dead_letter_table=my-project.d.t", "--output_table", "--dead_letter_table"),
+            (
+                "--dead_letter_table=my-project:d.t_silences --silence_after=5m",
+                "--dead_letter_table",
+                "the table of silences",
+            ),
+            (
+                "--dead_letter_table=my-project.d.t_latest --on_late=revise",
+                "--dead_letter_table",
+                "the view of the newest revisions",
+            ),
+            (
+                "--dead_letter_table=my-project:d.t_filled --fill_gaps=true",
+                "--dead_letter_table",
+                "the view without gaps",
+            ),
+        ],
+    )
+    def test_are_refused_however_they_are_written(self, flags, name, other):
+        with pytest.raises(options.UsageError, match=f"is both {name} and {other}; name another table"):
+            parse("--output_table=my-project:d.t", *flags.split())
+
+    @pytest.mark.parametrize(
+        "flag",
+        [
+            "--dead_letter_table=my-project:d.T",  # tables differ by case
+            "--dead_letter_table=my-project:d.t_silences",
+            "--dead_letter_table=my-project:d.t_latest",
+            "--dead_letter_table=my-project:e.t",
+        ],
+    )
+    def test_are_accepted_when_the_job_uses_one_only(self, flag):
+        assert parse("--output_table=my-project:d.t", flag).dead_letter_table
+
+    def test_a_name_that_would_be_too_long_with_its_suffix_is_refused(self):
+        table = "t" * 1015
+        assert parse(f"--output_table=my-project:d.{table}", "--dead_letter_table=my-project:d.x")
+        with pytest.raises(options.UsageError, match=r"--dead_letter_table would be .* at most 1,024 characters"):
+            parse(f"--output_table=my-project:d.{table}")
 
 
 class TestBeamFlags:
-    def test_none_of_them_passes_for_a_misspelt_parameter(self):
-        flags = [f"--{name}=x" for name in PipelineOptions([]).get_all_options()]
-        ours = {parameter.name for parameter in PARAMETERS}
-        theirs = [flag for flag in flags if flag[2:-2] not in ours]
-        assert len(theirs) > 100
-        options._refuse_misspelt(theirs)
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ("--labels", "window=short"),
+            ("--labels=windows=short",),
+            ("--experiments=interval=1",),
+            ("--unknown_to_beam", "window=short"),
+            ("--unknown_to_beam=window=short",),
+        ],
+    )
+    def test_their_values_are_not_taken_for_misspelt_parameters(self, flags):
+        assert parse(*flags) == parse()
+
+    def test_none_of_them_has_the_name_of_a_parameter(self):
+        # Beam would refuse to add a parameter of the same name.
+        assert {parameter.name for parameter in PARAMETERS} <= PipelineOptions([]).get_all_options().keys()
+
+    @pytest.mark.parametrize(
+        ("flag", "expected"),
+        [
+            ("--num_workers=abc", "--num_workers: invalid int value: 'abc'"),
+            ("--num_workers", "--num_workers: expected one argument"),
+            ("--flexrs_goal=fast", "--flexrs_goal: invalid choice: 'fast' (choose from"),
+            ("--streaming=maybe", "--streaming: ignored explicit argument 'maybe'"),
+            ("--gcs_custom_audit_entries=x", "a flag of Apache Beam has a wrong value: Expecting value"),
+            ("--max_num_workers=" + "9x\n" * 5_000, "--max_num_workers: invalid int value: '9x\\n9x"),
+        ],
+    )
+    def test_a_wrong_value_is_one_short_line_with_the_name_of_the_flag(self, flag, expected, capfd):
+        with pytest.raises(options.UsageError) as caught:
+            parse(flag)
+        assert str(caught.value).startswith(expected)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+        assert capfd.readouterr() == ("", "")
 
     def test_those_the_launcher_passes_are_accepted(self):
         _, beam_options = options.parse(
             [TOPIC, TABLE, "--runner=DataflowRunner", "--project=test-project", "--region=europe-west1"]
         )
         assert beam_options.get_all_options()["region"] == "europe-west1"
+
+
+class TestValuesInMessages:
+    # Every parameter but those that take almost any text.
+    NAMES = sorted({parameter.name for parameter in PARAMETERS} - {"timestamp_attribute", "id_attribute"})
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("text", ["x" * 5_000, "\x1b[31m\r\n\u202e" * 1_000, "\udc80"])
+    def test_are_escaped_and_shortened(self, name, text):
+        with pytest.raises(options.UsageError) as caught:
+            parse(f"--{name}={text}")
+        message = str(caught.value)
+        assert f"--{name}=" in message
+        assert message.isprintable()
+        assert len(message) < 500
+
+    def test_of_a_misspelt_parameter_too(self):
+        with pytest.raises(options.UsageError) as caught:
+            parse("--intervall=\x1b" + "x" * 5_000)
+        assert str(caught.value).startswith("--intervall=\\x1bxxx")
+        assert len(str(caught.value)) < 300
+
+    @pytest.mark.parametrize("name", ["timestamp_attribute", "id_attribute"])
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("reading\nid", "without control characters"),
+            ("reading\x00id", "without control characters"),
+            ("reading\u2028id", "without control characters"),
+            ("googclient_id", "names that begin with goog are reserved"),
+            ("\udc80", "in UTF-8"),
+            ("a" * 5_000, "at most 256 bytes"),
+            ("µ" * 129, "at most 256 bytes"),
+        ],
+    )
+    def test_attributes_are_those_that_a_publisher_may_set(self, name, text, expected):
+        with pytest.raises(options.UsageError, match=expected) as caught:
+            parse(f"--{name}={text}")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
+class TestRowsSince:
+    def test_in_the_future_is_refused_with_how_far(self):
+        with pytest.raises(
+            options.UsageError,
+            match=r"--rows_since=2062-11-22T13:00:00.000000Z: this is [0-9]{5} days, .* in the future",
+        ):
+            parse("--rows_since=2062-11-22T13:00:00Z")
+
+    def test_one_second_ago_is_accepted_and_an_hour_ahead_is_not(self, monkeypatch):
+        monkeypatch.setattr("time.time", lambda: 1_732_280_400.5)  # 2024-11-22T13:00:00.5Z
+        assert parse("--rows_since=2024-11-22T13:00:00Z").rows_since == 1_732_280_400_000_000
+        with pytest.raises(options.UsageError, match=r"this is 1:00:00 \(h:mm:ss\) in the future"):
+            parse("--rows_since=2024-11-22T14:00:00Z")
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("2024-11-22T13:00:00+00:99", "a time with its offset"),
+            ("2024-11-22T13:00:00+24:00", "a time with its offset"),
+            ("2024-11-22T24:00:00Z", "a time with its offset"),
+            ("2024-11-22T13:00:60Z", "a time with its offset"),
+            ("2024-13-22T13:00:00Z", "no such date: month must be in 1..12"),
+            ("2023-02-29T13:00:00Z", "no such date: day "),
+            ("0000-01-01T00:00:00Z", "no such date: year 0 is out of range"),
+        ],
+    )
+    def test_that_is_no_time_is_refused(self, text, expected):
+        with pytest.raises(options.UsageError) as caught:
+            parse(f"--rows_since={text}")
+        assert expected in str(caught.value)
 
 
 class TestEntryPoints:
