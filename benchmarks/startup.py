@@ -44,7 +44,8 @@ with clocked("what the launcher imports: ours, what it brings"):
     from pipeline import graph, main, options
 
 options.parse = clocked("parameters")(options.parse)
-main._prepare_launch = clocked("checks")(main._prepare_launch)
+main._check_resources = clocked("checks")(main._check_resources)
+main._create_resources = clocked("tables and views")(main._create_resources)
 graph.build = clocked("graph")(graph.build)
 beam.Pipeline.run = clocked("submission")(beam.Pipeline.run)
 sys.exit(main.main(sys.argv[1:]))

@@ -129,7 +129,6 @@ _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__RO
 
 BOOLEAN = Form("true|false", "true or false", lambda text: text == "true")
 ATTRIBUTE = Form("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
-_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
 RFC3339 = Form(
     "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])",
     "a time with its offset, such as 2026-11-22T13:00:00Z",

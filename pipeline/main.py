@@ -1,15 +1,17 @@
 """Entry point, of the template launcher and of `python -m pipeline.main`."""
 
 import logging
+import os
 import sys
 import time
+from collections.abc import Iterator
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
-from pipeline import checks, graph, options, sinks, storage_write, tables, views
+from pipeline import checks, graph, one_line, options, sinks, storage_write, tables, views
 from pipeline.bigquery import TableId
 from pipeline.source import ReadMessages
 
@@ -28,12 +30,15 @@ def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False)
     """
     try:
         job, beam_options = options.parse(sys.argv[1:] if argv is None else argv)
-        on_dataflow = beam_options.view_as(StandardOptions).runner == "DataflowRunner"
-        if job.check_before_launch:
-            _prepare_launch(job, beam_options.view_as(GoogleCloudOptions).region if on_dataflow else None)
+        on_dataflow = options.runs_on_dataflow(beam_options)
+        missing = _check_resources(job, _region(beam_options) if on_dataflow else None)
+        # Beam checks its own flags here, and the service's. Nothing is created before everything is checked.
+        pipeline = _build(job, beam_options, on_dataflow or runner_removes_duplicates)
+        _create_resources(job, missing)
+    except GoogleAuthError as error:
+        return _refuse(checks.credentials_advice(error))
     except (options.UsageError, checks.CheckError, tables.TableError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
 
     if on_dataflow:
         _LOGGER.info(
@@ -41,15 +46,32 @@ def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False)
             "start this one with --rows_since, as docs/operate.md says",
             job.intervals.label,
         )
-    pipeline = beam.Pipeline(options=beam_options)
-    source = _source(job, on_dataflow or runner_removes_duplicates)
-    silence_sink = _silence_sink(job) if job.silence_after else None
-    graph.build(pipeline, job, source, _row_sink(job), _dead_letter_sink(job), silence_sink)
     result = pipeline.run()
     # The template launcher must return once the job is submitted; a local runner lives in this process.
     if not on_dataflow:
         result.wait_until_finish()
     return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _region(beam_options: PipelineOptions) -> str | None:
+    # As Beam itself does, except that it also asks gcloud, which the template's image has not.
+    return beam_options.view_as(GoogleCloudOptions).region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
+
+
+def _build(job: options.Job, beam_options: PipelineOptions, runner_removes_duplicates: bool) -> beam.Pipeline:
+    try:
+        pipeline = beam.Pipeline(options=beam_options)
+    except (ImportError, ValueError) as error:
+        raise options.UsageError(f"Apache Beam refuses the flags: {one_line.reason(error)}") from None
+    silence_sink = _silence_sink(job) if job.silence_after else None
+    source = _source(job, runner_removes_duplicates)
+    graph.build(pipeline, job, source, _row_sink(job), _dead_letter_sink(job), silence_sink)
+    return pipeline
 
 
 def _source(job: options.Job, runner_removes_duplicates: bool) -> beam.PTransform:
@@ -100,32 +122,54 @@ def _silence_sink(job: options.Job) -> beam.PTransform:
     return sinks.Silences(sink, job.silence_topic, job.upsert)
 
 
-def _prepare_launch(job: options.Job, region: str | None) -> None:
-    try:
-        checks.check_pubsub(job)
-        checks.check_locations(job, region)
-        checks.check_storage_write(job)
-        _prepare_tables(job)
-    except GoogleAuthError as error:
-        raise checks.CheckError(
-            f"no Google credentials ({error}); run: gcloud auth application-default login"
-        ) from None
+def _check_resources(job: options.Job, region: str | None) -> list[tables.TableSpec]:
+    """Check everything that the job names, without changing anything; return the tables that are missing."""
+    if not job.check_before_launch:
+        return []
+    if not _only_emulators(job):
+        checks.check_credentials()
+    checks.check_pubsub(job)
+    checks.check_datasets(job, region)
+    checks.check_storage_write(job)
+    missing = [spec for spec in _table_specs(job) if not tables.check_table(spec)]
+    for view_id, query in _views(job):
+        views.check_view(view_id, query)
+    return missing
 
 
-def _prepare_tables(job: options.Job) -> None:
+def _create_resources(job: options.Job, missing: list[tables.TableSpec]) -> None:
+    for spec in missing:
+        tables.create_table(spec)
+    if job.check_before_launch:
+        for view_id, query in _views(job):
+            views.create_view(view_id, query)
+
+
+def _only_emulators(job: options.Job) -> bool:
+    used = ["PUBSUB_EMULATOR_HOST", *(["BIGQUERY_EMULATOR_HOST"] if job.named_tables else [])]
+    return all(map(os.environ.get, used))
+
+
+def _table_specs(job: options.Job) -> Iterator[tables.TableSpec]:
     if job.output_table:
         cluster_by = tables.DEVICE if job.group_by_device else None
         key = tables.row_key(job.group_by_device) if job.upsert else ()
-        tables.prepare(job.output_table, _row_columns(job), tables.TIMESTAMP, cluster_by, key)
-        if job.revisions_in_table:
-            views.create_latest_view(job.output_table, job.sensors, job.group_by_device, job.statistics)
-        if job.fill_gaps:
-            views.create_filled_view(job.output_table, _row_columns(job), job.hop or job.interval)
+        yield tables.TableSpec(job.output_table, _row_columns(job), tables.TIMESTAMP, cluster_by, key)
     if job.silence_table:
         key = tables.SILENCE_KEY if job.upsert else ()
-        tables.prepare(job.silence_table, tables.SILENCE_COLUMNS, tables.SILENT_SINCE, tables.DEVICE, key)
+        yield tables.TableSpec(job.silence_table, tables.SILENCE_COLUMNS, tables.SILENT_SINCE, tables.DEVICE, key)
     if job.dead_letter_table:
-        tables.prepare(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at", None)
+        yield tables.TableSpec(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at")
+
+
+def _views(job: options.Job) -> Iterator[tuple[TableId, str]]:
+    """Yield the views and their queries; a view may read the one before."""
+    columns = _row_columns(job)
+    if job.output_table and job.latest_view:
+        yield job.latest_view, views.latest_query(job.output_table, columns)
+    if job.output_table and job.filled_view:
+        rows = job.latest_view or job.output_table
+        yield job.filled_view, views.filled_query(rows, columns, job.hop or job.interval)
 
 
 if __name__ == "__main__":

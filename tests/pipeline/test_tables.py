@@ -5,6 +5,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.cloud import bigquery
@@ -42,6 +43,15 @@ def prepare(
     cluster_by = "Device" if by_device else None
     key = tables.row_key(by_device) if upsert else ()
     tables.prepare(table_id, tables.row_columns(sensors, by_device, revise=False), "Timestamp", cluster_by, key)
+
+
+def latest_view(table_id: TableId) -> TableId:
+    return table_id.with_suffix("_latest")
+
+
+def create_filled(table_id: TableId, columns: tuple[bigquery.SchemaField, ...], revise: bool = False) -> None:
+    rows = latest_view(table_id) if revise else table_id
+    views.create_view(table_id.with_suffix("_filled"), views.filled_query(rows, columns, 15))
 
 
 class TestMissingTable:
@@ -96,13 +106,91 @@ class TestExistingTable:
         statement = str(caught.value).partition("add them with: ")[2]
         assert statement == f"ALTER TABLE {table_id.sql} ADD COLUMN `CO2` FLOAT64, ADD COLUMN `Device` STRING"
 
-    def test_with_a_column_of_another_type_is_refused(self, table_id, bq):
-        columns = [bigquery.SchemaField("Timestamp", "TIMESTAMP"), bigquery.SchemaField("Temp", "STRING")]
-        bq.create_table(bigquery.Table(f"{table_id.project}.{table_id.dataset}.{table_id.table}", columns))
-        with pytest.raises(
-            TableError, match=r"column Temp of table .* is NULLABLE STRING, but NULLABLE FLOAT is needed"
-        ):
+    def refusal(self, table_id: TableId, spec_columns: tuple[bigquery.SchemaField, ...], **found: Any) -> str:
+        """Check a table of Timestamp and one more column, as BigQuery's API would describe it."""
+        fields = [{"name": "Timestamp", "type": "TIMESTAMP"}, found]
+        described = {"tableReference": table_id.reference.to_api_repr(), "type": "TABLE", "schema": {"fields": fields}}
+        with pytest.raises(TableError) as caught:
+            tables._check_existing(
+                tables.TableSpec(table_id, spec_columns, "Timestamp"), bigquery.Table.from_api_repr(described)
+            )
+        return str(caught.value)
+
+    TEMP = tables.row_columns(("Temp",), False, False)
+    COUNT = tables.row_columns(("Temp",), False, False, Statistics(["count"]))
+
+    @pytest.mark.parametrize("found", ["STRING", "BIGNUMERIC", "TIMESTAMP"])
+    def test_with_a_column_that_cannot_be_altered_is_refused(self, table_id, found):
+        assert self.refusal(table_id, self.TEMP, name="Temp", type=found) == (
+            f"column Temp of table {table_id} is NULLABLE {found}, but NULLABLE FLOAT is needed, and no ALTER TABLE "
+            "changes the one to the other; name another table"
+        )
+
+    @pytest.mark.parametrize("found", ["INTEGER", "NUMERIC"])
+    @pytest.mark.parametrize("mode", ["NULLABLE", "REQUIRED"])
+    def test_with_a_column_of_a_narrower_type_names_the_statement_that_widens_it(self, table_id, found, mode):
+        refusal = self.refusal(table_id, self.TEMP, name="Temp", type=found, mode=mode)
+        assert refusal == (
+            f"column Temp of table {table_id} is {mode} {found}, but NULLABLE FLOAT is needed; change it with: "
+            f"ALTER TABLE {table_id.sql} ALTER COLUMN `Temp` SET DATA TYPE FLOAT64"
+        )
+
+    @pytest.mark.parametrize("found", [{"type": "FLOAT"}, {"type": "NUMERIC", "precision": "3"}])
+    def test_with_a_count_that_would_not_always_fit_is_refused(self, table_id, found):
+        assert "no ALTER TABLE changes the one to the other" in self.refusal(
+            table_id, self.COUNT, name="Temp_count", **found
+        )
+
+    @pytest.mark.parametrize("found", ["INT64", "NUMERIC", "BIGNUMERIC"])
+    def test_with_a_count_of_a_wider_type_is_accepted(self, table_id, found):
+        existing = bigquery.Table(table_id.reference, [self.COUNT[0], bigquery.SchemaField("Temp_count", found)])
+        existing._properties["type"] = "TABLE"
+        tables._check_existing(tables.TableSpec(table_id, self.COUNT, "Timestamp"), existing)
+
+    @pytest.mark.parametrize("column", ["temp", "TEMP"])
+    def test_with_a_column_of_the_same_name_in_another_case_is_refused(self, table_id, bq, column):
+        columns = [bigquery.SchemaField("Timestamp", "TIMESTAMP"), bigquery.SchemaField(column, "FLOAT")]
+        bq.create_table(bigquery.Table(table_id.reference, columns))
+        with pytest.raises(TableError) as caught:
             prepare(table_id, sensors=("Temp",))
+        assert str(caught.value) == (
+            f"table {table_id} has the column {column}, and rows have Temp, which BigQuery takes for the same column; "
+            "spell the sensor as the column is, or name another table"
+        )
+
+    def test_with_dead_letters_of_other_fields_is_refused(self, table_id, bq):
+        pairs = bigquery.SchemaField(
+            "attributes", "RECORD", mode="REPEATED", fields=[bigquery.SchemaField("name", "STRING")]
+        )
+        others = [column for column in tables.DEAD_LETTER_COLUMNS if column.name != "attributes"]
+        bq.create_table(bigquery.Table(table_id.reference, [*others, pairs]))
+        with pytest.raises(
+            TableError, match=r"column attributes of .* has other fields than `attributes` ARRAY<STRUCT"
+        ):
+            tables.prepare(table_id, tables.DEAD_LETTER_COLUMNS, "received_at", None)
+
+    def test_with_text_of_a_limited_length_names_the_statement_that_lifts_it(self, table_id):
+        columns = tables.row_columns((), by_device=True, revise=False)
+        refusal = self.refusal(table_id, columns, name="Device", type="STRING", maxLength="10")
+        assert "column Device of" in refusal
+        assert "takes at most 10 characters" in refusal
+        statement = refusal.partition("change it with: ")[2]
+        assert statement == f"ALTER TABLE {table_id.sql} ALTER COLUMN `Device` SET DATA TYPE STRING"
+
+    @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED_VIEW", "EXTERNAL", "SNAPSHOT"])
+    def test_that_takes_no_rows_is_refused(self, table_id, kind):
+        columns = tables.row_columns(("Temp",), False, False)
+        existing = bigquery.Table(table_id.reference, columns)
+        existing._properties["type"] = kind
+        with pytest.raises(TableError, match=f"is a {kind}, which takes no rows; name a table"):
+            tables._check_existing(tables.TableSpec(table_id, columns, "Timestamp"), existing)
+
+    def test_that_is_a_view_is_refused_on_the_service_too(self, table_id):
+        prepare(table_id)
+        view = table_id.with_suffix("_view")
+        views.create_view(view, f"SELECT * FROM {table_id.sql}")
+        with pytest.raises(TableError, match="is a VIEW, which takes no rows"):
+            prepare(view)
 
     def test_with_a_required_sensor_names_the_statement_that_relaxes_it(self, table_id, bq):
         columns = [
@@ -141,10 +229,20 @@ class TestPrimaryKey:
         with pytest.raises(TableError, match=r"has the primary key \(Timestamp, Device\).* DROP PRIMARY KEY; ALTER"):
             prepare(table_id, upsert=True)
 
-    def test_takes_no_more_columns_than_bigquery_upserts_into(self, table_id):
+    @pytest.mark.parametrize("existing", [None, ("s0",)])
+    def test_takes_no_more_columns_than_bigquery_upserts_into_and_leaves_no_table(self, table_id, bq, existing):
+        if existing:
+            prepare(table_id, sensors=existing, upsert=True)
         sensors = tuple(f"s{n}" for n in range(2_000))
-        with pytest.raises(TableError, match="has 2,001 columns, and BigQuery upserts into at most 2,000"):
+        with pytest.raises(TableError, match="would have 2,001 columns, and BigQuery upserts into at most 2,000"):
             prepare(table_id, sensors=sensors, upsert=True)
+        assert len(list(bq.list_tables(table_id.dataset))) == len(existing or ())
+
+    def test_is_not_needed_for_up_to_ten_thousand_columns(self, table_id, bq):
+        sensors = tuple(f"s{n}" for n in range(10_000))
+        with pytest.raises(TableError, match="would have 10,001 columns, and BigQuery takes at most 10,000"):
+            prepare(table_id, sensors=sensors)
+        assert not list(bq.list_tables(table_id.dataset))
 
     def test_may_be_required(self, table_id, bq):
         columns = [
@@ -173,7 +271,7 @@ class TestLatestView:
         columns = tables.row_columns(("Temp", "AtmP"), by_device=True, revise=True)
         tables.prepare(table_id, columns, "Timestamp", "Device")
         for _ in range(times):  # the second launch finds the view
-            views.create_latest_view(table_id, ("Temp", "AtmP"), by_device=True)
+            views.create_view(latest_view(table_id), views.latest_query(table_id, columns))
         rows = [
             {
                 "Timestamp": f"2026-11-22T{clock}Z",
@@ -207,8 +305,9 @@ class TestLatestView:
     )
     def test_tells_a_retraction_by_whatever_statistics_there_are(self, table_id, bq, names, values):
         chosen = Statistics(names)
-        tables.prepare(table_id, tables.row_columns(SHORT, False, True, chosen), "Timestamp", None)
-        views.create_latest_view(table_id, SHORT, False, chosen)
+        columns = tables.row_columns(SHORT, False, True, chosen)
+        tables.prepare(table_id, columns, "Timestamp", None)
+        views.create_view(latest_view(table_id), views.latest_query(table_id, columns))
         written = {"WrittenAt": at("14:00:00")}
         rows = [
             {"Timestamp": at("13:00:00"), "Revision": 0, **values, **written},
@@ -235,9 +334,9 @@ class TestFilledView:
         columns = tables.row_columns(SHORT, True, revise)
         tables.prepare(table_id, columns, "Timestamp", "Device")
         if revise:
-            views.create_latest_view(table_id, SHORT, by_device=True)
+            views.create_view(latest_view(table_id), views.latest_query(table_id, columns))
         for _ in range(2):  # the second launch finds the view
-            views.create_filled_view(table_id, columns, 15)
+            create_filled(table_id, columns, revise)
         names = ["Timestamp", "Device", "Temp", "AtmP", "Revision"]
         records = [dict(zip(names, (at(row[0]), *row[1:]), strict=False)) for row in rows]
         if revise:
@@ -304,7 +403,7 @@ class TestFilledView:
     def test_carries_no_count(self, table_id, bq):
         columns = (*tables.row_columns(("Temp",), False, False), bigquery.SchemaField("Temp_count", "INTEGER"))
         tables.prepare(table_id, columns, "Timestamp", None)
-        views.create_filled_view(table_id, columns, 15)
+        create_filled(table_id, columns)
         rows = [{"Timestamp": at(clock), "Temp": 1.0, "Temp_count": 7} for clock in ("13:00:00", "13:00:30")]
         assert bq.insert_rows_json(stored(bq, table_id), rows) == []
         view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_filled`"
@@ -313,7 +412,7 @@ class TestFilledView:
 
     def test_without_devices_has_a_row_of_each_interval(self, table_id, bq):
         prepare(table_id)
-        views.create_filled_view(table_id, tables.row_columns(SENSORS, False, False), 15)
+        create_filled(table_id, tables.row_columns(SENSORS, False, False))
         rows = [{"Timestamp": at(clock), "Temp": value} for clock, value in [("13:00:00", 1.0), ("13:00:30", 2.0)]]
         assert bq.insert_rows_json(stored(bq, table_id), rows) == []
         view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_filled`"
@@ -322,12 +421,97 @@ class TestFilledView:
 
     def test_leaves_out_what_is_older_than_a_month_so_that_a_look_does_not_read_everything(self, table_id, bq):
         prepare(table_id)
-        views.create_filled_view(table_id, tables.row_columns(SENSORS, False, False), 15)
+        create_filled(table_id, tables.row_columns(SENSORS, False, False))
         old = datetime.now(UTC) - timedelta(days=31)
         rows = [{"Timestamp": old.isoformat(), "Temp": 1.0}, {"Timestamp": at("13:00:00"), "Temp": 2.0}]
         assert bq.insert_rows_json(stored(bq, table_id), rows) == []
         view = f"`{table_id.project}.{table_id.dataset}.{table_id.table}_filled`"
         assert [row["Temp"] for row in bq.query_and_wait(f"SELECT Temp FROM {view}")] == [2.0]
+
+
+# Names that the queries use or used for themselves, words that SQL reserves, and functions and types that they call.
+NAMES = (
+    *(
+        "Newest",
+        "row",
+        "Own",
+        "spread",
+        "Slot",
+        "Next",
+        "next_row",
+        "Missing",
+        "carried",
+        "STORED",
+        "Revision_",
+        "hash",
+    ),
+    *("select", "FROM", "order", "window", "qualify", "rows", "following", "null", "true"),
+    *("coalesce", "if", "row_number", "Filled_", "own_", "readings", "_t", "Temp"),
+)
+
+
+class TestNamesOfSensors:
+    """A user may name a sensor, and the table, by any of them."""
+
+    COLUMNS = tables.row_columns(NAMES, by_device=True, revise=True)
+
+    @pytest.fixture(params=["readings", "Slot", "row"])
+    def rows(self, request, table_id, bq) -> TableId:
+        """A table with a row that was revised and one that was retracted, at two times."""
+        rows = replace(table_id, table=request.param)
+        tables.prepare(rows, self.COLUMNS, "Timestamp", "Device")
+        written = {"Device": "a", "WrittenAt": at("14:00:00")}
+        values = {name: float(n) for n, name in enumerate(NAMES)}
+        records = [
+            {"Timestamp": at("13:00:00"), **written, "Revision": 0, **dict.fromkeys(NAMES, -1.0)},
+            {"Timestamp": at("13:00:00"), **written, "Revision": 1, **values},
+            {"Timestamp": at("13:00:15"), **written, "Revision": 0, **values},
+            {"Timestamp": at("13:00:15"), **written, "Revision": 1},
+            {"Timestamp": at("13:00:30"), **written, "Revision": 0, **values},
+        ]
+        assert bq.insert_rows_json(stored(bq, rows), records) == []
+        return rows
+
+    def test_none_changes_what_the_views_show(self, rows, bq):
+        views.create_view(latest_view(rows), views.latest_query(rows, self.COLUMNS))
+        found = list(bq.query_and_wait(f"SELECT * FROM {latest_view(rows).sql} ORDER BY `Timestamp`"))
+        assert [list(row.keys()) for row in found] == [[column.name for column in self.COLUMNS]] * 2
+        assert [[row[name] for name in NAMES] for row in found] == [[float(n) for n in range(len(NAMES))]] * 2
+        filled = rows.with_suffix("_filled")
+        views.create_view(filled, views.filled_query(latest_view(rows), self.COLUMNS, 15))
+        found = list(bq.query_and_wait(f"SELECT * FROM {filled.sql} ORDER BY `Timestamp`"))
+        assert [list(row.keys()) for row in found] == [["Timestamp", *NAMES, "Device", "Filled"]] * 3
+        assert [[row[name] for name in NAMES] for row in found] == [[float(n) for n in range(len(NAMES))]] * 3
+        assert [row["Filled"] for row in found] == [False, True, False]
+
+    def test_none_is_that_of_something_else_in_the_queries(self):
+        queries = [views.latest_query(TableId("p-12345", "d", "t"), self.COLUMNS)]
+        queries.append(views.filled_query(TableId("p-12345", "d", "t"), self.COLUMNS, 15))
+        for query in queries:
+            aliases = {alias.lower() for alias in re.findall(r"\bAS (\w+)", query)} - {"filled"}
+            tables_named = {alias.lower() for alias in re.findall(r"\b(?:WITH|WINDOW|FROM|\),) (\w+)\b", query)}
+            assert aliases
+            assert not (aliases | tables_named) & {name.lower() for name in NAMES}
+
+
+class TestViewsBeforeLaunch:
+    def test_a_table_of_the_views_name_is_refused(self, table_id):
+        prepare(latest_view(table_id))
+        with pytest.raises(TableError, match="_latest is a TABLE, and the job needs a view of this name; rename it"):
+            views.check_view(latest_view(table_id), "SELECT 1")
+
+    def test_a_view_or_nothing_of_that_name_passes(self, table_id):
+        prepare(table_id)
+        query = f"SELECT * FROM {table_id.sql}"
+        views.check_view(latest_view(table_id), query)
+        views.create_view(latest_view(table_id), query)
+        views.check_view(latest_view(table_id), query)
+
+    def test_a_query_that_bigquery_would_not_take_is_refused(self, table_id):
+        columns = tables.row_columns(tuple(f"{'s' * 290}{n}" for n in range(500)), False, False)
+        query = views.filled_query(table_id, columns, 15)
+        with pytest.raises(TableError, match=r"would have 1,.* characters, and BigQuery takes at most 1,000,000"):
+            views.check_view(table_id.with_suffix("_filled"), query)
 
 
 class TestSilences:
@@ -363,5 +547,6 @@ class TestNoBigQuery:
     def test_says_so_instead_of_trying_for_ever(self, table_id, monkeypatch):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
         monkeypatch.setattr(tables, "PATIENCE", 0.5)
-        with pytest.raises(TableError, match="cannot look up or create table"):
+        with pytest.raises(TableError, match=r"cannot look up table .* Connection refused") as caught:
             prepare(table_id)
+        assert "\n" not in str(caught.value)
