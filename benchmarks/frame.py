@@ -120,7 +120,7 @@ def publish(name: str, tables: Mapping[str, Rows], goals: Sequence[Goal] = (), c
     on = {"python": platform.python_version(), "beam": version("apache-beam"), "machine": platform.platform()}
     found = {**on, "quick": QUICK, "tables": tables, "goals": [str(goal) for goal in goals]}
     path = OUT / f"{name}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     if chart:
         chart.savefig(path.with_suffix(".png"), dpi=150)
     CONSOLE.print(f"Written: {path}{' and .png' if chart else ''}")

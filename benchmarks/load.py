@@ -101,9 +101,9 @@ def _values(load: Load, rng: random.Random, number: int) -> str:
     # Quarters, as a sensor with a resolution has them: sums of them are exact, in whatever order they are made.
     values = {name: rng.randrange(80, 4100) / 4 for name in present}
     others = {f"Other{number}": "x" * 25 for number in range((load.size - 100) // 39)}
-    return json.dumps(values | others)[1:-1]
+    return json.dumps(values | others, allow_nan=False)[1:-1]
 
 
 def _spoiled(rng: random.Random, reading: str) -> str:
     how = rng.choice([{"Timestamp": None}, {"Timestamp": "yesterday"}, {"Temp": "warm"}, {"AtmP": "n/a"}])
-    return json.dumps(json.loads(reading) | how)
+    return json.dumps(json.loads(reading) | how, allow_nan=False)

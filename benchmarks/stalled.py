@@ -56,7 +56,7 @@ def main(way: str, topic: str) -> None:
     while True:
         published, accepted = run.published, run.accepted
         moment = {"seconds": time.monotonic() - start, "published": published, "outstanding": accepted - published}
-        print(json.dumps(moment | {"MB": memory()}), flush=True)
+        print(json.dumps(moment | {"MB": memory()}, allow_nan=False), flush=True)
         time.sleep(0.25)
 
 

@@ -34,7 +34,7 @@ def clocked(part):
     yield
     seconds[f"CPU of {part}"] = cpu() - start
 
-atexit.register(lambda: print(json.dumps(seconds)))
+atexit.register(lambda: print(json.dumps(seconds, allow_nan=False)))
 """
 
 _LAUNCHER = f"""{_CLOCK}

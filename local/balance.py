@@ -59,7 +59,7 @@ class DeadLetter:
     def late_sums(self) -> LateSums | None:
         """What came late, of a letter of that stage; None if it cannot be read."""
         try:
-            content = json.loads(self.payload)
+            content = json.loads(self.payload.decode(), parse_constant=_refuse)
             sums = {name: (float(part["sum"]), int(part["count"])) for name, part in content["readings"].items()}
             return datetime.fromisoformat(content["Timestamp"]), sums
         except (ValueError, TypeError, KeyError, AttributeError):

@@ -38,7 +38,7 @@ class LivePage:
         numbers = {name: getattr(balance, name) for name in ("published", "averaged", "dead_lettered", "duplicates")}
         # Replaced as a whole, or the page might read half of it.
         new = self.balance.with_suffix(".new")
-        new.write_text(json.dumps(numbers), encoding="utf-8")
+        new.write_text(json.dumps(numbers, allow_nan=False), encoding="utf-8")
         new.replace(self.balance)
 
 

@@ -181,7 +181,7 @@ class Guardian:
     def _tell(self, *line: int | str) -> None:
         assert self._process.stdin
         with suppress(BrokenPipeError):  # somebody killed it
-            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
 def guard(watched: int | None = None) -> Guardian:

@@ -21,7 +21,7 @@ def files() -> dict[str, dict[str, Any]]:
 
 def text(content: dict[str, Any]) -> str:
     """Return the content as its file holds it."""
-    return json.dumps(content, indent=2) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """From the sums of an interval to its row of means, or of other statistics."""
 
-import json
 import math
 import time
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from pipeline import strict_json
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import MEANS, Statistics
@@ -114,6 +114,6 @@ class _MakeRow(beam.DoFn):
         self, row_time: str, device: str, sums: Sums, stage: str, error: str, message: str
     ) -> beam.pvalue.TaggedOutput:
         readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
-        payload = json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
+        payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
         letter = dead_letter(stage, error, message, payload, event_time=row_time, device=device)
         return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

@@ -4,7 +4,6 @@ A sink of rows returns the dead letters of the rows it could not write; a sink o
 """
 
 import base64
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from google.auth.exceptions import TransportError
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
+from pipeline import strict_json
 from pipeline.bigquery import Passing, TableId, client
 from pipeline.dead_letters import METRICS, dead_letter, in_parts
 from pipeline.readings import DEVICE, TIMESTAMP, parse_timestamp
@@ -228,9 +228,11 @@ def insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
     # Beam itself refuses a row beyond the size of a request, in words instead of a list.
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
     Metrics.counter(METRICS, "insert_failures").inc()
-    payload = json.dumps(row).encode()
+    payload = strict_json.dumps(row).encode()
     event_time = row.get(TIMESTAMP) or row[SILENT_SINCE]
-    return dead_letter("insert", error, json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE))
+    return dead_letter(
+        "insert", error, strict_json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE)
+    )
 
 
 def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
@@ -266,22 +268,22 @@ def silence_message(silence: dict[str, Any]) -> PubsubMessage:
     if silence[DEVICE]:
         # https://cloud.google.com/pubsub/quotas#resource_limits
         attributes["device"] = silence[DEVICE].encode()[:1024].decode(errors="ignore")
-    return PubsubMessage(json.dumps(silence).encode(), attributes)
+    return PubsubMessage(strict_json.dumps(silence).encode(), attributes)
 
 
 def log_letter(failed: tuple[str, dict[str, Any], Any]) -> Iterator[None]:
     """Write (table, dead letter, errors) to the log, since BigQuery refused it for good; yields nothing."""
     _, letter, errors = failed
     Metrics.counter(METRICS, "dead_letter_failures").inc()
-    _LOGGER.error("dead letter not written (%s): %s", json.dumps(errors), json.dumps(letter))
+    _LOGGER.error("dead letter not written (%s): %s", strict_json.dumps(errors), strict_json.dumps(letter))
     yield from ()
 
 
 def _print_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    print(json.dumps(row), flush=True)
+    print(strict_json.dumps(row), flush=True)
     yield from ()
 
 
 def _print_letter(letter: dict[str, Any]) -> Iterator[None]:
-    print(json.dumps(letter), file=sys.stderr, flush=True)
+    print(strict_json.dumps(letter), file=sys.stderr, flush=True)
     yield from ()

@@ -44,8 +44,12 @@ def _valued(value: Any) -> Callable[[Content], bytes]:
     return lambda content: _json({**content, list(content)[-1]: value})
 
 
+def _numbered(text: bytes) -> Callable[[Content], bytes]:
+    return lambda content: _valued(12345)(content).replace(b"12345", text)
+
+
 def _json(content: Any) -> bytes:
-    return json.dumps(content).encode()
+    return json.dumps(content, allow_nan=False).encode()
 
 
 MALFORMED: Mapping[str, Callable[[Content], bytes]] = {
@@ -61,8 +65,8 @@ MALFORMED: Mapping[str, Callable[[Content], bytes]] = {
     "text_value": _valued("21.4"),
     "null_value": _valued(None),
     "true_value": _valued(True),
-    "nan_value": _valued(math.nan),
-    "huge_value": lambda content: _valued(12345)(content).replace(b"12345", b"1e999"),
+    "nan_value": _numbered(b"NaN"),
+    "huge_value": _numbered(b"1e999"),
     "numeric_device": lambda content: _json({**content, "Device": 7}),
 }
 

@@ -44,7 +44,7 @@ class Manifest:
             "confirmed": _rfc3339(time.time()),
             "attributes": message.attributes,
         }
-        lines = [json.dumps(_entry(one) | common) + "\n" for one in message.packed or (message,)]
+        lines = [json.dumps(_entry(one) | common, allow_nan=False) + "\n" for one in message.packed or (message,)]
         with self._writing:
             self._file.write("".join(lines))
             self._file.flush()

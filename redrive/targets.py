@@ -1,6 +1,5 @@
 """Dead letters, and where they go back to: a topic or a table."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from google.api_core.exceptions import ClientError, InvalidArgument
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
+from pipeline import strict_json
 from pipeline.append_stream import shared_stream
 from pipeline.bigquery import TableId
 from pipeline.storage_write import CHANGE_COLUMNS, TYPES, Encoder
@@ -81,13 +81,13 @@ def to_table(bq: bigquery.Client, table_id: TableId) -> Target:
 
 def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Send:
     def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
-        rows, ids = [json.loads(letter.payload) for letter in letters], [letter.id for letter in letters]
+        rows, ids = [strict_json.loads(letter.payload) for letter in letters], [letter.id for letter in letters]
         try:
             # By insertId BigQuery knows a request that is tried again because its answer was lost.
             errors = bq.insert_rows_json(table, rows, row_ids=ids, skip_invalid_rows=True)
         except ClientError as error:
             return dict.fromkeys(ids, error)
-        return {ids[error["index"]]: InvalidArgument(json.dumps(error["errors"])) for error in errors}
+        return {ids[error["index"]]: InvalidArgument(strict_json.dumps(error["errors"])) for error in errors}
 
     return send
 
@@ -102,7 +102,7 @@ def _upserts(table_id: TableId, table: bigquery.Table) -> Send:
         encoded = {}
         for letter in letters:
             try:
-                encoded[letter.id] = encoder.encode(json.loads(letter.payload))
+                encoded[letter.id] = encoder.encode(strict_json.loads(letter.payload))
             except (TypeError, ValueError) as error:
                 refused[letter.id] = InvalidArgument(str(error))
         ids = list(encoded)

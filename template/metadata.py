@@ -49,4 +49,4 @@ def _field(parameter: Parameter) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    METADATA.write_text(json.dumps(template_metadata(), indent=2) + "\n")
+    METADATA.write_text(json.dumps(template_metadata(), indent=2, allow_nan=False) + "\n")

@@ -21,4 +21,4 @@ def complete(spec: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(complete(json.load(sys.stdin), json.loads(METADATA.read_text())), sys.stdout, indent=2)
+    json.dump(complete(json.load(sys.stdin), json.loads(METADATA.read_text())), sys.stdout, indent=2, allow_nan=False)

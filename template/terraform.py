@@ -42,7 +42,7 @@ variable "{name}" {{
 
 def _quoted(text: str) -> str:
     """Return it as a literal of HCL."""
-    return json.dumps(text, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")
+    return json.dumps(text, ensure_ascii=False, allow_nan=False).replace("${", "$${").replace("%{", "%%{")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ class EmulatorTables:
         """Remember the table's `tableConstraints`, None for none, instead of those it had. They are no part of rows."""
         self._execute(f"DELETE FROM {_OURS}.constraints WHERE name = ?", [name])
         if constraints:
-            self._execute(f"INSERT INTO {_OURS}.constraints VALUES (?, ?)", [name, json.dumps(constraints)])
+            self._execute(
+                f"INSERT INTO {_OURS}.constraints VALUES (?, ?)", [name, json.dumps(constraints, allow_nan=False)]
+            )
 
     def forget(self, name: str) -> None:
         """Forget a table that is no more, or all of a dataset, project.dataset."""
