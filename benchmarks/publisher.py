@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.frame import BLUE, GREEN, QUICK, RED, Goal, Panel, Rows, draw, publish, ratios, take_turns
 from benchmarks.stalled import backlog
-from local.emulators import create_topic, own_pubsub_server
+from local.emulators import create_topic, insecure_channel, own_pubsub_server
 from local.processes import started
 from local.pubsub_server import PubsubServer
 from publisher.messages import Message, encode
@@ -94,7 +94,7 @@ def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
         return len(call(request).message_ids)
 
     clock = Clock(range(0, len(ready), REQUEST_MESSAGES), len(ready))
-    with grpc.insecure_channel(host) as channel, ThreadPoolExecutor(REQUESTS) as pool:
+    with insecure_channel(host) as channel, ThreadPoolExecutor(REQUESTS) as pool:
         path, encoder = "/google.pubsub.v1.Publisher/Publish", PublishRequest.SerializeToString
         call = channel.unary_unary(path, request_serializer=encoder, response_deserializer=PublishResponse.FromString)
         grpc.channel_ready_future(channel).result()

@@ -169,14 +169,23 @@ def _serving(name: str, module: Sequence[str], log_dir: Path | None, log: str) -
         yield child
 
 
+def insecure_channel(host: str) -> grpc.Channel:
+    """A channel to a server at `host` (127.0.0.1:PORT) that takes answers of any size.
+
+    gRPC's default is 4 MB, but a message of Pub/Sub may have 10 MB, and an answer several messages. The channels that
+    Google's clients make to the service have no limit either.
+    """
+    return grpc.insecure_channel(host, [("grpc.max_receive_message_length", -1)])
+
+
 def publisher_client(host: str) -> PublisherClient:
     """Google's generated Pub/Sub client for publishing, talking to the emulator at `host` (127.0.0.1:PORT)."""
-    return PublisherClient(transport=PublisherGrpcTransport(channel=grpc.insecure_channel(host)))
+    return PublisherClient(transport=PublisherGrpcTransport(channel=insecure_channel(host)))
 
 
 def subscriber_client(host: str) -> SubscriberClient:
     """Google's generated Pub/Sub client for pulling, talking to the emulator at `host` (127.0.0.1:PORT)."""
-    return SubscriberClient(transport=SubscriberGrpcTransport(channel=grpc.insecure_channel(host)))
+    return SubscriberClient(transport=SubscriberGrpcTransport(channel=insecure_channel(host)))
 
 
 def bigquery_client(host: str, project: str) -> bigquery.Client:

@@ -1,12 +1,15 @@
 """A plain listener: prints each message of a subscription and acknowledges it."""
 
 import json
+import os
 import queue
 
+import grpc  # type: ignore[import-untyped]
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from publisher.service import ServiceError, check_reachable, explain
 
@@ -36,7 +39,7 @@ class Listener:
             ServiceError: the subscription cannot be read, and why.
         """
         try:
-            client = pubsub_v1.SubscriberClient()
+            client = subscriber_client()
         except GoogleAuthError as error:
             raise ServiceError(explain(error, self.subscription)) from error
         with client:
@@ -68,11 +71,19 @@ class Listener:
         return printed
 
 
+def subscriber_client() -> pubsub_v1.SubscriberClient:
+    """Google's client; it takes messages of any size from an emulator too, where by itself it takes at most 4 MB."""
+    if emulator := os.environ.get("PUBSUB_EMULATOR_HOST"):
+        channel = grpc.insecure_channel(emulator, [("grpc.max_receive_message_length", -1)])
+        return pubsub_v1.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+    return pubsub_v1.SubscriberClient()
+
+
 def describe(message: Message) -> str:
     """One line: publish time (RFC 3339, UTC), attributes as JSON, data as text with anything unprintable escaped."""
     text = message.data.decode("utf-8", "backslashreplace")
     if not text.isprintable():
         text = text.encode("unicode_escape").decode()
-    attributes = json.dumps(dict(message.attributes), sort_keys=True)
+    attributes = json.dumps(dict(message.attributes), sort_keys=True, allow_nan=False)
     published = message.publish_time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f"{published} {attributes} {text}"

@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import pytest
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from local.emulators import ACK_DEADLINE, Emulator, all_rows
+from local.emulators import ACK_DEADLINE, Emulator, all_rows, insecure_channel
 from local.processes import Child, running, wait_for
 from pipeline import tables
 
@@ -71,7 +70,7 @@ def stack(
         monkeypatch.setenv(variable, value)
     bq = tables.client(project)
     bq.create_dataset(name)
-    channel = grpc.insecure_channel(pubsub_server)
+    channel = insecure_channel(pubsub_server)
     publisher = PublisherClient(transport=PublisherGrpcTransport(channel=channel))
     subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
     topic, subscription = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"

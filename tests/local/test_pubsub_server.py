@@ -80,7 +80,7 @@ class Place:
     @contextmanager
     def streaming(self, callback: Callable[[Any], None]) -> Iterator[None]:
         """The official client's subscribe() for the length of the block."""
-        transport = SubscriberGrpcTransport(channel=grpc.insecure_channel(self.host))
+        transport = SubscriberGrpcTransport(channel=emulators.insecure_channel(self.host))
         with pubsub_v1.SubscriberClient(transport=transport) as client:
             future = client.subscribe(self.subscription, callback)
             yield

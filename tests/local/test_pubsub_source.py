@@ -151,6 +151,19 @@ def test_live_readings_come_out_soon_though_nothing_follows_them(place) -> None:
             assert time.time() - float(window.end) < 8
 
 
+def test_a_message_of_nine_megabytes_comes_out_and_holds_up_no_other(place) -> None:
+    moment = datetime.now(UTC) - timedelta(minutes=10)
+    large = {"data": reading(moment, "d" * 9_000_000)["data"], "attributes": {"timestamp": rfc3339(moment)}}
+    source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
+    with running(count_by_window(source, seconds=60)):
+        place.publish([large])
+        place.publish([reading(moment, "device-1")])
+        devices: list[str] = []
+        while len(devices) < 2:
+            devices += OUTPUT.get(timeout=30)[0]
+    assert sorted(map(len, devices)) == [8, 9_000_000]
+
+
 class Slow(beam.DoFn):
     """Makes a bundle take so long that the reader stays behind."""
 

@@ -6,6 +6,7 @@ import pytest
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1 import types
 
+from local import emulators
 from publisher.listen import describe
 
 SUBSCRIPTION = "projects/sensor-stream-test/subscriptions/some-subscription"
@@ -74,6 +75,17 @@ class TestListening:
             "H2OC",
             "Temp",
         }
+
+    def test_prints_a_message_of_nine_megabytes(self, server, start):
+        with emulators.publisher_client(server.server.host) as publisher:
+            publisher.publish(topic=server.topic, messages=[{"data": b"x" * 9_000_000}])
+        process = start(
+            *("listen", "--subscription", server.subscription, "--messages", "1", "--timeout", "10"),
+            PUBSUB_EMULATOR_HOST=server.server.host,
+        )
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert out.endswith("x" * 9_000_000 + "\n")
 
     def test_names_the_fix_when_the_subscription_is_missing(self, pubsub_server, start):
         process = start("listen", "--subscription", SUBSCRIPTION, PUBSUB_EMULATOR_HOST=pubsub_server)

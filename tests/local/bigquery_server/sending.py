@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 from google.cloud.bigquery import SchemaField
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
+
+from local.emulators import insecure_channel
 
 COLUMNS = (
     SchemaField("Timestamp", "TIMESTAMP"),
@@ -66,7 +67,7 @@ def delete(minute: int, number: str) -> dict:
 
 
 def write_client(host: str) -> BigQueryWriteClient:
-    return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(host)))
+    return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=insecure_channel(host)))
 
 
 def append(client: BigQueryWriteClient, *requests: types.AppendRowsRequest) -> list[types.AppendRowsResponse]:
