@@ -13,6 +13,7 @@ source=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 
 if [ ! -e "$root/ready" ]; then
   echo "Installing a minimal Debian $release in $root"
+  rm -rf --one-file-system "$root"  # what an interrupted installation left
   mkdir -p "$root"
   # A release that debootstrap is too old to know has the script of sid, and maybe a key that this machine lacks.
   script=$release check=
