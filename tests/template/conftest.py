@@ -24,6 +24,7 @@ echo "$@" >> docker-calls
 """
 TOPIC = "projects/sensor-stream-test/topics/readings"
 SUBSCRIPTION = "projects/sensor-stream-test/subscriptions/readings"
+PAGES = "projects/sensor-stream-test/topics/pages"
 
 Gcloud = Callable[..., subprocess.CompletedProcess]
 
@@ -38,6 +39,7 @@ def google(
 ) -> Iterator[FakeGoogle]:
     """Google's services, with the template's spec in storage, a topic, a subscription, and a dataset in the EU."""
     create_topic(own_pubsub_server, project, "readings")
+    create_topic(own_pubsub_server, project, "pages")
     create_subscription(own_pubsub_server, project, "readings", "readings")
     dataset = bigquery.Dataset(f"{project}.sensors")
     dataset.location = "EU"
@@ -162,5 +164,5 @@ def silences(launch) -> Launch:
     """A job that watches for silences."""
     return launch(
         f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.watched,silence_after=5m,"
-        f"silence_topic={TOPIC},fill_gaps=true"
+        f"silence_topic={PAGES},fill_gaps=true"
     )
