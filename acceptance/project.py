@@ -1,5 +1,6 @@
 """A project as gcloud changes it: every command is shown, and what makes something is undone in the end."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -19,8 +20,8 @@ from local import processes
 # What is not there need not be deleted.
 _GONE = ("not_found", "not found", "does not exist", "could not be found")
 
-# A new account is not known everywhere at once.
-_SETTLING = ("does not exist", "not_found")
+# A new account is not known everywhere at once; whatever else does not exist will not come to exist by waiting.
+_SETTLING = re.compile(r"service account \S+ does not exist", re.IGNORECASE).search
 _SETTLE_SECONDS = 90.0
 
 
@@ -89,7 +90,7 @@ class Project:
             return ""
         give_up = time.monotonic() + _SETTLE_SECONDS
         while (ran := _run(whole)).returncode:
-            unsettled = "add-iam-policy-binding" in command and any(sign in ran.stderr.lower() for sign in _SETTLING)
+            unsettled = "add-iam-policy-binding" in command and _SETTLING(ran.stderr)
             if not unsettled or time.monotonic() > give_up:
                 raise StepError(f"{_shown(whole)}\n{ran.stderr.strip()}")
             time.sleep(5)

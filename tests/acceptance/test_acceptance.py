@@ -14,7 +14,7 @@ from rich.console import Console
 
 from acceptance.__main__ import main
 from acceptance.names import Run
-from acceptance.project import Project
+from acceptance.project import Project, StepError
 from acceptance.steps import Steps
 from tests.acceptance.fake_project import FakeProject
 from tests.template.fake_google import ROOT, Launch, serving
@@ -166,7 +166,58 @@ def test_only_jobs_of_the_run_are_cancelled(google, env, tmp_path, monkeypatch, 
     assert [launch.state for launch in google.launches] == ["JOB_STATE_CANCELLED", "JOB_STATE_RUNNING"]
 
 
-def test_a_project_number_is_refused_in_one_line(capsys):
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--project=12345678", "--project: '12345678' is not a project's id"),
+        ("--project=" + "\x1b\n" * 3_000, "--project: '\\\\x1b\\\\n"),
+        ("--rate=nan", "--rate: expected a number above 0, not 'nan'"),
+        ("--interval=1.5", "--interval: expected a number above 0, not '1.5'"),
+        ("--pause=-1", "--pause: expected a number above 0, not '-1'"),
+        ("--inter=5", "unrecognized arguments: --inter=5"),
+    ],
+)
+def test_a_wrong_flag_is_refused_in_one_short_line(capsys, flag, expected):
     with pytest.raises(SystemExit, match="2"):
-        main(["--project=12345678", "--region=europe-west1"])
-    assert "'12345678' is not a project's id" in capsys.readouterr().err.splitlines()[-1]
+        main(["--project=my-project", "--region=europe-west1", flag])
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {expected}")
+    assert len(line) < 400
+
+
+def test_credentials_that_do_not_work_end_it_before_anything_is_made(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    assert main(["--project=my-project", "--region=europe-west1"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: no Google credentials (")
+
+
+class TestGrants:
+    """`gcloud` is a stub that fails as the real one does."""
+
+    GRANT = ("projects", "add-iam-policy-binding", PROJECT)
+
+    def grant(self, monkeypatch: pytest.MonkeyPatch, *failures: str) -> int:
+        """Grant while gcloud fails in these ways; return how often was waited."""
+        left, waits = list(failures), []
+
+        def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+            return subprocess.CompletedProcess(command, int(bool(left)), "", left.pop(0) if left else "")
+
+        monkeypatch.setattr("acceptance.project._run", run)
+        monkeypatch.setattr("acceptance.project.time.sleep", waits.append)
+        Project(Run(PROJECT, "europe-west1"), Console(quiet=True)).gcloud(*self.GRANT)
+        return len(waits)
+
+    def test_to_an_account_that_is_new_are_repeated(self, monkeypatch):
+        new = "ERROR: INVALID_ARGUMENT: Service account sensor-worker-1@p.iam.gserviceaccount.com does not exist."
+        assert self.grant(monkeypatch, new, new) == 2
+
+    @pytest.mark.parametrize(
+        "failure", ["ERROR: NOT_FOUND: Requested entity was not found.", "The bucket does not exist."]
+    )
+    def test_on_what_does_not_exist_fail_at_once(self, monkeypatch, failure):
+        with pytest.raises(StepError, match=failure):
+            self.grant(monkeypatch, failure)
