@@ -26,11 +26,12 @@ from publisher.listen import Listener
 from publisher.manifest import Manifest
 from publisher.progress import progress
 from publisher.publish import Publishing
-from publisher.sensors import CURVES, EPOCH, SENSOR_NAME, TAKEN_NAMES, readings
+from publisher.sensors import CURVES, EPOCH, SENSOR_NAME, TAKEN_NAMES, readings, rfc3339
 from publisher.service import ServiceError
 
 RESOURCE_NAME = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
 PROJECT = r"[a-z0-9][a-z0-9.:-]*[a-z0-9]"
+EXIT_SECONDS = 9.0  # from the first signal to the end; containers are killed after 10
 PACK_LIMIT = 1000  # keeps a message below a megabyte
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -45,7 +46,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (default: this process's arguments) and return its exit code."""
-    load_dotenv(".env")
+    try:
+        load_dotenv(".env")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a value with a zero byte
+        print(f"python -m publisher: .env cannot be read ({error}); it must be UTF-8 text", file=sys.stderr)
+        return 2
     options = _parser().parse_args(arguments)
     try:
         return _publish(options) if options.command == "publish" else _listen(options)
@@ -64,6 +69,7 @@ def _publish(options: argparse.Namespace) -> int:
     wanted = min(within_duration, math.inf if options.messages is None else options.messages)
     total = None if wanted == math.inf else int(wanted)
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    print(f"The same readings again: --seed={seed} --start={rfc3339(start_ms)}", flush=True)
 
     disturb = Faults(options.faults, options.late_by, seed, options.dropout_for)
     run = Publishing(options.topic, disturb, options.manifest, pack=options.pack)
@@ -87,7 +93,9 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on the first SIGINT or SIGTERM, from a thread of its own; a second one ends the process at once.
+    """Call `stop` on the first SIGINT or SIGTERM, from a thread of its own.
+
+    A second one ends the process at once, and so does the passing of EXIT_SECONDS after the first.
 
     Python runs a signal handler in the main thread, once that runs on: a signal that comes just as it begins to wait
     would go unnoticed until the wait is over. The wake-up socket is written to without delay.
@@ -102,7 +110,13 @@ def _on_signals(stop: Callable[[], None]) -> None:
         with writer:  # kept open as long as this thread lives
             reader.recv(1)
             stop()
-            os._exit(128 + reader.recv(1)[0])
+            reader.settimeout(EXIT_SECONDS)
+            try:
+                number = reader.recv(1)[0]
+            except TimeoutError:
+                number = signal.SIGKILL
+                print(f"python -m publisher: killed, as it did not end within {EXIT_SECONDS:.0f} s", file=sys.stderr)
+            os._exit(128 + number)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,20 +1,23 @@
 """A plain listener: prints each message of a subscription and acknowledges it."""
 
 import json
+import math
 import os
 import queue
+import time
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from publisher.service import ServiceError, check_reachable, explain
+from publisher.service import ServiceError, check_credentials, check_reachable, explain, find_credentials
 
 # What is on its way to be printed is withheld from other listeners, so little of it.
 FLOW_CONTROL = pubsub_v1.types.FlowControl(max_messages=100)
+CHECK_SECONDS = 10.0  # between looks at the credentials while no message comes
 
 
 class Listener:
@@ -24,6 +27,7 @@ class Listener:
         self.subscription = subscription
         # None asks for the end.
         self._arrived: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._credentials: Any = None
 
     def stop(self) -> None:
         """Make `run` return."""
@@ -38,11 +42,8 @@ class Listener:
         Raises:
             ServiceError: the subscription cannot be read, and why.
         """
-        try:
-            client = subscriber_client()
-        except GoogleAuthError as error:
-            raise ServiceError(explain(error, self.subscription)) from error
-        with client:
+        self._credentials = find_credentials(self.subscription)
+        with subscriber_client(self._credentials) as client:
             check_reachable(client.transport.grpc_channel, client.target)
             stream = client.subscribe(self.subscription, callback=self._arrived.put, flow_control=FLOW_CONTROL)
             stream.add_done_callback(lambda _: self.stop())
@@ -59,10 +60,7 @@ class Listener:
     def _print(self, messages: int | None, timeout: float | None) -> int:
         printed = 0
         while printed != messages:
-            try:
-                message = self._arrived.get(timeout=timeout)
-            except queue.Empty:
-                break
+            message = self._next(timeout)
             if message is None:
                 break
             print(describe(message), flush=True)
@@ -70,13 +68,31 @@ class Listener:
             printed += 1
         return printed
 
+    def _next(self, timeout: float | None) -> Message | None:
+        """The next message; None at the end, and when none comes for `timeout` seconds.
 
-def subscriber_client() -> pubsub_v1.SubscriberClient:
-    """Google's client; it takes messages of any size from an emulator too, where by itself it takes at most 4 MB."""
+        Looks at the credentials now and then, because the client hides it when they are refused, and tries for ever.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._arrived.get(timeout=max(0.0, min(end - time.monotonic(), CHECK_SECONDS)))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    return None
+                if self._credentials:
+                    check_credentials(self._credentials, self.subscription)
+
+
+def subscriber_client(credentials: Any) -> pubsub_v1.SubscriberClient:
+    """Return Google's client with these google-auth credentials, or for an emulator, which needs none.
+
+    From an emulator too it takes messages of any size; by itself it would take at most 4 MB.
+    """
     if emulator := os.environ.get("PUBSUB_EMULATOR_HOST"):
         channel = grpc.insecure_channel(emulator, [("grpc.max_receive_message_length", -1)])
         return pubsub_v1.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
-    return pubsub_v1.SubscriberClient()
+    return pubsub_v1.SubscriberClient(credentials=credentials)
 
 
 def describe(message: Message) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 
 from google.api_core import exceptions
-from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1 import PublisherClient
 
 from publisher.faults import Faults
@@ -14,10 +13,11 @@ from publisher.manifest import Manifest
 from publisher.messages import Message, pack
 from publisher.sending import ATTEMPT_SECONDS, HOPELESS, Sender, Settled, WrongAnswer, may_pass
 from publisher.sensors import Reading
-from publisher.service import ServiceError, check_reachable, explain
+from publisher.service import ServiceError, check_reachable, explain, find_credentials
 
 TICK_SECONDS = 0.02
 RETRY_SECONDS = 60
+STOP_SECONDS = 7.0  # for outcomes after a stop; containers are killed 10 s after SIGTERM
 
 
 class Publishing:
@@ -52,6 +52,8 @@ class Publishing:
         self._refused = False
         self._retry_seconds = retry_seconds
         self._stop = threading.Event()
+        self._sender: Sender | None = None
+        self._gave_up = False
         self._counting = threading.Lock()
         self._gathered: list[Message] = []
         self._now_ms = 0
@@ -71,8 +73,19 @@ class Publishing:
         return f"{line} Last error: {self.last_error}" if self.failed else line
 
     def stop(self) -> None:
-        """Take no new readings; `run` then sends what it holds back, waits for the outcomes and returns."""
+        """Take no new readings; `run` then sends what it holds back, waits for the outcomes and returns.
+
+        It waits for STOP_SECONDS at most, from now on; what is not confirmed then has failed.
+        """
         self._stop.set()
+        timer = threading.Timer(STOP_SECONDS, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        if self._sender:
+            self._sender.abandon()
 
     def run(self, readings: Iterable[Reading]) -> None:
         """Publish each reading when its timestamp is reached (at once if it is past) and wait for all outcomes.
@@ -85,11 +98,9 @@ class Publishing:
             ServiceError: nothing could be published, and why.
         """
         self._started = time.monotonic()
-        try:
-            client = PublisherClient()
-        except GoogleAuthError as error:
-            raise ServiceError(explain(error, self.topic)) from error
+        client = PublisherClient(credentials=find_credentials(self.topic))
         with client, Sender(client, self.topic, self._note, self._retry_seconds) as sender:
+            self._sender = sender
             check_reachable(client.transport.grpc_channel, client.transport.host)
             self._send(sender, readings)
             limit = self._retry_seconds + 2 * ATTEMPT_SECONDS
@@ -99,7 +110,8 @@ class Publishing:
         if not answered:
             with self._counting:
                 self.failed = self.accepted - self.published
-                self.last_error = f"{self.topic}: no answer within {limit:.0f} s"
+                waited = f"{STOP_SECONDS:.0f} s after the stop" if self._gave_up else f"within {limit:.0f} s"
+                self.last_error = f"{self.topic}: {self.failed} readings were not confirmed {waited}"
         if self._refused and not self.published:
             raise ServiceError(self.last_error)
 

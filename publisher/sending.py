@@ -17,7 +17,7 @@ from google.api_core.timeout import ConstantTimeout
 from google.pubsub_v1 import PublisherClient, types
 
 from publisher.messages import Message
-from publisher.service import is_expired_login
+from publisher.service import are_credentials_refused
 
 REQUEST_MESSAGES = 1000  # the most the service takes
 REQUEST_BYTES = 1_000_000  # the service takes ten times as much
@@ -106,9 +106,14 @@ class Sender:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Take nothing more and wait for nothing more; may be called by any thread."""
         with self._work:
             self._ended = True
             self._work.notify_all()
+            self._room.notify_all()
 
     @property
     def outstanding(self) -> int:
@@ -129,7 +134,7 @@ class Sender:
         """Let go what was taken, once there is room for it."""
         if self._gathered:
             with self._room:
-                self._room.wait_for(self._has_room)
+                self._room.wait_for(lambda: self._ended or self._has_room())
                 self._out += len(self._gathered)
                 self._out_weight += self._weight
                 self._ready.append(_Batch(self._gathered, self._weight))
@@ -137,10 +142,11 @@ class Sender:
             self._gathered, self._weight = [], 0
 
     def finish(self, seconds: float) -> bool:
-        """Send the rest and wait for all outcomes, at most so long; whether they are all there."""
+        """Send the rest and wait for all outcomes, at most so long or until `abandon`; whether they are all there."""
         self.flush()
         with self._room:
-            return self._room.wait_for(lambda: not self._out, timeout=seconds)
+            self._room.wait_for(lambda: self._ended or not self._out, timeout=seconds)
+            return not self._out
 
     def _has_room(self) -> bool:
         # A message heavier than the limit must get through too.
@@ -211,7 +217,7 @@ class Sender:
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may be accepted a little later."""
-    return isinstance(error, PASSING) and not is_expired_login(error)
+    return isinstance(error, PASSING) and not are_credentials_refused(error)
 
 
 def _fits(messages: int, weight: int) -> bool:

@@ -1,12 +1,25 @@
 """What publishing and listening share: reaching Pub/Sub, and saying in one line what to do when that fails."""
 
 import os
+import re
+import shlex
+import sys
+from typing import Any
 
+import google.auth
 import grpc  # type: ignore[import-untyped]
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request
 
 CONNECT_SECONDS = 5
+REASON_LENGTH = 400  # characters of what a service says, which may be a page
+SCOPES = ["https://www.googleapis.com/auth/pubsub"]
+# gRPC reports a failure to get credentials as if Pub/Sub were unavailable; this one may indeed pass.
+NO_CONNECTION = re.compile(
+    r"Max retries exceeded|Connection|[Tt]imed out|[Tt]imeout|internal_failure|server_error|temporarily_unavailable"
+    r'|"code": (?:429|5\d\d)'
+)
 
 
 class ServiceError(Exception):
@@ -26,18 +39,57 @@ def check_reachable(channel: grpc.Channel, host: str) -> None:
         raise ServiceError(f"{host} does not answer; check the network, proxy and firewall of this machine") from None
 
 
-def is_expired_login(error: BaseException) -> bool:
-    """Whether the user must log in again, which gRPC reports as if the service were unavailable for a moment."""
-    return "Getting metadata from plugin failed" in str(error) and any(
-        sign in str(error) for sign in ("invalid_grant", "Reauthentication")
-    )
+def find_credentials(resource: str) -> Any:
+    """Return google-auth credentials with a fresh token; None for an emulator, which needs none.
+
+    Raises:
+        ServiceError: there are none, or they are refused.
+    """
+    if os.environ.get("PUBSUB_EMULATOR_HOST"):
+        return None
+    try:
+        credentials, _ = google.auth.default(scopes=SCOPES)
+    except GoogleAuthError as error:
+        raise ServiceError(explain(error, resource)) from error
+    check_credentials(credentials, resource)
+    return credentials
+
+
+def check_credentials(credentials: Any, resource: str) -> None:
+    """Get a token where there is none or it has expired.
+
+    Google's clients do so too, but retry for a minute or for ever whatever the reason is that they get none.
+
+    Raises:
+        ServiceError: the credentials are refused.
+    """
+    if not credentials.valid:
+        try:
+            credentials.refresh(Request())
+        except GoogleAuthError as error:
+            raise ServiceError(explain(error, resource)) from error
+
+
+def are_credentials_refused(error: BaseException) -> bool:
+    """Whether credentials cannot be used, which gRPC reports as if Pub/Sub were unavailable for a moment."""
+    return "Getting metadata from plugin failed" in str(error) and not NO_CONNECTION.search(str(error))
 
 
 def explain(error: BaseException, resource: str) -> str:
     """One line: what went wrong with `resource` (projects/P/topics/T or projects/P/subscriptions/S), and the fix."""
     _, project, kind, name = resource.split("/")
+    if isinstance(error, exceptions.RetryError) and error.cause:
+        error = error.cause
     reason = " ".join(str(getattr(error, "message", "") or error or type(error).__name__).split()).rstrip(".")
-    if isinstance(error, GoogleAuthError | exceptions.Unauthorized) or is_expired_login(error):
+    if len(reason) > REASON_LENGTH:
+        reason = f"{reason[:REASON_LENGTH]}..."
+    if isinstance(error, GoogleAuthError | exceptions.Unauthorized) or are_credentials_refused(error):
+        if "impersonat" in reason:
+            return (
+                f"no permission to impersonate a service account ({reason}); grant it with: gcloud iam "
+                "service-accounts add-iam-policy-binding ACCOUNT --role=roles/iam.serviceAccountTokenCreator "
+                "--member=user:YOU@EXAMPLE.COM"
+            )
         return f"no usable Google Cloud credentials ({reason}); run: gcloud auth application-default login"
     if isinstance(error, exceptions.NotFound):
         return f"{resource} was not found ({reason}); create it with: {_create_command(project, kind, name)}"
@@ -53,12 +105,14 @@ def explain(error: BaseException, resource: str) -> str:
 
 
 def _create_command(project: str, kind: str, name: str) -> str:
-    # gcloud would create it in the real project, so for the emulator name the plain request.
+    # gcloud would create it in the real project. This works on every emulator, as they all speak gRPC but not all REST.
     if emulator := os.environ.get("PUBSUB_EMULATOR_HOST"):
-        url = f"http://{emulator}/v1/projects/{project}/{kind}/{name}"
+        path = f"projects/{project}/{kind}/{name}"
         if kind == "topics":
-            return f"curl -X PUT {url}"
-        topic = f'{{"topic": "projects/{project}/topics/TOPIC"}}'
-        return f"curl -X PUT {url} -H 'Content-Type: application/json' -d '{topic}'"
+            code = f"PublisherClient().create_topic(name={path!r})"
+        else:
+            code = f"SubscriberClient().create_subscription(name={path!r}, topic='projects/{project}/topics/TOPIC')"
+        code = f"from google.pubsub_v1 import {code.partition('(')[0]}; {code}"
+        return f"PUBSUB_EMULATOR_HOST={shlex.quote(emulator)} {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     command = f"gcloud pubsub {kind} create {name} --project={project}"
     return command if kind == "topics" else f"{command} --topic=TOPIC"

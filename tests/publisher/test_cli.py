@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from local import emulators
 from publisher import progress as progress_module
 from publisher.cli import main
 from publisher.progress import progress
@@ -113,6 +114,37 @@ class TestDefaults:
             ["Timestamp", "Device", sensor] for sensor in ("Airtight", "AtmP", "H2OC", "Temp") * 2
         ]
         assert {reading["Device"] for reading in readings} == {"device-1"}
+
+    @pytest.mark.parametrize("content", [b"TOPIC_NAME=caf\xe9\n", b"TOPIC_NAME='a\0b'\n"])
+    def test_a_dotenv_file_that_is_no_text_is_one_line(self, content, start, tmp_path):
+        (tmp_path / ".env").write_bytes(content)
+        process = start("publish")
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err.count("\n")) == (2, "", 1)
+        assert ".env cannot be read" in err
+
+
+class TestRepeating:
+    def test_with_the_printed_flags_gives_equal_messages(self, start, server):
+        publish = ("publish", "--topic", server.topic, "--rate", "200", "--messages", "150", "--devices", "3")
+        faults = "late=0.05,duplicate=0.05,malformed=0.05,out_of_order=0.1,skew=0.05,dropout=0.01"
+        publish += ("--faults", faults, "--late-by", "1", "--dropout-for", "0.2")
+        flags, runs = (), []
+        for _ in range(2):
+            before = len(server.pull())
+            process = start(*publish, *flags, PUBSUB_EMULATOR_HOST=server.server.host)
+            out, _ = process.communicate(timeout=30)
+            assert process.returncode == 0
+            flags = tuple(out.splitlines()[0].removeprefix("The same readings again: ").split())
+            assert [flag.partition("=")[0] for flag in flags] == ["--seed", "--start"]
+            runs.append(
+                sorted(
+                    (message.data, message.attributes["timestamp"], message.attributes["reading_id"].partition("-")[2])
+                    for message in server.pull()[before:]
+                )
+            )
+        assert len(runs[0]) > 100
+        assert runs[0] == runs[1]
 
 
 class TestEnd:
@@ -215,6 +247,37 @@ class TestStopping:
         assert process.returncode == 0
         assert summary_of(out) == (len(service.published), 0)
 
+    def test_ends_in_time_when_pubsub_hangs_and_says_what_was_not_confirmed(self, start, server, until):
+        server.stall()
+        process = start("publish", "--topic", server.topic, "--rate", "50000", PUBSUB_EMULATOR_HOST=server.server.host)
+        process.stdout.readline()
+        time.sleep(1)  # until it has sent all that may be outstanding
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+        assert time.monotonic() - stopped < 9
+        assert process.returncode == 1
+        failed = re.search(r"Published 0 readings in .*, (\d+) failed\. Last error: (.*)", out.splitlines()[-1])
+        assert int(failed[1]) > 0
+        assert failed[2] == f"{server.topic}: {failed[1]} readings were not confirmed 7 s after the stop"
+
+    @pytest.mark.parametrize("command", ["publish", "listen"])
+    def test_ends_in_time_when_the_service_is_frozen(self, command, start, tmp_path):
+        with emulators.own_pubsub_server(log_dir=tmp_path) as frozen:
+            topic = emulators.create_topic(frozen.host, "test-project", "readings")
+            subscription = emulators.create_subscription(frozen.host, "test-project", "readings", "readings-sub")
+            resource = ("--topic", topic) if command == "publish" else ("--subscription", subscription)
+            process = start(command, *resource, PUBSUB_EMULATOR_HOST=frozen.host)
+            (process.stdout if command == "publish" else process.stderr).readline()
+            frozen.child.process.send_signal(signal.SIGSTOP)
+            try:
+                stopped = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)
+                assert time.monotonic() - stopped < 10
+            finally:
+                frozen.child.process.send_signal(signal.SIGCONT)
+
     def test_while_python_imports_is_silent(self, start, tmp_path):
         (tmp_path / "dotenv.py").write_text("import pathlib, time; pathlib.Path('importing').touch(); time.sleep(20)")
         process = start("publish", "--topic", TOPIC)
@@ -237,13 +300,14 @@ class TestStopping:
 
 
 class TestTrouble:
-    def test_a_missing_topic_is_one_line_with_a_fix_that_works(self, start, pubsub_emulator, project):
+    def test_a_missing_topic_is_one_line_with_a_fix_that_works(self, start, pubsub_server, project):
         path = f"projects/{project}/topics/missing-{os.urandom(6).hex()}"
-        process = start("publish", "--topic", path, PUBSUB_EMULATOR_HOST=pubsub_emulator)
+        publish = ("publish", "--topic", path, "--messages", "1")
+        process = start(*publish, PUBSUB_EMULATOR_HOST=pubsub_server)
         out, err = process.communicate(timeout=20)
-        assert (process.returncode, out, err.count("\n")) == (1, "", 1)
-        command = err.partition("create it with: ")[2].split()
-        assert command == ["curl", "-X", "PUT", f"http://{pubsub_emulator}/v1/{path}"]
+        assert (process.returncode, out.count("\n"), err.count("\n")) == (1, 1, 1)
+        subprocess.run(err.partition("create it with: ")[2], shell=True, check=True, timeout=30)
+        assert start(*publish, PUBSUB_EMULATOR_HOST=pubsub_server).wait(20) == 0
 
     def test_a_dead_emulator_is_one_line(self, start, monkeypatch):
         process = start("publish", "--topic", TOPIC, PUBSUB_EMULATOR_HOST="127.0.0.1:1")

@@ -1,3 +1,6 @@
+import shlex
+import sys
+
 import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError
@@ -46,16 +49,53 @@ class TestExplain:
 
     def test_on_an_emulator_the_fix_is_for_the_emulator(self, monkeypatch):
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:8085")
-        assert explain(exceptions.NotFound("x"), TOPIC).endswith(f"curl -X PUT http://127.0.0.1:8085/v1/{TOPIC}")
+        fix = explain(exceptions.NotFound("x"), TOPIC).partition("create it with: ")[2]
+        assert shlex.split(fix) == [
+            "PUBSUB_EMULATOR_HOST=127.0.0.1:8085",
+            sys.executable,
+            "-c",
+            f"from google.pubsub_v1 import PublisherClient; PublisherClient().create_topic(name='{TOPIC}')",
+        ]
+
+    def test_of_tries_in_vain_it_is_the_last_ones_cause(self):
+        error = exceptions.RetryError("Timeout of 60.0s exceeded", exceptions.ServiceUnavailable("no route to host"))
+        assert explain(error, TOPIC) == f"{TOPIC}: no route to host"
+
+    def test_a_long_reason_is_shortened(self):
+        assert len(explain(exceptions.InvalidArgument("x" * 5000), TOPIC)) < 500
 
 
-class TestExpiredLogin:
-    ERROR = exceptions.ServiceUnavailable(
-        "Getting metadata from plugin failed with error: ('invalid_grant: Token has been expired or revoked.', {})"
+def plugin(reason: str) -> exceptions.ServiceUnavailable:
+    """What gRPC makes of a failure to get a token."""
+    return exceptions.ServiceUnavailable(f"Getting metadata from plugin failed with error: {reason}")
+
+
+class TestRefusedCredentials:
+    @pytest.mark.parametrize(
+        "reason",
+        [
+            "('invalid_grant: Token has been expired or revoked.', {})",
+            "('invalid_grant: Invalid JWT Signature.', {})",
+            "Reauthentication is needed. Please run `gcloud auth application-default login` to reauthenticate.",
+            """('Unable to acquire impersonated credentials', '{"error": {"code": 403, "status": "DENIED"}}')""",
+        ],
     )
+    def test_are_not_tried_again(self, reason):
+        assert not may_pass(plugin(reason))
 
-    def test_is_not_tried_again(self):
-        assert not may_pass(self.ERROR)
+    @pytest.mark.parametrize(
+        "reason",
+        [
+            "HTTPSConnectionPool(host='oauth2.googleapis.com', port=443): Max retries exceeded with url: /token",
+            "('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))",
+            """('Unable to acquire impersonated credentials', '{"error": {"code": 503}}')""",
+        ],
+    )
+    def test_are_not_what_a_lost_connection_is(self, reason):
+        assert may_pass(plugin(reason))
 
-    def test_is_explained_as_such(self):
-        assert explain(self.ERROR, TOPIC).endswith("gcloud auth application-default login")
+    def test_are_explained_as_such(self):
+        expired = plugin("('invalid_grant: Token has been expired or revoked.', {})")
+        assert explain(expired, TOPIC).endswith("gcloud auth application-default login")
+        denied = plugin("('Unable to acquire impersonated credentials', '{}')")
+        assert "--role=roles/iam.serviceAccountTokenCreator" in explain(denied, TOPIC)
