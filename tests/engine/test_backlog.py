@@ -1,0 +1,52 @@
+"""A backlog older than the allowed lateness, with slow steps, on an engine that runs steps concurrently."""
+
+import functools
+import itertools
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline import fixed_windows
+from tests.pipeline.conftest import Stream, message, run_captured
+
+HOUR, MINUTE = 3600, 60
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has every ninth element of the two steps of the expiry path take 50 ms; returns the steps that did."""
+    slowed: list[str] = []
+    calls = itertools.count(1)
+
+    def slow(shipped: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(shipped)  # Beam reads what it takes
+        def process(self: Any, *arguments: Any, **named: Any) -> Any:
+            if next(calls) % 9 == 0:
+                slowed.append(type(self).__name__)
+                time.sleep(0.05)
+            return shipped(self, *arguments, **named)
+
+        return process
+
+    for step in (fixed_windows._AssignExpiryWindow, fixed_windows._Judge):
+        monkeypatch.setattr(step, "process", slow(step.process))
+    return slowed
+
+
+def test_backlog_older_than_allowed_lateness_is_exact_though_the_watermark_follows_it_closely(slow_steps):
+    # Two hours in bundles of five minutes, each of them read before the watermark passes the end of its own readings.
+    rng = random.Random(5)
+    stream, expected = Stream(), {}
+    for start in range(0, 2 * HOUR, 5 * MINUTE):
+        values = {(start + second): float(rng.randrange(1000)) for second in range(0, 5 * MINUTE, 15)}
+        stream.add(*(message(second, Temp=value) for second, value in values.items()))
+        for minute in range(start, start + 5 * MINUTE, MINUTE):
+            expected[minute] = sum(values[second] for second in range(minute, minute + MINUTE, 15)) / 4
+        stream.watermark(start + 5 * MINUTE - 0.001)
+    rows, letters = run_captured(stream.end(), "--interval=60s", "--grace_period=0s", "--allowed_lateness=1m")
+    assert letters == []
+    assert [row["Temp"] for row in rows] == list(expected.values())
+    assert set(slow_steps) == {"_AssignExpiryWindow", "_Judge"}
