@@ -31,7 +31,7 @@ from local import emulators, shipped
 from local.balance import Sent, balance
 from local.processes import Child, LocalStackError, interrupt_once, wait_for
 from local.reconcile import Row
-from local.shipped import PATIENCE, Stage
+from local.shipped import PATIENCE, SETTLE, Stage
 from publisher.messages import encode
 from publisher.sensors import readings
 
@@ -113,6 +113,7 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
             delays = _watch(stage, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
             wait_for(publisher, lambda: not publisher.alive(), PATIENCE)
+        time.sleep(SETTLE)  # for dead letters, and second rows of an interval, that still come
         rows = [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
         letters = [found["payload"] for found in emulators.all_rows(stage.client, stage.dead_letters)]
 

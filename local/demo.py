@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
 
                 def problems() -> list[str]:
                     look()
-                    return watch.balance().problems
+                    return [*watch.balance().problems, *watch.silences().problems]
 
                 shipped.follow(publisher, seconds + PUBLISHER_END, look)
                 if publisher.alive():

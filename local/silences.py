@@ -12,8 +12,10 @@ from local.balance import Sent, judge
 
 @dataclass(frozen=True)
 class Silences:
-    """What became of the silences: `noticed` counts them, `late` those that there only seemed to be.
+    """What became of the silences.
 
+    `noticed` counts those that a reading ended, and no others: how many of those that began with a device's last
+    reading have been noticed depends on when the table is read. `late` counts those that there only seemed to be.
     `silent` names who is silent still, "all devices" if it is the stream. `problems` is one line for each difference.
     """
 
@@ -61,7 +63,7 @@ def check(
         back[which] = min(filter(None, (known, row["BackAt"])), default=None)
 
     problems = [f"missing silence: {_named(which)}" for which in expected if which not in back]
-    filled = 0
+    filled = after_the_last = 0
     for which, until in back.items():
         device, since = which
         if len(noticed[which]) > pipelines:
@@ -70,13 +72,13 @@ def check(
             if until != expected[which]:
                 problems.append(f"wrong silence: {_named(which)} until {until}, must be {expected[which]}")
         elif until is None and since == max(times[device], default=None):
-            continue
+            after_the_last += 1
         elif (device, until) in late:
             filled += 1
         else:
             problems.append(f"unexpected silence: {_named(which)} until {until}")
     silent = [device or "all devices" for (device, _), until in back.items() if until is None]
-    return Silences(len(back), filled, silent, problems)
+    return Silences(len(back) - after_the_last, filled, silent, problems)
 
 
 def _named(which: tuple[str | None, datetime]) -> str:

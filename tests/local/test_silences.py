@@ -43,8 +43,8 @@ def test_an_upserted_silence_of_the_whole_stream_has_an_empty_device() -> None:
     assert check([*OF_A, row("", 30, 42)], READINGS) == check([*OF_A, row(None, 30, 42)], READINGS)
 
 
-def test_what_has_no_end_yet_may_be_noticed() -> None:
-    assert check([*OF_A, *BY_THE_END], READINGS) == Silences(4, 0, ["b", "a", "all devices"], [])
+def test_what_has_no_end_yet_may_be_noticed_and_is_not_counted() -> None:
+    assert check([*OF_A, *BY_THE_END], READINGS) == Silences(1, 0, ["b", "a", "all devices"], [])
 
 
 @pytest.mark.parametrize(
