@@ -135,6 +135,31 @@ def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def open_day(devices: int, sent: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what a day's open interval holds once each device has sent so many readings, for each number of `sent`.
+
+    A runner may keep the records of an open interval as they come, and combine them when the row is due; or combine
+    them as they come. The first grows with bundles, the second with devices only. Beam leaves it to the runner.
+    """
+    load = shape(devices=devices, rate=devices, flags=("--interval=24h",))
+    combine, encode = CombineSums(partial(merge_devices, add_sums)), ShardCoder().encode
+    combined: dict[str, Any] = defaultdict(combine.create_accumulator)
+    bundles_left = run(load, devices * sent[-1] // load.readings, past(2 * 86_400, whole=86_400))
+    rows: list[dict[str, Any]] = []
+    bytes_kept = records_kept = 0
+    for number, records in enumerate(bundles_left, 1):
+        for key, shard in (element.value for element in records):
+            bytes_kept += len(encode(shard))
+            records_kept += 1
+            combined[key] = combine.add_input(combined[key], shard)
+        each, rest = divmod(number * load.readings, devices)
+        if not rest and each in sent:
+            row = {"devices": devices, "readings of each": each, "bundles": number, "records": records_kept}
+            row["as they come, MB"] = bytes_kept / 1e6
+            rows.append(row | {"combined, MB": sum(len(encode(one)) for one in combined.values()) / 1e6})
+    return rows
+
+
 def fan_in(load: Load, rounds: int) -> dict[str, Any]:
     """Count the records of one whole interval, which begins and ends in the middle of a bundle, and add one up."""
     span, interval = load.readings / load.rate, job(load).interval
@@ -179,6 +204,7 @@ def main() -> None:
             for one in WINDOWS
         ],
         "An open interval of many devices": [crowded_interval(count, rounds) for count in DEVICES if count >= 1_000],
+        "A day's open interval, by how a runner keeps it": open_day(10_000, (1, 3) if QUICK else (1, 3, 10, 30)),
         "Records at the one key of an interval": [fan_in(load, rounds) for load in crowded],
     }
     publish("growth", tables, chart=chart(endured, by_sensors, by_devices))
