@@ -7,7 +7,6 @@ Access. They look, and create nothing.
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import google.auth
@@ -99,9 +98,16 @@ def check_credentials(scopes: Sequence[str] = ("https://www.googleapis.com/auth/
     """
     try:
         credentials, _ = google.auth.default(scopes)
-        credentials.refresh(partial(Request(), timeout=_PATIENCE))
+        credentials.refresh(_Request())
     except GoogleAuthError as error:
         raise CheckError(credentials_advice(error)) from None
+
+
+class _Request(Request):
+    """Google's, with less patience by default than its two minutes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **{"timeout": _PATIENCE, **kwargs})
 
 
 def credentials_advice(error: GoogleAuthError) -> str:

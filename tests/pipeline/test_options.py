@@ -175,6 +175,7 @@ class TestWrongForms:
             ("--intervall=15s", "did you mean --interval?"),
             ("--interva=15s", "did you mean --interval?"),
             ("--keep=true", "did you mean --keep_attributes?"),
+            ("--input=x", "--input=x: no such parameter; did you mean --input_subscription?"),
             ("--input-topic=x", "did you mean --input_topic?"),
             ("--Sensors=a", "did you mean --sensors?"),
             ("-window=fixed", "did you mean --window?"),
