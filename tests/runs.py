@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.processes import run
+import psutil
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120.0  # seconds until everything is up
@@ -32,7 +32,7 @@ class Run:
     leader: int  # process id of the terminal's session: a shell or make
     terminal: int  # file descriptor
     folder: Path
-    started: Mapping[int, str] = field(default_factory=dict)  # when it is up: its processes' ids and start times
+    started: Mapping[int, float] = field(default_factory=dict)  # when it is up: its processes' ids and start times
 
     @property
     def make(self) -> int:
@@ -99,16 +99,14 @@ def child_of(parent: int) -> int:
     return pid
 
 
-def processes() -> dict[int, tuple[int, str, str]]:
-    """Parent, start time and command line of every process that runs, by its id."""
-    # These columns are known on macOS, too. The start time is five words.
-    listing = run(["ps", "-Awwo", "pid=,ppid=,stat=,lstart=,args="], env={**os.environ, "LC_ALL": "C"}).stdout
-    found = {}
-    for line in listing.splitlines():
-        pid, parent, state, *rest = line.split(maxsplit=8)
-        if not state.startswith("Z"):
-            found[int(pid)] = int(parent), " ".join(rest[:5]), "".join(rest[5:])
-    return found
+def processes() -> dict[int, tuple[int, float, str]]:
+    """Parent, start time (seconds since the epoch) and command line of every process that runs, by its id."""
+    found = {one.pid: one.info for one in psutil.process_iter(["ppid", "status", "create_time", "cmdline"])}
+    return {
+        pid: (one["ppid"], one["create_time"], " ".join(one["cmdline"] or ()))
+        for pid, one in found.items()
+        if one["status"] != psutil.STATUS_ZOMBIE
+    }
 
 
 @contextmanager
