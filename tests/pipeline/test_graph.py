@@ -184,7 +184,8 @@ class TestUnusableMessages:
 
     def test_a_letter_that_is_made_again_is_the_same(self):
         bad = PubsubMessage(b"bad", {"site": "north"}, "18")
-        refused, other = (fold._refused(Refusal(NotJson("no"), bad.data, 0), bad, 1732280401.25) for _ in range(2))
+        refusal = Refusal(NotJson("no"), bad.data, 0, {"NotJson": 1})
+        refused, other = (fold._refused(refusal, bad, 1732280401.25) for _ in range(2))
         letter = fold._make_letter(refused)
         assert letter == fold._make_letter(refused)
         assert letter["received_at"] == "2024-11-22T13:00:01.250000Z"
