@@ -12,8 +12,8 @@ Each line of the pipe is a JSON list:
     ["remove", KIND, VALUE]     do so no longer
     ["stopping"]                the parent is about to end: enforce the deadlines below
 
-    python guardian.py PID FD   also ends the parent when the process PID, such as `make`, is gone, or the terminal
-                                behind the file descriptor FD; 0 for none
+    python guardian.py PARENT PID FD    also ends the parent when the process PID, such as `make`, is gone, or the
+                                        terminal behind the file descriptor FD; 0 for none
 """
 
 import json
@@ -33,6 +33,7 @@ POLL = 0.25  # seconds between looks at the watched process, and at groups that 
 STOP_GROUPS = 4.0  # seconds after "stopping" at which groups that are left are killed
 STOP_PARENT = 5.0  # seconds after "stopping" at which the parent is killed
 END_GROUPS = 3.0  # seconds that groups have to end by themselves once the parent is gone
+KILL_GROUPS = 1.0  # seconds that what is killed has to be gone, before its folders are removed
 
 Registered = dict[str, dict[Any, None]]  # by kind, in the order in which they came
 
@@ -66,12 +67,12 @@ def hung_up(terminal: int) -> bool:
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
-def main(watched: int, terminal: int) -> None:
+def main(parent: int, watched: int, terminal: int) -> None:
     """Guard the parent until it is gone, then clean up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     registered: Registered = {"groups": {}, "folders": {}}
-    _guard(os.getppid(), watched, terminal, registered)
+    _guard(parent, watched, terminal, registered)
     _end(registered["groups"])
     for folder in registered["folders"]:
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,14 +113,14 @@ def _signal_parent(parent: int, number: int) -> None:
 
 def _end(groups: Iterable[int]) -> None:
     """End every process of the groups: SIGTERM, and SIGKILL for what is left after END_GROUPS seconds."""
-    left = [group for group in groups if signal_group(group, signal.SIGTERM)]
-    deadline = time.monotonic() + END_GROUPS
-    while left and time.monotonic() < deadline:
-        time.sleep(POLL / 5)
-        left = [group for group in left if signal_group(group, 0)]
-    for group in left:
-        signal_group(group, signal.SIGKILL)
+    left = list(groups)
+    for number, patience in ((signal.SIGTERM, END_GROUPS), (signal.SIGKILL, KILL_GROUPS)):
+        left = [group for group in left if signal_group(group, number)]
+        deadline = time.monotonic() + patience
+        while left and time.monotonic() < deadline:
+            time.sleep(POLL / 5)
+            left = [group for group in left if signal_group(group, 0)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

@@ -148,7 +148,7 @@ class Guardian:
     def __init__(self, watched: int) -> None:
         terminal = _foreground_of()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", GUARDIAN, str(watched), str(terminal)],
+            [sys.executable, "-I", "-S", GUARDIAN, *map(str, (os.getpid(), watched, terminal))],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -67,10 +67,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         yield start
 
 
-def all_up(one: Run) -> bool:
-    return "all up" in one.output()
-
-
 # At the same time, as each takes seconds in which nothing is to be done but to wait.
 ENDS = (
     "Ctrl-C",
@@ -83,21 +79,14 @@ ENDS = (
 )
 
 
-def test_guard_leaves_nothing_of_a_command_with_stubborn_children_however_it_ends(start) -> None:
-    runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=LIKE_THE_DEMO) for how in ENDS}
+# Of the demo's kind: the command and its guardian; the child, its shell and that one's child. Of a bench's: the command
+# and its guardian; the worker, its guardian and its child.
+@pytest.mark.parametrize(("program", "processes"), [(LIKE_THE_DEMO, 5), (LIKE_A_BENCH, 5)], ids=["demo", "bench"])
+def test_guard_leaves_nothing_of_a_command_however_it_ends(program: str, processes: int, start) -> None:
+    runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=program) for how in ENDS}
     for one in runs.values():
-        one.wait(all_up)
-        # The command and its guardian; the child, its shell and that one's child.
-        one.assert_up(5)
-    assert left_after(runs) == nothing(runs)
-
-
-def test_guard_leaves_nothing_of_a_pool_however_it_ends(start) -> None:
-    runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=LIKE_A_BENCH) for how in ENDS}
-    for one in runs.values():
-        one.wait(all_up)
-        # The command and its guardian; the worker, its guardian and its child.
-        one.assert_up(5)
+        one.wait(lambda it: "all up" in it.output())
+        one.assert_up(processes)
     assert left_after(runs) == nothing(runs)
 
 
