@@ -103,6 +103,10 @@ bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods ag
 acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
 	@$(BIN)/python -m acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
 
+.PHONY: mutants
+mutants: $(READY)  ## small changes that a module's tests do not notice (MODULE=pipeline/readings.py or SINCE=main, SAMPLE=50)
+	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SINCE),--since=$(SINCE)) $(if $(SAMPLE),--sample=$(SAMPLE))
+
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -135,6 +135,14 @@ class TestSessions:
         stream = Stream().add(message(0, Temp=1.0)).add(message(10, Temp=2.0), message(20, Temp=3.0))
         assert [r["Temp"] for r in run_graph(stream, *self.FLAGS)[0]] == [1.0, 2.0, 3.0]
 
+    def test_one_that_is_due_leaves_a_later_one_of_its_device_open(self, run_graph):
+        flags = [*self.FLAGS, "--grace_period=8s"]
+        # At 18 the first is due. The second ends at 21 and is due at 29, so the reading that comes next belongs to it.
+        stream = Stream().add(message(0, Temp=1.0), message(11, Temp=2.0)).watermark(19).add(message(15, Temp=4.0))
+        rows, letters = run_graph(stream.watermark(40), *flags)
+        assert rows == [row("13:00:10.000000", Temp=1.0, Device=None), row("13:00:25.000000", Temp=3.0, Device=None)]
+        assert letters == []
+
     def test_a_straggler_joins_two_sessions_into_one(self, run_graph):
         stream = Stream().add(message(0, Temp=1.0), message(16, Temp=3.0)).watermark(14).add(message(8, Temp=5.0))
         assert run_graph(stream, *self.FLAGS)[0] == [row("13:00:26.000000", Temp=3.0, Device=None)]

@@ -1,0 +1,130 @@
+"""Mutation testing with Cosmic Ray: which small changes of a module do its tests fail to notice?
+
+    python -m tests.mutants pipeline/readings.py --sample=50
+    python -m tests.mutants --since=main
+
+Works on a copy of what is committed, in build/mutants, and prints the diff of each mutant that survived and the score
+of each module. A sample is drawn with a fixed seed, so that it is the same sample until the module changes.
+"""
+
+import argparse
+import random
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build/mutants"
+COPY = BUILD / "copy"
+BIN = Path(sys.executable).parent
+SEED = 1
+TIMEOUT = 300  # seconds for the tests of a mutant; one that never ends counts as noticed
+
+# What pytest is to run of tests/pipeline for a module, the tests that are done soonest first.
+TESTS = {
+    "pipeline/readings.py": ("test_amplification.py", "test_readings.py"),
+    "pipeline/memo.py": ("test_readings.py", "test_hopping.py"),
+    "pipeline/fold.py": ("test_amplification.py", "test_metrics.py", "test_silences.py", "test_graph.py"),
+    "pipeline/fixed_windows.py": ("test_lateness.py", "test_graph.py"),
+    "pipeline/hopping_windows.py": ("test_hopping.py",),
+    "pipeline/session_windows.py": ("test_graph.py", "test_lateness.py", "test_model.py", "-k", "ession"),
+    "pipeline/rows.py": ("test_metrics.py", "test_rows_since.py", "test_statistics.py"),
+    "pipeline/dead_letters.py": ("test_sinks.py", "test_graph.py"),
+    "pipeline/sinks.py": ("test_sinks.py",),
+    "pipeline/checks.py": ("test_checks.py",),
+    "pipeline/strict_json.py": ("test_strict_json.py",),
+}
+
+# Mutations of what only a type checker reads: `int | None`.
+EXCLUDED_OPERATORS = ["core/ReplaceBinaryOperator_BitOr_.*", "core/ReplaceBinaryOperator_.*_BitOr"]
+
+CONFIG = """\
+[cosmic-ray]
+module-path = ["{module}"]
+timeout = {timeout}
+excluded-modules = []
+test-command = {command!r}
+[cosmic-ray.distributor]
+name = "local"
+[cosmic-ray.filters.operators-filter]
+exclude-operators = {excluded}
+[cosmic-ray.filters.git-filter]
+branch = "{since}"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Try the mutants and print what survived; returns the exit code, 0 if none did."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__, allow_abbrev=False)
+    parser.add_argument("modules", nargs="*", help=f"out of {', '.join(TESTS)}")
+    parser.add_argument(
+        "--since", help="only of lines that differ from this branch or commit; of all modules unless named"
+    )
+    parser.add_argument("--sample", type=int, help="at most so many mutants of each module")
+    args = parser.parse_args(argv)
+    if unknown := set(args.modules) - TESTS.keys():
+        parser.error(f"no tests are named for {', '.join(sorted(unknown))}; choose from {', '.join(TESTS)}")
+    if not args.modules and not args.since:
+        parser.error("name a module, or --since")
+    modules = args.modules or changed_since(args.since)
+    git("worktree", "prune")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if not COPY.exists():
+        git("worktree", "add", "--quiet", "--detach", str(COPY))
+    git("-C", str(COPY), "checkout", "--quiet", "--force", "--detach", git("rev-parse", "HEAD"))
+    survived = [try_mutants(module, args.since, args.sample) for module in modules]
+    return int(any(survived))
+
+
+def try_mutants(module: str, since: str | None, sample: int | None) -> int:
+    """Print the survivors and the score of one module; returns how many survived."""
+    tests = [f"tests/pipeline/{name}" if name.endswith(".py") else name for name in TESTS[module]]
+    command = shlex.join([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests])
+    session = BUILD / module.replace("/", ".").replace(".py", ".sqlite")
+    config = session.with_suffix(".toml")
+    config.write_text(
+        CONFIG.format(module=module, timeout=TIMEOUT, command=command, excluded=EXCLUDED_OPERATORS, since=since or "")
+    )
+    run("cosmic-ray", "--verbosity=ERROR", "baseline", config)
+    run("cosmic-ray", "--verbosity=ERROR", "init", "--force", config, session)
+    run("cr-filter-operators", session, config)
+    if since:
+        run("cr-filter-git", session, "--config", config)
+    with use_db(str(session), WorkDB.Mode.open) as work:
+        pending = sorted(work.pending_work_items, key=lambda item: str(item.mutations))
+        left_out = [] if sample is None else random.Random(SEED).sample(pending, max(0, len(pending) - sample))
+        skipped = WorkResult(WorkerOutcome.SKIPPED, "not in the sample")
+        work.set_multiple_results([item.job_id for item in left_out], skipped)
+    run("cosmic-ray", "--verbosity=ERROR", "exec", config, session)
+    with use_db(str(session), WorkDB.Mode.open) as work:
+        tried = [result for _, result in work.results if result.worker_outcome != WorkerOutcome.SKIPPED]
+    survivors = [result for result in tried if result.test_outcome == TestOutcome.SURVIVED]
+    for result in survivors:
+        print(result.diff, flush=True)
+    of_all = f" of {len(pending)}" if left_out else ""
+    print(f"{module}: {len(tried) - len(survivors)} of {len(tried)} mutants noticed{of_all}", flush=True)
+    return len(survivors)
+
+
+def changed_since(commit: str) -> list[str]:
+    """Return the modules of TESTS that differ from a commit."""
+    return [name for name in git("diff", "--name-only", commit).splitlines() if name in TESTS]
+
+
+def git(*arguments: str) -> str:
+    """Run git in the repository and return what it prints."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def run(tool: str, *arguments: object) -> None:
+    """Run one of Cosmic Ray's commands on the copy."""
+    subprocess.run([BIN / tool, *map(str, arguments)], cwd=COPY, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
