@@ -7,8 +7,13 @@ from dataclasses import dataclass, replace
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-# The project part follows Beam's own check; a domain-scoped project (example.com:project) has a colon of its own.
-_TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
+# A project id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that
+# Beam's ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
+PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
+
+_TABLE = re.compile(
+    f"(?P<project>{PROJECT})[:.](?P<dataset>[A-Za-z0-9_]{{1,1024}})[.](?P<table>[-A-Za-z0-9_]{{1,1024}})"
+).fullmatch
 
 
 class Passing(Exception):
@@ -33,7 +38,7 @@ class TableId:
         match = _TABLE(text)
         if not match:
             raise ValueError("expected project:dataset.table, for example my-project:sensors.readings")
-        return cls(*match.groups())
+        return cls(**match.groupdict())
 
     def __str__(self) -> str:
         return f"{self.project}:{self.dataset}.{self.table}"

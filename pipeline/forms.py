@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline import one_line
-from pipeline.bigquery import TableId
+from pipeline.bigquery import PROJECT, TableId
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import STATISTICS as KNOWN
 from pipeline.statistics import Statistics
@@ -37,16 +37,11 @@ class Form:
         return self.value(text)
 
 
-# An id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that Beam's
-# ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
-_PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
-
-
 def pubsub_path(kind: str) -> Form:
     """Return how the full name of a topic or subscription is written."""
     # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
     return Form(
-        f"projects/{_PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
+        f"projects/{PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
         f"projects/PROJECT/{kind}s/NAME with a project id of 6 to 63 characters and a name of 3 to 255, each beginning "
         "with a letter",
     )
@@ -147,7 +142,7 @@ STATISTICS = Form(
     _statistics,
 )
 TABLE = Form(
-    f"{_PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",
+    f"{PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",
     "project:dataset.table, for example my-project:sensors.readings",
     TableId.parse,
 )

@@ -2,11 +2,11 @@
 
     python -m redrive --dead_letter_table=P:D.readings_dead_letters --topic=projects/P/topics/readings
 
-Letters of the stages decode, timestamp and validate hold a message's own bytes: they go to --topic with the kept
-attributes, `dead_letter_id` and `redrive_attempt` (1, 2, ...). Letters of the stage insert hold a row: they go to
---output_table. Letters of the stages late, average and silence stay.
+Dead letters of the stages decode, timestamp and validate hold a message's own bytes: they go to --topic with the kept
+attributes, `dead_letter_id` and `redrive_attempt` (1, 2, ...). Dead letters of the stage insert hold a row: they go to
+--output_table. Those of the stages late, average and silence stay.
 
-No run sends what an earlier one sent. The table <dead_letter_table>_redriven records each letter's steps:
+No run sends what an earlier one sent. The table <dead_letter_table>_redriven records each dead letter's steps:
 
     claimed --> sent -----> done        never sent again
             |-> refused --> released    nothing was stored; the next run takes it again
@@ -29,8 +29,9 @@ from google.api_core.exceptions import GoogleAPIError, InvalidArgument
 from google.auth.exceptions import GoogleAuthError
 from requests.exceptions import RequestException
 
-from pipeline import tables
-from redrive.flags import MESSAGE_STAGES, ROW_STAGES, STAYING_STAGES, parse
+from pipeline import one_line, tables
+from pipeline.credentials import credentials_problem, root_cause
+from redrive.flags import DEFAULT_DAYS, MESSAGE_STAGES, ROW_STAGES, STAYING_STAGES, parse
 from redrive.ledger import Ledger
 from redrive.targets import Letter, Target, to_table, to_topic
 
@@ -50,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     try:
-        bq = tables.client(args.dead_letter_table.project)
+        bq = tables.client(args.billing_project or args.dead_letter_table.project)
         # Where the letters of a stage go; those of a stage without an entry go nowhere.
         routes: dict[str, Target] = {}
         if args.topic:
-            routes |= dict.fromkeys(MESSAGE_STAGES, to_topic(args.topic, args.id_attribute))
+            routes |= dict.fromkeys(MESSAGE_STAGES, to_topic(args.topic, args.id_attribute, args.timestamp_attribute))
         if args.output_table:
             routes |= dict.fromkeys(ROW_STAGES, to_table(bq, args.output_table))
         ledger = Ledger(bq, args)
@@ -62,13 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.execute:
             ledger.create()
     except (tables.TableError, *_SERVICE_ERRORS) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_explain(error)}", file=sys.stderr)
         return 2
+    if args.since_default:
+        since = f"{args.since:%Y-%m-%dT%H:%M:%SZ}"
+        print(f"Dead letters of the last {DEFAULT_DAYS} days, since {since}; --since sets another time.")
     statuses = ("waiting", "unconfirmed") if args.retry_unconfirmed else ("waiting",)
     for group in groups:
         goes_to = _goes_to(group.stage, group.status, routes, statuses)
         times = f"{group.oldest:%Y-%m-%dT%H:%M:%SZ} to {group.newest:%Y-%m-%dT%H:%M:%SZ}"
-        print(f"{group.letters:>9}  {group.stage:<9}  {group.error:<16}  {times}  {goes_to}")
+        print(f"{group.letters:>9}  {group.stage:<9}  {one_line.value(group.error):<16}  {times}  {goes_to}")
     selected = sum(group.letters for group in groups)
     sendable = sum(group.letters for group in groups if group.stage in routes and group.status in statuses)
     limit = min(sendable, args.limit or sendable)
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _redrive(ledger, target, batch, counts)
             print(f"{counts['topic'] + counts['table']} of {limit} sent", flush=True)
     except (KeyboardInterrupt, *_SERVICE_ERRORS) as error:
-        print(f"error: stopped: {_one_line(error)}", file=sys.stderr)
+        print(f"error: stopped: {_explain(error)}", file=sys.stderr)
         stopped = True
     topic, table, unconfirmed = counts["topic"], counts["table"], counts["unconfirmed"]
     doubt = f" {unconfirmed} unconfirmed: may have been sent; see --retry_unconfirmed." if unconfirmed else ""
@@ -106,7 +110,7 @@ def _redrive(ledger: Ledger, target: Target, batch: list[Letter], counts: Counte
     for letter_id, error in refusals.items():
         if not isinstance(error, InvalidArgument):
             raise error
-        print(f"error: dead letter {letter_id} is refused: {_one_line(error)}", file=sys.stderr)
+        print(f"error: dead letter {letter_id} is refused: {one_line.reason(error)}", file=sys.stderr)
 
 
 def _goes_to(stage: str, status: str, routes: dict[str, Target], statuses: Sequence[str]) -> str:
@@ -137,8 +141,12 @@ def _batches(letters: Iterable[Letter], routes: dict[str, Target]) -> Iterator[t
     yield from ((target, batch) for target, batch in pending.items() if batch)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _explain(error: BaseException) -> str:
+    """Return one line: the cause, and the fix where it is known."""
+    reason = one_line.reason(root_cause(error)) or type(error).__name__
+    if "bytes billed" in reason:
+        return f"{reason}; narrow the choice with --since and --until, or raise --maximum_bytes_billed"
+    return credentials_problem(error) or reason
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from pipeline.bigquery import TableId
+from pipeline import forms, one_line
+from pipeline.bigquery import PROJECT
 
 MESSAGE_STAGES = ("decode", "timestamp", "validate")
 ROW_STAGES = ("insert",)
-# Those whose letters stay, and why.
+# Those whose dead letters stay, and why.
 STAYING_STAGES = {
     "late": "sums cannot be redriven",
     "average": "sums cannot be redriven",
     "silence": "its payload is a row of the table of silences",
 }
+
+# Pub/Sub keeps messages for as long by default.
+DEFAULT_DAYS = 7
+DEFAULT_BYTES_BILLED = 10_000_000_000
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -26,18 +31,44 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     flag = parser.add_argument
-    flag("--dead_letter_table", required=True, type=_reads(TableId.parse), help="project:dataset.table")
-    flag("--topic", type=_reads(_topic), help="where messages go, projects/PROJECT/topics/NAME")
-    flag("--output_table", type=_reads(TableId.parse), help="where refused rows go, project:dataset.table")
-    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only letters of this stage")
-    flag("--error", help="only letters with this error, such as NotJson")
-    flag("--since", type=_reads(_time), help="only letters received at this time (RFC 3339) or later")
-    flag("--until", type=_reads(_time), help="only letters received before this time (RFC 3339)")
-    flag("--limit", type=int, help="send at most so many, oldest first")
+    topic = forms.pubsub_path("topic").read
+    flag("--dead_letter_table", required=True, type=_reads(forms.TABLE.read), help="project:dataset.table")
+    flag("--topic", type=_reads(topic), help="where messages go, projects/PROJECT/topics/NAME")
+    flag("--output_table", type=_reads(forms.TABLE.read), help="where refused rows go, project:dataset.table")
+    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only dead letters of this stage")
+    flag("--error", help="only dead letters with this error, such as NotJson")
+    flag(
+        "--since",
+        type=_reads(_time),
+        help=f"only dead letters received at this time (RFC 3339) or later (default: {DEFAULT_DAYS} days ago); also "
+        "limits what is scanned",
+    )
+    flag("--until", type=_reads(_time), help="only dead letters received before this time (RFC 3339)")
+    flag("--limit", type=_reads(_count), help="send at most so many, oldest first")
     flag(
         "--id_attribute",
+        type=_reads(forms.ATTRIBUTE.read),
         help="the id_attribute of the pipeline, if it has one: is then set to the dead letter's id, because the "
         "pipeline has seen the original, and the readings of one message share it",
+    )
+    flag(
+        "--timestamp_attribute",
+        type=_reads(forms.ATTRIBUTE.read),
+        default="timestamp",
+        help="the timestamp_attribute of the pipeline: is set to the event time in the payload when the message's own "
+        "attributes were not kept (default: %(default)s)",
+    )
+    flag(
+        "--billing_project",
+        type=_reads(_project),
+        help="project that runs the queries and is billed for them, as --project_id of bq (default: that of the "
+        "dead-letter table)",
+    )
+    flag(
+        "--maximum_bytes_billed",
+        type=_reads(_count),
+        default=DEFAULT_BYTES_BILLED,
+        help="refuse a query that would be billed for more bytes (default: %(default)s)",
     )
     flag("--execute", action="store_true", help="send; without it only print what would be sent")
     flag(
@@ -49,37 +80,47 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.execute and not (args.topic or args.output_table):
         parser.error("--execute needs --topic, --output_table or both")
-    if args.limit is not None and args.limit < 1:
-        parser.error("--limit must be above 0")
+    args.since_default = args.since is None
+    args.since = args.since or datetime.now(UTC).replace(microsecond=0) - timedelta(days=DEFAULT_DAYS)
+    if args.until and args.until <= args.since:
+        parser.error(f"--until={args.until.isoformat()} is not after --since, {args.since.isoformat()}")
     return args
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {one_line.reason(message)}\n")
 
 
 def _reads(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `read` so that argparse shows the words of its ValueError."""
+    """Return `read` so that argparse shows the text of its ValueError."""
 
     def reader(text: str) -> Any:
         try:
             return read(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+            raise argparse.ArgumentTypeError(f"{one_line.value(text)}: {error}") from None
 
     return reader
 
 
-def _topic(text: str) -> str:
-    # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
-    if not re.fullmatch(r"projects/[a-z][-a-z0-9:.]{4,61}[a-z0-9]/topics/[A-Za-z][-\w.~+%]{2,254}", text, re.ASCII):
-        raise ValueError("expected projects/PROJECT/topics/NAME")
+def _project(text: str) -> str:
+    if not re.fullmatch(PROJECT, text):
+        raise ValueError("expected a project id, such as my-project")
     return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise ValueError("expected a whole number above 0")
+    return int(text)
 
 
 def _time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if not time.tzinfo:
         raise ValueError("expected an offset from UTC as well, for example 2026-11-22T13:00:00Z")
-    return time
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a time of the years 1 to 9999 in UTC") from None

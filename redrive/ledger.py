@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.api_core.exceptions import NotFound
@@ -19,10 +20,16 @@ RECORD_COLUMNS = (
 )
 
 # Stands in for the record table until there is one; a dry run makes nothing.
-_NO_RECORDS = "(SELECT '' AS dead_letter_id, '' AS state FROM UNNEST([1]) WHERE FALSE)"
+_NO_RECORDS = (
+    "(SELECT '' AS dead_letter_id, '' AS state, CURRENT_TIMESTAMP() AS redriven_at FROM UNNEST([1]) WHERE FALSE)"
+)
 
 # Letters read at once.
 _PAGE = 1000
+
+# How much earlier than the dead letter a record of it may seem to be made, by the clocks of worker and service.
+_CLOCK_SKEW = timedelta(days=1)
+_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 class Ledger:
@@ -39,8 +46,12 @@ class Ledger:
             ("letter.received_at < @until", bigquery.ScalarQueryParameter("until", "TIMESTAMP", args.until)),
         )
         given = [each for each in filters if each[1].value is not None]
-        self._where = " AND ".join(["TRUE", *(condition for condition, _ in given)])
+        self._where = " AND ".join(condition for condition, _ in given)
         self._parameters = [parameter for _, parameter in given]
+        # With it BigQuery reads only the partitions of the record table that can hold a selected dead letter's.
+        earliest = max(args.since, _FIRST_TIME + _CLOCK_SKEW) - _CLOCK_SKEW
+        self._earliest_record = bigquery.ScalarQueryParameter("earliest_record", "TIMESTAMP", earliest)
+        self._max_bytes = args.maximum_bytes_billed
 
     def create(self) -> None:
         """Create the record table unless it exists; raises tables.TableError."""
@@ -71,7 +82,7 @@ class Ledger:
         """Record that these are about to be sent; return those that no other run has claimed meanwhile."""
         self.record(letters, target, "claimed")
         sql = f"""SELECT dead_letter_id, COUNTIF(state = 'claimed') AS claims FROM {self._records.sql}
-            WHERE dead_letter_id IN UNNEST(@ids) GROUP BY dead_letter_id"""
+            WHERE redriven_at >= @earliest_record AND dead_letter_id IN UNNEST(@ids) GROUP BY dead_letter_id"""
         claims = {row.dead_letter_id: row.claims for row in self._query(sql, _ids(letters))}
         self.record([letter for letter in letters if claims[letter.id] > letter.claims + 1], target, "released")
         return [letter for letter in letters if claims[letter.id] == letter.claims + 1]
@@ -98,7 +109,7 @@ class Ledger:
         return f"""WITH past AS (
                 SELECT dead_letter_id, COUNTIF(state = 'claimed') AS claims, COUNTIF(state = 'released') AS releases,
                     COUNTIF(state = 'done') AS dones
-                FROM {records} GROUP BY dead_letter_id
+                FROM {records} WHERE redriven_at >= @earliest_record GROUP BY dead_letter_id
             ), selected AS (
                 SELECT letter.dead_letter_id, stage, error, received_at, payload, attributes,
                     IFNULL(past.claims, 0) AS claims, CASE WHEN letter.parts > 1 THEN 'in parts'
@@ -110,7 +121,9 @@ class Ledger:
             ) """
 
     def _query(self, sql: str, *parameters: Any) -> Any:
-        config = bigquery.QueryJobConfig(query_parameters=parameters)
+        config = bigquery.QueryJobConfig(
+            query_parameters=[self._earliest_record, *parameters], maximum_bytes_billed=self._max_bytes
+        )
         return self._bq.query(sql, job_config=config).result(page_size=_PAGE)
 
 

@@ -1,10 +1,16 @@
 """The emulators, started once for all tests that ask for them."""
 
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
 from local import emulators
@@ -89,3 +95,34 @@ def bigquery_emulator(bigquery_server: emulators.Emulator) -> str:
 def bigquery_storage(bigquery_server: emulators.Emulator) -> str:
     """host:port, as BIGQUERY_STORAGE_EMULATOR_HOST wants it."""
     return bigquery_server.env[emulators.BIGQUERY_STORAGE]
+
+
+@pytest.fixture
+def expired_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Default credentials of a service account for which the token service answers that they have expired."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.dumps({"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
+            self.send_response(400)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key = rsa.generate_private_key(65537, 2048).private_bytes(*encoding).decode()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        account = {"type": "service_account", "project_id": PROJECT, "private_key_id": "1", "private_key": key}
+        account |= {"client_email": f"reader@{PROJECT}.iam.gserviceaccount.com", "client_id": "1"}
+        account |= {"token_uri": f"http://127.0.0.1:{server.server_port}/token"}
+        path = tmp_path / "credentials.json"
+        path.write_text(json.dumps(account))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for name in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"):
+            monkeypatch.delenv(name, raising=False)
+        yield
+        server.shutdown()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from google.api_core.exceptions import InvalidArgument, ServiceUnavailable
+from google.api_core.exceptions import InvalidArgument, RetryError, ServiceUnavailable, from_http_status
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 
@@ -145,7 +145,7 @@ class TestDryRun:
         place.add("validate", "NoKnownSensor")
         place.add("insert", "invalid", json.dumps(ROW).encode())
         _, out, _ = place.run()
-        two, row, one, _ = out.splitlines()
+        _, two, row, one, _ = out.splitlines()
         oldest, newest = (f"{NOW - timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (2, 1))
         assert two.split() == ["2", "decode", "NotJson", oldest, "to", newest, place.topic]
         assert (row.split()[:3], row.split()[-1]) == (["1", "insert", "invalid"], str(place.rows))
@@ -203,6 +203,42 @@ class TestMessages:
         place.redrive("--id_attribute=reading_id")
         assert {message.attributes["reading_id"] for message in place.arrived()} == ids
 
+    def test_without_kept_attributes_have_the_event_time_of_their_payload(self, place):
+        for stamp in ('"2026-11-22T14:00:01.25+01:00"', "1795352401250", '"noon"', "null"):
+            place.add("validate", "NoKnownSensor", f'{{"Timestamp": {stamp}, "Wind": 1}}'.encode())
+        place.add("decode", "TooManyRefused", b'[{"Timestamp": "2026-11-22T13:00:03Z"}, 0, {"Timestamp": 1795352402}]')
+        place.add(payload=NOT_UTF8)
+        place.add("validate", "BadValue", b'{"Timestamp": "2026-11-22T13:00:01Z"}', attributes={"device": "north"})
+        place.redrive()
+        stamps = sorted(message.attributes.get("timestamp", "") for message in place.arrived())
+        own = "2026-11-22T13:00:01.250000Z"
+        assert stamps == ["", "", "", "", own, own, "2026-11-22T13:00:02.000000Z"]
+
+    def test_have_the_event_time_in_the_attribute_that_the_pipeline_reads(self, place):
+        place.add("validate", "NoKnownSensor", b'{"Timestamp": "2026-11-22T13:00:01Z", "Wind": 1}')
+        place.redrive("--timestamp_attribute=measured")
+        (message,) = place.arrived()
+        assert message.attributes["measured"] == "2026-11-22T13:00:01.000000Z"
+        assert "timestamp" not in message.attributes
+
+    @pytest.mark.parametrize(
+        ("kept", "added"),
+        [(98, {"dead_letter_id", "redrive_attempt"}), (99, {"dead_letter_id"}), (100, set())],
+    )
+    def test_keep_within_pubsubs_limit_of_attributes(self, place, kept, added):
+        attributes = {f"a{n}": str(n) for n in range(kept)}
+        place.add(attributes=attributes)
+        place.redrive()
+        (message,) = place.arrived()
+        assert message.attributes.keys() - attributes.keys() == added
+        assert dict(message.attributes).items() >= attributes.items()
+
+    def test_whose_attempt_is_no_count_begin_again_at_one(self, place):
+        for attempt in ("9" * 1024, "²", "-1", "many"):
+            place.add(attributes={"redrive_attempt": attempt})
+        place.redrive()
+        assert [message.attributes["redrive_attempt"] for message in place.arrived()] == ["1"] * 4
+
     def test_in_many_batches_all_arrive_once(self, place, monkeypatch):
         monkeypatch.setattr("redrive.__main__.BATCH_LETTERS", 10)
         monkeypatch.setattr("redrive.__main__.BATCH_BYTES", 5000)
@@ -258,6 +294,24 @@ class TestSelection:
         place.redrive(*flags)
         assert {message.data.decode() for message in place.arrived()} == expected
 
+    def test_reaches_back_seven_days_and_says_so_without_since(self, place):
+        place.add(payload=b"old", age=timedelta(days=8))
+        place.add(payload=b"new", age=timedelta(days=6))
+        since = f"{datetime.now(UTC) - timedelta(days=7):%Y-%m-%dT}"
+        code, out, _ = place.run()
+        assert code == 0
+        assert out.startswith(f"Dead letters of the last 7 days, since {since}")
+        assert "1 of 1 selected" in out
+        place.redrive()
+        assert [message.data for message in place.arrived()] == [b"new"]
+
+    def test_of_all_times_takes_what_is_left_once(self, place):
+        place.add(payload=b"old", age=timedelta(days=4000))
+        flags = ["--since=0001-01-01T00:00:00Z", "--until=9999-12-31T23:59:59Z"]
+        assert place.redrive(*flags).startswith("Redrove 1 dead letters")
+        assert place.redrive(*flags).startswith("Redrove 0 dead letters")
+        assert [message.data for message in place.arrived()] == [b"old"]
+
     def test_is_text_and_never_sql(self, place):
         place.add()
         place.redrive("--error=' OR TRUE --")
@@ -284,6 +338,41 @@ class TestRows:
         assert out.splitlines()[-1] == "Redrove 3 dead letters (0 to topic, 3 to table), 0 skipped, 1 failed."
         assert (code, bad["dead_letter_id"] in err) == (1, True)
         assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 2.0}]
+
+    @pytest.mark.parametrize("keyed", [False, True])
+    def test_that_are_not_json_objects_are_refused_alone(self, place, keyed):
+        good = ROW
+        if keyed:
+            place.bq.delete_table(place.rows.reference)
+            columns, key = tables.row_columns(("Temp",), by_device=False, revise=False), tables.row_key(by_device=False)
+            tables.prepare(place.rows, columns, "Timestamp", None, key)
+            good = {**ROW, "_CHANGE_TYPE": "UPSERT", "_CHANGE_SEQUENCE_NUMBER": "f/1"}
+        payloads = [b"", b"{", b"[1]", NOT_UTF8, b"[" * 100_000, b'{"Temp": NaN}', b'{"Temp": Infinity}']
+        bad = {place.add("insert", "invalid", payload)["dead_letter_id"] for payload in payloads}
+        place.add("insert", "invalid", json.dumps(good).encode())
+        code, out, err = place.run("--execute")
+        assert out.splitlines()[-1] == "Redrove 1 dead letters (0 to topic, 1 to table), 0 skipped, 7 failed."
+        assert (code, err.count("\n"), {line.split()[3] for line in err.splitlines()}) == (1, 7, bad)
+        assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 21.5}]
+        assert "unconfirmed" not in place.run()[1]
+
+    @pytest.mark.parametrize("status", [400, 413])
+    def test_that_have_a_request_refused_are_refused_alone(self, place, monkeypatch, status):
+        bad = place.add("insert", "invalid", json.dumps(ROW | {"Temp": 99}).encode())
+        for temp in range(5):
+            place.add("insert", "invalid", json.dumps(ROW | {"Temp": temp}).encode())
+        insert = bigquery.Client.insert_rows_json
+
+        def strict(client: Any, table: Any, rows: list, **how: Any) -> Any:
+            if any(row["Temp"] == 99 for row in rows):
+                raise from_http_status(status, "too large")
+            return insert(client, table, rows, **how)
+
+        monkeypatch.setattr(bigquery.Client, "insert_rows_json", strict)
+        code, out, err = place.run("--execute")
+        assert out.splitlines()[-1] == "Redrove 5 dead letters (0 to topic, 5 to table), 0 skipped, 1 failed."
+        assert (code, err) == (1, f"error: dead letter {bad['dead_letter_id']} is refused: 400 too large\n")
+        assert sorted(row["Temp"] for row in place.table("readings")) == [0, 1, 2, 3, 4]
 
     def test_that_are_refused_again_do_not_hold_up_the_others(self, place, monkeypatch):
         good = place.add("insert", "invalid", json.dumps(ROW).encode())
@@ -370,6 +459,15 @@ class TestNothingTwice:
         assert out.splitlines()[-1].endswith("0 failed. 1 unconfirmed: may have been sent; see --retry_unconfirmed.")
         assert place.redrive().startswith("Redrove 0 dead letters")
 
+    def test_an_outcome_left_open_by_retries_names_what_they_met(self, place, monkeypatch):
+        place.add()
+
+        def lost(*_: Any, **__: Any) -> None:
+            raise RetryError("Timeout of 60.0s exceeded", ServiceUnavailable("the topic is away"))
+
+        monkeypatch.setattr(PublisherClient, "publish", lost)
+        assert place.run("--execute")[2] == "error: stopped: 503 the topic is away\n"
+
     def test_of_two_runs_at_once_only_the_first_to_claim_sends(self, place):
         place.add()
         args = parse([f"--dead_letter_table={place.letters}"])
@@ -441,6 +539,15 @@ class TestFlags:
             ([TABLE, "--until=2026-11-22T13:00:00"], "offset"),
             ([TABLE, "--limit=0"], "--limit"),
             ([TABLE, "--limit=some"], "--limit"),
+            ([TABLE, "--since=0001-01-01T00:00:00+14:00"], "expected a time of the years 1 to 9999 in UTC"),
+            ([TABLE, "--until=9999-12-31T23:59:59-14:00"], "expected a time of the years 1 to 9999 in UTC"),
+            ([TABLE, "--since=2026-11-22T13:00:00Z", "--until=2026-11-22T13:00:00Z"], "is not after --since"),
+            ([TABLE, "--billing_project=Some"], "--billing_project: Some: expected a project id"),
+            ([TABLE, "--maximum_bytes_billed=1GB"], "--maximum_bytes_billed: 1GB: expected a whole number above 0"),
+            (["--dead_letter_table=a:b:sensors.readings"], "expected project:dataset.table"),
+            ([TABLE, f"--topic=projects/p/topics/{'x' * 5000}"], "expected projects/PROJECT/topics/NAME"),
+            ([TABLE, "--since=\x1b[31m\u202e"], r"--since: \x1b[31m\u202e: "),
+            ([TABLE, "--exec\x07\x1b=" + "y" * 5000], r"--exec\x07\x1b=yyy"),
             ([TABLE, "--execute"], "--execute needs --topic, --output_table or both"),
             ([TABLE, "--exec"], "--exec"),
         ],
@@ -451,8 +558,32 @@ class TestFlags:
         assert exit_.value.code == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ")
-        assert err.count("\n") == 1
+        assert (err.count("\n"), err[:-1].isprintable(), len(err) < 600) == (1, True, True)
         assert expected in err
+
+    def test_for_billing_run_every_query_in_that_project_and_within_that_many_bytes(self, place, monkeypatch):
+        place.add()
+        place.redrive("--limit=1")
+        ran = []
+        query = bigquery.Client.query
+
+        def noting(client: bigquery.Client, sql: str, job_config: bigquery.QueryJobConfig) -> Any:
+            ran.append((client.project, job_config.maximum_bytes_billed))
+            return query(client, sql, job_config=job_config)
+
+        monkeypatch.setattr(bigquery.Client, "query", noting)
+        place.add()
+        place.redrive("--billing_project=somebody-else", "--maximum_bytes_billed=12345")
+        assert (len(ran) >= 4, set(ran)) == (True, {("somebody-else", 12345)})
+
+    def test_that_have_a_query_scan_too_much_are_named(self, place, monkeypatch):
+        def refused(*_: Any, **__: Any) -> None:
+            raise from_http_status(400, "Query exceeded limit for bytes billed: 10000000. 20971520 or higher required.")
+
+        monkeypatch.setattr(bigquery.Client, "query", refused)
+        code, _, err = place.run()
+        assert code == 2
+        assert err.endswith("; narrow the choice with --since and --until, or raise --maximum_bytes_billed\n")
 
     @pytest.mark.parametrize("missing", ["letters", "rows"])
     def test_that_name_a_missing_table_end_in_one_line_and_code_2(self, place, missing):
@@ -464,3 +595,14 @@ class TestFlags:
         assert err.count("\n") == 1
         assert place.arrived() == []
         assert "readings_dead_letters_redriven" not in {table.table_id for table in place.bq.list_tables(place.name)}
+
+
+@pytest.mark.timeout(30)
+def test_expired_credentials_end_at_once_with_the_cause_and_the_fix(expired_credentials, capsys):
+    code = main(["--dead_letter_table=test-project:d.letters", "--topic=projects/test-project/topics/readings"])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(
+        "error: No usable Google Cloud credentials (invalid_grant: Token has been expired or revoked)"
+    )
+    assert err.endswith("run gcloud auth application-default login.\n")
