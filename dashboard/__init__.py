@@ -1,1 +1,1 @@
-"""A live web page on the pipeline's tables. It asks BigQuery, and knows neither Beam nor the pipeline's code."""
+"""A live web page on the pipeline's tables. It asks BigQuery, and runs without Beam."""

@@ -1,11 +1,15 @@
 """A live page on the pipeline's tables: `python -m dashboard --table=project:dataset.table`."""
 
-from nicegui import Client, app, ui
+from pathlib import Path
+
+from fastapi import Response
+from nicegui import Client, app, background_tasks, ui
 
 from dashboard.feed import Feed
 from dashboard.flags import parse
 from dashboard.page import Page
 from dashboard.queries import Source
+from dashboard.server import AllowedHosts, Connection, protect
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" fill="none" stroke="#3a86d8" stroke-width="2">'
@@ -16,16 +20,34 @@ _ICON = (
 def main() -> None:
     """Serve the page until SIGINT or SIGTERM."""
     flags = parse()
-    source = Source(flags.table, flags.dead_letters, flags.readings, flags.span, flags.max_bytes)
-    feed = Feed(source, flags.balance, _watched)
+    source = Source(
+        flags.table,
+        flags.dead_letters,
+        flags.readings,
+        flags.span,
+        flags.max_bytes,
+        flags.billing_project,
+        flags.sensors,
+        flags.statistics,
+        flags.max_future_skew,
+    )
+    feed = Feed(source, flags.refresh, flags.balance, _watched)
+    protect(AllowedHosts(flags.host, flags.allowed_host))
 
     @ui.page("/")
     def index() -> None:
         Page(feed)
 
-    app.on_connect(feed.look)
-    app.timer(flags.refresh.total_seconds(), feed.look)
-    print(f"Serving {flags.table} on http://{flags.host}:{flags.port}", flush=True)
+    @app.get("/charts/{look}")
+    def charts(look: int) -> Response:
+        """Answer with the newest charts; `look` only keeps browsers from asking twice for the same."""
+        return Response(feed.charts, 200 if feed.charts else 404, {"Content-Encoding": "gzip"}, "application/json")
+
+    app.add_static_file(local_file=Path(__file__).with_name("page.js"), url_path="/page.js")
+    app.on_connect(feed.arrive)
+    app.on_startup(lambda: background_tasks.create(feed.run(), name="feed"))
+    host = f"[{flags.host}]" if ":" in flags.host else flags.host
+    print(f"Serving {flags.table} on http://{host}:{flags.port}", flush=True)
     ui.run(
         host=flags.host,
         port=flags.port,
@@ -36,6 +58,8 @@ def main() -> None:
         reload=False,
         show=False,
         show_welcome_message=False,
+        reconnect_timeout=10.0,  # seconds; by default a browser that misses 3 loads the page again
+        http=Connection,
     )
 
 

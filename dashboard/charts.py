@@ -1,13 +1,17 @@
 """One sensor's chart, as options of Apache ECharts. Colours are those of page.css, so that dark mode is the page's."""
 
+import gzip
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median_low
 from typing import Any
 
+import msgspec
+
 from dashboard.queries import Snapshot
-from dashboard.tables import DEVICE, TIMESTAMP
+from dashboard.tables import MAX, MIN, Sensor
+from pipeline.readings import DEVICE, TIMESTAMP
 
 COLOURS = ("#3a86d8", "#e0763a", "#2a9d6f", "#c44e9b", "#8a6fd1", "#b8941a", "#1797ab", "#d1495b")
 NO_DEVICE = "no device"
@@ -41,8 +45,6 @@ _CHART = {
         "backgroundColor": "var(--surface)",
         "borderColor": "var(--line)",
         "textStyle": {"color": "var(--ink)", "fontSize": 12},
-        # NiceGUI makes a JavaScript function of what has a colon before its name.
-        ":valueFormatter": "value => value == null ? 'no value' : String(+value.toPrecision(7))",
     },
 }
 _BEHIND = {"silent": True, "tooltip": {"show": False}, "emphasis": {"disabled": True}}
@@ -64,7 +66,13 @@ def devices(snapshot: Snapshot) -> list[str | None]:
     return sorted({row[DEVICE] for row in snapshot.rows}, key=lambda name: name or "")
 
 
-def options(snapshot: Snapshot, sensor: str) -> dict[str, Any]:
+def encoded(snapshot: Snapshot) -> bytes:
+    """Return the charts by sensor as a JSON object, compressed by gzip."""
+    charts = {one.name: msgspec.Raw(msgspec.json.encode(options(snapshot, one))) for one in snapshot.columns.sensors}
+    return gzip.compress(msgspec.json.encode(charts), compresslevel=3)
+
+
+def options(snapshot: Snapshot, sensor: Sensor) -> dict[str, Any]:
     """Return the chart of `sensor`: a step per row; behind it the span of its readings, and readings, where known."""
     by_device = snapshot.columns.device
     times = [row[TIMESTAMP] for row in snapshot.rows]
@@ -72,14 +80,14 @@ def options(snapshot: Snapshot, sensor: str) -> dict[str, Any]:
     series = []
     for device, colour in zip(devices(snapshot), COLOURS, strict=False):
         rows = [row for row in reversed(snapshot.rows) if row.get(DEVICE) == device]
-        if {f"{sensor}_min", f"{sensor}_max"} <= set(snapshot.columns.statistics):
+        if sensor.has_range:
             series += _band(sensor, rows, apart, colour)
         if snapshot.readings:
-            readings = [one for one in snapshot.readings if sensor in one.values]
-            dots = [[_ms(r.time), r.values[sensor]] for r in readings if r.device == device or not by_device]
+            readings = [one for one in snapshot.readings if sensor.name in one.values]
+            dots = [[_ms(r.time), r.values[sensor.name]] for r in readings if r.device == device or not by_device]
             series.append(_dots(dots, colour))
-        name = (device or NO_DEVICE) if by_device else sensor
-        series.append(_line(name, _points(rows, apart, lambda row: row[sensor]), apart, colour))
+        name = (device or NO_DEVICE) if by_device else sensor.name
+        series.append(_line(name, _points(rows, apart, lambda row: row[sensor.line]), apart, colour))
     # All charts have the same: from the first row to the moment of the refresh, so a late table shows as a gap.
     start, end = min(times, default=snapshot.at), max([*times, snapshot.at])
     label = {**_TIME_LABEL, "formatter": next(form for span, form in _TIMES if end - start < span)}
@@ -119,9 +127,9 @@ def _line(name: str, points: list, apart: timedelta | None, colour: str) -> Seri
     }
 
 
-def _band(sensor: str, rows: Sequence[Row], apart: timedelta | None, colour: str) -> list[Series]:
+def _band(sensor: Sensor, rows: Sequence[Row], apart: timedelta | None, colour: str) -> list[Series]:
     """From the lowest to the highest reading of each row: an area as high as their difference, on the lowest."""
-    low, high = f"{sensor}_min", f"{sensor}_max"
+    low, high = sensor.column(MIN), sensor.column(MAX)
     common = {
         **_BEHIND,
         "type": "line",

@@ -1,7 +1,7 @@
 """The page: builds its parts once, and fills them with each new snapshot."""
 
+import json
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from nicegui import ui
 
 from dashboard import charts
 from dashboard.feed import Balance, Feed
-from dashboard.queries import MOST_ROWS, Snapshot
-from dashboard.tables import DEVICE, TIMESTAMP
+from dashboard.queries import Snapshot, most_rows
+from pipeline.readings import DEVICE, TIMESTAMP
 
 STYLE = Path(__file__).with_name("page.css")
 ROWS_IN_TABLE = 50
@@ -29,8 +29,11 @@ class Page:
         self._looks = -1
         self._shown: tuple[Any, ...] | None = None
         self._apart: timedelta | None = None
-        self._fill_charts: Callable[[Snapshot], None] = lambda _: None
+        self._client = ui.context.client
+        self._charts_of: dict[str, tuple[ui.echart, ui.label]] = {}
+        self._sample: ui.label | None = None
         ui.add_css(STYLE)
+        ui.add_head_html('<script src="page.js"></script>')
         with _box("row-of"):
             ui.label("Sensor Stream").classes("title")
             ui.label(str(feed.source.rows)).classes("table-name")
@@ -42,10 +45,11 @@ class Page:
                 self._age, self._age_note = _figure("Age of the newest row", "age")
                 self._rows, self._rows_note = _figure(f"Rows, last {_span(feed.source.span)}", "rows")
                 self._letters, self._letters_note = _figure("Dead letters", "letters")
-            with _box("card balance"):
-                ui.label("Balance of readings").classes("label")
-                self._terms = _box("terms")
-                self._unknown = ui.label().classes("label")
+            if feed.balance:
+                with _box("card balance"):
+                    ui.label("Balance of readings").classes("label")
+                    self._terms = _box("terms")
+                    self._unknown = ui.label().classes("label")
             with _box("row-of section"):
                 _heading("Rows over event time, UTC")
                 self._keys = _box("row-of")
@@ -71,7 +75,7 @@ class Page:
             self._state.classes(**_when(bool(self._feed.problem), "bad"))
             if snapshot:
                 self._state.text = f"as of {snapshot.at:%H:%M:%S} UTC"
-                self._body.classes(remove="hidden")
+                self._body.classes(remove="hidden").props(f"data-look={self._looks}")
                 self._fill(snapshot)
             elif self._feed.problem:
                 self._state.text = "nothing to show"
@@ -80,12 +84,15 @@ class Page:
 
     def _fill(self, snapshot: Snapshot) -> None:
         self._apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
-        self._rows.text = _number(len(snapshot.rows)) + ("+" if len(snapshot.rows) == MOST_ROWS else "")
+        self._rows.text = _number(len(snapshot.rows)) + (
+            "+" if len(snapshot.rows) == most_rows(snapshot.columns) else ""
+        )
         self._rows_note.text = f"{_span(self._apart)} apart" if self._apart else ""
         self._letters.text = UNKNOWN if snapshot.kinds is None else _number(_dead_letters(snapshot))
         newest = max((kind.newest for kind in snapshot.kinds or ()), default=None)
         self._letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
-        self._fill_balance(snapshot, self._feed.balance)
+        if self._feed.balance:
+            self._fill_balance(self._feed.balance)
         shown = (snapshot.columns, charts.devices(snapshot), snapshot.readings is None)
         if shown != self._shown:
             self._shown = shown
@@ -114,17 +121,18 @@ class Page:
         self._age.classes(**_when(bool(apart and age > STALE * apart), "bad"))
         self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
 
-    def _fill_balance(self, snapshot: Snapshot, told: Balance) -> None:
-        """Show published = averaged + dead-lettered + duplicates, with what is told put before what the tables say."""
-        averaged, dead_lettered = told.averaged, told.dead_lettered
-        if averaged is None and snapshot.columns.counts:
-            averaged = sum(row[name] or 0 for row in snapshot.rows for name in snapshot.columns.counts)
-        if dead_lettered is None and snapshot.kinds is not None:
-            dead_lettered = _dead_letters(snapshot)
-        terms = [("", told.published, "published"), ("=", averaged, "averaged")]
-        # A letter may hold several readings, so the table's number is of letters.
-        terms.append(("+", dead_lettered, "dead letters" if told.dead_lettered is None else "dead-lettered"))
-        terms.append(("+", told.duplicates, "duplicates"))
+    def _fill_balance(self, balance: Balance) -> None:
+        """Show published = averaged + dead-lettered + duplicates + on the way, as far as these are counted.
+
+        No number of the tables is among them, since they do not count readings: a row counts the values of each sensor,
+        hopping windows have each of them in several rows, and one dead letter may hold the sum of many.
+        """
+        terms = [
+            ("", balance.published, "published"),
+            ("=", balance.averaged, "averaged"),
+            ("+", balance.dead_lettered, "dead-lettered"),
+            ("+", balance.duplicates, "duplicates"),
+        ]
         known = [number for _, number, _ in terms if number is not None]
         if len(known) == len(terms):
             terms.append(("+", known[0] - sum(known[1:]), "on the way"))
@@ -137,7 +145,7 @@ class Page:
                     ui.label(UNKNOWN if number is None else _number(number)).classes("figure")
                     ui.label(name).classes("label")
         unknown = [name for _, number, name in terms if number is None]
-        self._unknown.text = f"The tables do not tell: {', '.join(unknown)}." if unknown else ""
+        self._unknown.text = f"Not counted: {', '.join(unknown)}." if unknown else ""
 
     def _build_charts(self, snapshot: Snapshot) -> None:
         shown, columns = charts.devices(snapshot), snapshot.columns
@@ -148,31 +156,33 @@ class Page:
                     _key(device or charts.NO_DEVICE, "mark", f"background: {colour}")
                 if more := shown[len(charts.COLOURS) :]:
                     ui.label(f"and {_number(len(more))} more in the table only").classes("key")
-            if {f"{sensor}_{end}" for sensor in columns.sensors for end in ("min", "max")} & set(columns.statistics):
+            if any(sensor.has_range for sensor in columns.sensors):
                 _key("lowest to highest reading", "mark band")
             self._sample = _key("readings", "mark dot") if snapshot.readings is not None else None
         self._charts.clear()
-        drawn = {}
+        self._charts_of = {}
         with self._charts:
             for sensor in columns.sensors:
                 with _box("card"):
                     with _box("row-of"):
-                        _heading(sensor)
-                        ui.label(columns.units.get(sensor, "")).classes("label")
+                        _heading(sensor.name)
+                        ui.label(sensor.unit).classes("label")
                         newest = ui.label().classes("newest")
-                    chart = ui.echart({}, renderer="svg").props(f'role=img aria-label="{sensor} over time"')
-                    drawn[sensor] = chart, newest
+                    # Empty here, and filled by page.js: what is in an element the server holds for each viewer.
+                    chart = ui.echart({}, renderer="svg").props(f'role=img aria-label="{sensor.name} over time"')
+                    self._charts_of[sensor.name] = chart, newest
+            if columns.more:
+                ui.label(f"and {_number(columns.more)} more sensors; choose with --sensors").classes("label")
 
-        def fill(latest: Snapshot) -> None:
-            for sensor, (chart, newest) in drawn.items():
-                chart.options.clear()
-                chart.options.update(charts.options(latest, sensor))
-                value = latest.rows[0][sensor] if latest.rows else None
-                newest.text = f"{value:.7g}" if value is not None and len(shown) == 1 else ""
-            if self._sample and latest.readings is not None:
-                self._sample.text = f"{_number(len(latest.readings))} readings of {_number(latest.messages)} messages"
-
-        self._fill_charts = fill
+    def _fill_charts(self, snapshot: Snapshot) -> None:
+        elements = {sensor: chart.id for sensor, (chart, _) in self._charts_of.items()}
+        self._client.run_javascript(f"fillCharts({self._looks}, {json.dumps(elements)})")
+        for sensor in snapshot.columns.sensors:
+            value = snapshot.rows[0][sensor.line] if snapshot.rows else None
+            newest = self._charts_of[sensor.name][1]
+            newest.text = f"{value:.7g}" if value is not None and len(charts.devices(snapshot)) == 1 else ""
+        if self._sample and snapshot.readings is not None:
+            self._sample.text = f"{_number(len(snapshot.readings))} readings of {_number(snapshot.messages)} messages"
 
 
 def _box(classes: str = "") -> ui.element:
@@ -235,7 +245,8 @@ def _footnote(snapshot: Snapshot, span: timedelta) -> str:
     emulated = "; the emulator counts none" if os.environ.get("BIGQUERY_EMULATOR_HOST") else ""
     return (
         f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}{emulated}), once however many look. "
-        f"Shown: the last {_span(span)}, at most {_number(MOST_ROWS)} rows; the table its newest {ROWS_IN_TABLE}."
+        f"Shown: the last {_span(span)}, at most {_number(most_rows(snapshot.columns))} rows; the table its newest "
+        f"{ROWS_IN_TABLE}."
     )
 
 

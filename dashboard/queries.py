@@ -1,25 +1,28 @@
 """The queries of a refresh: bounded in time, so that BigQuery prunes partitions, in rows and in bytes billed."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.api_core.exceptions import NotFound
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from dashboard.tables import DEVICE, REVISION, TIMESTAMP, WRITTEN_AT, Columns, TableName
+from dashboard.tables import REVISION, WRITTEN_AT, Columns
+from pipeline.bigquery import TableId
+from pipeline.readings import DEVICE, TIMESTAMP, Decoder, Refusal
 
 MOST_ROWS = 10_000
-MOST_READINGS = 2_000
+MOST_CELLS = 250_000  # of these rows
+MOST_MESSAGES = 2_000
+MOST_MESSAGE_BYTES = 10_000  # a longer message is counted, but not drawn
+MOST_READINGS = 5_000
 MOST_KINDS = 50  # of dead letters
-PATIENCE = 20.0  # seconds for one answer
+TIMEOUT_SECONDS = 20.0  # for one answer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECONDS_FROM = 1e11  # a larger number counts milliseconds, as in the pipeline
+# Rows of one answer, so that few are in memory both as JSON and as values.
+_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,25 @@ class Source:
       readings: a table that a BigQuery subscription of the topic writes messages to, with metadata; or None.
       span: how far to look back.
       max_bytes: refuse a query that would be billed for more.
+      billing_project: where queries run; by default the project of the rows.
+      sensors, statistics: the parameters of the job; without sensors each FLOAT column is one.
+      max_future_skew: the parameter of the job; readings further ahead of their publishing are not drawn.
     """
 
-    rows: TableName
-    dead_letters: TableName
-    readings: TableName | None
+    rows: TableId
+    dead_letters: TableId
+    readings: TableId | None
     span: timedelta
     max_bytes: int
+    billing_project: str | None = None
+    sensors: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ("mean",)
+    max_future_skew: timedelta = timedelta(minutes=10)
+
+    @property
+    def project(self) -> str:
+        """The project that runs the queries and is billed for them."""
+        return self.billing_project or self.rows.project
 
 
 @dataclass(frozen=True)
@@ -77,14 +92,6 @@ class Snapshot:
     scanned: Mapping[str, int]
 
 
-def client(project: str) -> bigquery.Client:
-    """Return a BigQuery client, of the emulator when BIGQUERY_EMULATOR_HOST is set (http://host:port)."""
-    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        # The emulator wants no credentials, and looking for some takes google-auth half a minute.
-        return bigquery.Client(project, credentials=AnonymousCredentials())
-    return bigquery.Client(project)
-
-
 def refresh(bq: bigquery.Client, source: Source) -> Snapshot:
     """Read the tables.
 
@@ -93,18 +100,20 @@ def refresh(bq: bigquery.Client, source: Source) -> Snapshot:
       GoogleAPIError, GoogleAuthError, RequestException: BigQuery refuses, or cannot be reached.
     """
     now = datetime.now(UTC)
-    since = now - source.span
-    schema = bq.get_table(source.rows.reference, retry=_retry(), timeout=PATIENCE).schema
-    columns = Columns.of(source.rows, schema)
-    ask = _Asking(bq, since, source.max_bytes)
-    rows = ask("rows", rows_sql(source.rows, columns))
+    schema = _schema(bq, source.rows)
+    columns = Columns.of(source.rows, schema, source.sensors, source.statistics)
+    ask = _Asking(bq, now - source.span, source.max_bytes)
+    rows = [dict(zip(columns.shown, row.values(), strict=True)) for row in ask("rows", rows_sql(source.rows, columns))]
     try:
-        kinds = [Kind(**row) for row in ask("dead letters", kinds_sql(source.dead_letters))]
+        kinds = [Kind(*row.values()) for row in ask("dead letters", kinds_sql(source.dead_letters))]
     except NotFound:
         kinds = None
-    found = ask("readings", readings_sql(source.readings)) if source.readings else None
-    readings = None if found is None else [one for row in found for one in unpack(row["data"], columns.sensors)]
-    messages = found[0]["messages"] if found else 0
+    readings, messages = None, 0
+    if source.readings:
+        types = {field.name.lower(): field.field_type for field in _schema(bq, source.readings)}
+        found = ask("readings", readings_sql(source.readings, types.get("data", "")))
+        readings = unpack([(row.data, row.publish_time) for row in found], columns, source.max_future_skew)
+        messages = found[0].messages if found else 0
     return Snapshot(now, columns, rows, kinds, readings, messages, ask.scanned)
 
 
@@ -119,69 +128,79 @@ class _Asking:
         )
         self.scanned: dict[str, int] = {}
 
-    def __call__(self, what: str, sql: str) -> list[dict[str, Any]]:
-        job = self._bq.query(sql, job_config=self._config, retry=_retry(), timeout=PATIENCE, job_retry=None)
-        rows = [dict(row) for row in job.result(retry=_retry(), timeout=PATIENCE, job_retry=None)]
+    def __call__(self, what: str, sql: str) -> list[bigquery.Row]:
+        job = self._bq.query(sql, job_config=self._config, retry=_retry(), timeout=TIMEOUT_SECONDS, job_retry=None)
+        rows = list(job.result(page_size=_PAGE, retry=_retry(), timeout=TIMEOUT_SECONDS, job_retry=None))
         self.scanned[what] = job.total_bytes_processed or 0
         return rows
 
 
-def rows_sql(table: TableName, columns: Columns) -> str:
+def most_rows(columns: Columns) -> int:
+    """Return how many rows are read at most; fewer when each has many columns."""
+    return min(MOST_ROWS, MOST_CELLS // len(columns.shown))
+
+
+def rows_sql(table: TableId, columns: Columns) -> str:
     """Return the query for the newest rows; of a revised row its newest revision, less those taken back."""
     names = ", ".join(f"`{name}`" for name in columns.shown)
-    query = f"SELECT {names} FROM {table.sql} WHERE {TIMESTAMP} >= @since"
+    query = f"SELECT {names} FROM {_aliased(table)} WHERE {TIMESTAMP} >= @since"
     if columns.revised:
         key = f"{TIMESTAMP}, {DEVICE}" if columns.device else TIMESTAMP
-        # The outer WHERE sees the newest revision only: a row without any mean takes back the one before it.
+        values = ", ".join(f"`{name}`" for name in columns.values)
+        # The outer WHERE sees the newest revision only: a row without any value takes back the one before it.
         query = (
-            f"SELECT {names} FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} "
-            f"ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) AS Newest FROM {table.sql} WHERE {TIMESTAMP} >= @since) "
-            f"WHERE Newest = 1 AND COALESCE({', '.join(f'`{name}`' for name in columns.sensors)}) IS NOT NULL"
+            f"SELECT {names} FROM (SELECT * FROM {_aliased(table)} WHERE {TIMESTAMP} >= @since QUALIFY ROW_NUMBER() "
+            f"OVER (PARTITION BY {key} ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) = 1) "
+            f"WHERE COALESCE({values}) IS NOT NULL"
         )
     order = f"{TIMESTAMP} DESC, {DEVICE}" if columns.device else f"{TIMESTAMP} DESC"
-    return f"{query} ORDER BY {order} LIMIT {MOST_ROWS}"
+    return f"{query} ORDER BY {order} LIMIT {most_rows(columns)}"
 
 
-def kinds_sql(table: TableName) -> str:
+def kinds_sql(table: TableId) -> str:
     """Return the query for dead letters by stage and error; a long one is in parts and counts once."""
     return (
-        f"SELECT stage, error, COUNT(*) AS letters, MAX(received_at) AS newest FROM {table.sql} "
+        f"SELECT stage, error, COUNT(*) AS letters, MAX(received_at) AS newest FROM {_aliased(table)} "
         f"WHERE received_at >= @since AND part = 1 GROUP BY stage, error ORDER BY letters DESC, stage, error "
         f"LIMIT {MOST_KINDS}"
     )
 
 
-def readings_sql(table: TableName) -> str:
+def readings_sql(table: TableId, data_type: str) -> str:
     """Return the query for an even sample of messages; by the hash of their id, so it stays the same sample."""
+    data = "TO_JSON_STRING(data)" if data_type == "JSON" else "data"
     return (
-        f"SELECT data, COUNT(*) OVER () AS messages FROM {table.sql} WHERE publish_time >= @since "
-        f"ORDER BY FARM_FINGERPRINT(message_id) LIMIT {MOST_READINGS}"
+        f"SELECT IF(BYTE_LENGTH({data}) <= {MOST_MESSAGE_BYTES}, {data}, NULL) AS data, publish_time, "
+        f"COUNT(*) OVER () AS messages FROM {_aliased(table)} WHERE publish_time >= @since "
+        f"ORDER BY FARM_FINGERPRINT(message_id) LIMIT {MOST_MESSAGES}"
     )
 
 
-def unpack(data: bytes | str | dict | list, sensors: Sequence[str]) -> list[Reading]:
-    """Return the readings of a message; what cannot be read is left out, the pipeline having dead-lettered it."""
-    try:
-        content = json.loads(data) if isinstance(data, bytes | str) else data
-    except ValueError:
-        return []
-    found = []
-    for item in content if isinstance(content, list) else [content]:
-        try:
-            values = {name: float(item[name]) for name in sensors if name in item}
-            reading = Reading(_time(item[TIMESTAMP]), item.get(DEVICE), values)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-            continue
-        if values:
-            found.append(reading)
-    return found
+def unpack(
+    messages: Sequence[tuple[bytes | str | None, datetime]], columns: Columns, max_future_skew: timedelta
+) -> list[Reading]:
+    """Return the readings of (data, publish time), at most MOST_READINGS, exactly as the pipeline decodes them."""
+    decoder = Decoder([sensor.name for sensor in columns.sensors])
+    found: list[Reading] = []
+    refused: list[Refusal] = []
+    for data, published in messages:
+        payload = data.encode() if isinstance(data, str) else data or b""
+        latest = (published + max_future_skew - _EPOCH) // timedelta(microseconds=1)
+        for event_time, device, values in decoder.decode([payload], latest, refused) if payload else ():
+            found.append(Reading(_EPOCH + timedelta(microseconds=event_time), device or None, values))
+        refused.clear()
+        if len(found) >= MOST_READINGS:
+            break
+    return found[:MOST_READINGS]
 
 
-def _time(stamp: str | float) -> datetime:
-    if isinstance(stamp, str):
-        time = datetime.fromisoformat(stamp)
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    return _EPOCH + timedelta(seconds=stamp / 1000 if stamp > _MILLISECONDS_FROM else stamp)
+def _schema(bq: bigquery.Client, table: TableId) -> list[bigquery.SchemaField]:
+    return list(bq.get_table(table.reference, retry=_retry(), timeout=TIMEOUT_SECONDS).schema)
+
+
+def _aliased(table: TableId) -> str:
+    # By default a table's alias is its name, which a sensor may have too; no sensor has a blank in its name.
+    return f"{table.sql} AS `the table`"
 
 
 def _retry() -> Any:

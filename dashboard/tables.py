@@ -1,19 +1,23 @@
-"""Names of tables, and what the columns of a table of rows mean."""
+"""What the columns of a table of rows mean."""
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from google.cloud import bigquery
 
-TIMESTAMP, DEVICE, REVISION, WRITTEN_AT = "Timestamp", "Device", "Revision", "WrittenAt"
+from pipeline.bigquery import TableId
+from pipeline.readings import DEVICE, TIMESTAMP
 
-# What a column <Sensor>_<statistic> may hold beside the mean, which has the sensor's own name.
-STATISTICS = ("count", "min", "max", "sum", "stddev", "first", "last")
+REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
-# A domain-scoped project (example.com:project) has a colon of its own.
-_TABLE = re.compile(r"([a-z][-a-z0-9:.]{4,61}[a-z0-9])[:.](\w{1,1024})\.([\w-]{1,1024})", re.ASCII).fullmatch
+MEAN, MIN, MAX = "mean", "min", "max"
+# Those that a job can be asked for.
+STATISTICS = (MEAN, "count", MIN, MAX, "sum", "stddev", "first", "last")
+
+# Each has a chart; a table may have thousands of columns.
+MOST_SENSORS = 50
 
 # BigQuery answers with the standard type's name on some routes and the legacy one on others.
 _TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER"}
@@ -24,81 +28,82 @@ class TableProblem(Exception):
 
 
 @dataclass(frozen=True)
-class TableName:
-    """A table's full name."""
+class Sensor:
+    """A sensor, its unit if the column of it has a description, and the statistics that the table has of it."""
 
-    project: str
-    dataset: str
-    table: str
+    name: str
+    unit: str = ""
+    statistics: tuple[str, ...] = (MEAN,)
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `project:dataset.table` or `project.dataset.table`.
-
-        Raises:
-          ValueError: it is neither.
-        """
-        match = _TABLE(text)
-        if not match:
-            raise ValueError(f"{text!r} is not project:dataset.table, for example my-project:sensors.readings")
-        return cls(*match.groups())
-
-    def __str__(self) -> str:
-        return f"{self.project}:{self.dataset}.{self.table}"
+    def column(self, statistic: str) -> str:
+        """Return the column of a statistic, named as `pipeline.statistics` names it."""
+        return self.name if statistic == MEAN else f"{self.name}_{statistic}"
 
     @property
-    def sql(self) -> str:
-        """The name as SQL writes it, quoted."""
-        return f"`{self.project}.{self.dataset}.{self.table}`"
+    def line(self) -> str:
+        """The column that the chart draws as a line: the mean, or else the first statistic."""
+        return self.column(MEAN if MEAN in self.statistics else self.statistics[0])
 
     @property
-    def reference(self) -> bigquery.TableReference:
-        """The name as BigQuery's client takes it."""
-        return bigquery.DatasetReference(self.project, self.dataset).table(self.table)
+    def has_range(self) -> bool:
+        """Whether the table has the least and the greatest value."""
+        return {MIN, MAX} <= set(self.statistics)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table of rows holds.
+    """What a table of rows holds; `more` is how many sensors it has beyond the first MOST_SENSORS, which are shown."""
 
-    `sensors` and `statistics` are in table order; `units` is a sensor's column description, where it has one.
-    """
-
-    sensors: tuple[str, ...]
-    statistics: tuple[str, ...] = ()
+    sensors: tuple[Sensor, ...]
     device: bool = False
     revised: bool = False
-    units: Mapping[str, str] = field(default_factory=dict)
+    more: int = 0
 
     @classmethod
-    def of(cls, table: TableName, schema: Iterable[bigquery.SchemaField]) -> Self:
-        """Read a schema: FLOAT columns are sensors, but for the statistics of one.
+    def of(
+        cls,
+        table: TableId,
+        schema: Iterable[bigquery.SchemaField],
+        sensors: Sequence[str] = (),
+        statistics: Sequence[str] = (MEAN,),
+    ) -> Self:
+        """Read a schema with the job's parameters `sensors` and `statistics`.
+
+        Which columns are statistics is never concluded from their names, since a sensor may be named Pulse_count: by
+        default each FLOAT column is a sensor.
 
         Raises:
-          TableProblem: it is not one of the pipeline's tables of rows.
+          TableProblem: it is not one of the pipeline's tables of rows, or lacks a column.
         """
-        types = {column.name: _TYPES.get(column.field_type, column.field_type) for column in schema}
-        if types.get(TIMESTAMP) != "TIMESTAMP":
+        # BigQuery takes names that differ only by case for the same.
+        fields = {field.name.lower(): field for field in schema}
+        types = {name: _TYPES.get(field.field_type, field.field_type) for name, field in fields.items()}
+        if types.get(TIMESTAMP.lower()) != "TIMESTAMP":
             raise TableProblem(f"Table {table} has no column {TIMESTAMP} of type TIMESTAMP: is it a table of rows?")
-        floats = [name for name, kind in types.items() if kind == "FLOAT"]
-        owner = {f"{sensor}_{statistic}": sensor for sensor in floats for statistic in STATISTICS}
-        sensors = tuple(name for name in floats if name not in owner)
-        if not sensors:
+        names = sensors or [fields[name].name for name, kind in types.items() if kind == "FLOAT"]
+        if not names:
             raise TableProblem(f"Table {table} has no FLOAT column, so there is no sensor to show.")
+        chosen = [Sensor(name, "", tuple(statistics) if sensors else (MEAN,)) for name in names[:MOST_SENSORS]]
+        for column in (sensor.column(statistic) for sensor in chosen for statistic in sensor.statistics):
+            if types.get(column.lower()) not in ("FLOAT", "INTEGER"):
+                raise TableProblem(
+                    f"Table {table} has no column {column} of numbers: check --sensors and --statistics."
+                )
         return cls(
-            sensors,
-            tuple(name for name, kind in types.items() if name in owner and kind in ("FLOAT", "INTEGER")),
-            types.get(DEVICE) == "STRING",
-            {REVISION, WRITTEN_AT} <= types.keys(),
-            {column.name: column.description for column in schema if column.name in sensors and column.description},
+            tuple(Sensor(one.name, fields[one.line.lower()].description or "", one.statistics) for one in chosen),
+            types.get(DEVICE.lower()) == "STRING",
+            types.get(REVISION.lower()) == "INTEGER" and types.get(WRITTEN_AT.lower()) == "TIMESTAMP",
+            max(0, len(names) - MOST_SENSORS),
         )
 
-    @property
-    def counts(self) -> tuple[str, ...]:
-        """The columns that say how many readings a mean is made of."""
-        return tuple(name for name in self.statistics if name.endswith("_count"))
+    @cached_property
+    def values(self) -> tuple[str, ...]:
+        """The columns of numbers: the line of each sensor, then the other statistics."""
+        lines = [sensor.line for sensor in self.sensors]
+        every = (sensor.column(statistic) for sensor in self.sensors for statistic in sensor.statistics)
+        return tuple(dict.fromkeys([*lines, *every]))
 
-    @property
+    @cached_property
     def shown(self) -> tuple[str, ...]:
         """Every column a row is shown with, in the order of the page."""
-        return (TIMESTAMP, *([DEVICE] if self.device else []), *self.sensors, *self.statistics)
+        return (TIMESTAMP, *([DEVICE] if self.device else []), *self.values)

@@ -28,6 +28,7 @@ from local.silences import Silences, check
 
 PROJECT = "sensor-stream-demo"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
+STATISTICS = "mean,min,max"
 INTERVAL = timedelta(seconds=5)
 SILENCE_AFTER = timedelta(seconds=3)
 FOLDER = Path("demo")
@@ -58,13 +59,13 @@ def main(argv: list[str]) -> int:
     progress = Progress(SENSORS, seconds)
 
     write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
-    flags = [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", "--statistics=mean,min,max"]
+    flags = [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", f"--statistics={STATISTICS}"]
     flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={write_method}"]
 
     console.print("Starting the Pub/Sub and BigQuery emulators")
     with (
         shipped.stage(PROJECT, FOLDER) as stage,
-        live_page(stage.table, _messages(stage), stage.env, FOLDER) as page,
+        live_page(stage.table, SENSORS, STATISTICS, _messages(stage), stage.env, FOLDER) as page,
     ):
         console.print(f"Live page: {page.url}")
         console.print(f"Starting the pipeline, write_method={write_method}")
@@ -185,7 +186,7 @@ class Watch:
 
     def _read_tables(self) -> None:
         client = self._stage.client
-        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(client, self._stage.table)]
+        rows = [Row.of(found, SENSORS, ranged=True) for found in emulators.all_rows(client, self._stage.table)]
         now = datetime.now(UTC)
         for row in rows:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())

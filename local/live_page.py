@@ -4,7 +4,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,18 @@ class LivePage:
 
 
 @contextmanager
-def live_page(table: str, messages: str, env: Mapping[str, str], folder: Path) -> Iterator[LivePage]:
-    """Serve the page of the tables P.D.T for the length of the block; log and balance are in `folder`."""
+def live_page(
+    table: str, sensors: Sequence[str], statistics: str, messages: str, env: Mapping[str, str], folder: Path
+) -> Iterator[LivePage]:
+    """Serve the page of the tables P.D.T for the length of the block.
+
+    `sensors` and `statistics` are those of the job. Log and balance are in `folder`.
+    """
     port = _free_port()
     page = LivePage(f"http://{LOCALHOST}:{port}", folder / "balance.json")
     page.show(Balance())
     command = [sys.executable, "-m", "dashboard", f"--table={table}", f"--readings={messages}", f"--port={port}"]
+    command += [f"--sensors={','.join(sensors)}", f"--statistics={statistics}"]
     command += [f"--balance={page.balance}", "--refresh=1s"]
     with running("The live page", command, folder / "dashboard.log", env) as child:
         wait_for(child, lambda: _answers(port), START_TIMEOUT)

@@ -25,11 +25,9 @@ class Row:
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], sensors: Sequence[str]) -> "Row":
-        """Read a record of the table, by column name."""
-        # By its keys: a BigQuery Row itself is asked for values.
-        ranged = [name for name in sensors if f"{name}_min" in record.keys()]  # noqa: SIM118
-        ranges = {name: (record[f"{name}_min"], record[f"{name}_max"]) for name in ranged}
+    def of(cls, record: Mapping[str, Any], sensors: Sequence[str], ranged: bool = False) -> "Row":
+        """Read a record of the table, by column name; with `ranged` of a job whose statistics are mean, min and max."""
+        ranges = {name: (record[f"{name}_min"], record[f"{name}_max"]) for name in sensors if ranged}
         return cls(record["Timestamp"], {name: record[name] for name in sensors}, ranges)
 
 

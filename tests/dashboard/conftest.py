@@ -1,6 +1,7 @@
 """The page as a process of its own, on tables in the BigQuery emulator, in a real browser."""
 
 import base64
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from google.cloud import bigquery
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local import emulators
-from local.processes import Child, running, wait_for
+from local.processes import running, wait_for
 from pipeline.tables import DEAD_LETTER_COLUMNS
 from tests import tools
 
@@ -94,9 +95,23 @@ def warehouse(bigquery_emulator: str, project: str, dataset: str) -> Iterator[Wa
     bq.delete_dataset(dataset, delete_contents=True)
 
 
+@dataclass
+class Server:
+    """A page as a process of its own."""
+
+    url: str
+    port: int
+    log: Path
+    pid: int
+
+    def memory(self) -> int:
+        """Resident memory, in MB."""
+        return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.pid)])) // 1024
+
+
 @contextmanager
-def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
-    """`python -m dashboard` on the emulator at `host`; yields the page's address."""
+def running_page(host: str, *flags: str, log: Path, address: str = "127.0.0.1") -> Iterator[Server]:
+    """`python -m dashboard` on the emulator at `host`, listening on `address`."""
     port = emulators.free_port()
     # NiceGUI behaves otherwise in a process that it takes for a test.
     command = [
@@ -107,16 +122,22 @@ def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
         "-m",
         "dashboard",
         f"--port={port}",
+        f"--host={address}",
         "--refresh=1s",
     ]
+    name = f"[{address}]" if ":" in address else address
     with running("The page", [*command, *flags], log, {"BIGQUERY_EMULATOR_HOST": host}) as child:
-        wait_for(child, lambda: _accepts(child, port), PATIENCE)
-        yield f"http://127.0.0.1:{port}/"
+        wait_for(child, lambda: emulators._answers(f"{name}:{port}", "/"), PATIENCE)
+        # `env` replaced itself with the page.
+        yield Server(f"http://{name}:{port}/", port, log, child.process.pid)
     assert "Traceback" not in log.read_text()
 
 
-def _accepts(child: Child, port: int) -> bool:
-    return emulators._answers(f"127.0.0.1:{port}", "/")
+@contextmanager
+def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
+    """`running_page`, as the page's address."""
+    with running_page(host, *flags, log=log) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="package")
@@ -170,7 +191,10 @@ def serve(warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
-    """The series of every chart, by sensor, as ECharts holds them in the browser."""
+    """The series of every chart, by sensor, as ECharts holds them once the browser has those of the look it shows."""
+    page.wait_for_function(
+        "() => document.querySelector('[data-look]')?.dataset.look === document.documentElement.dataset.drawn"
+    )
     return page.evaluate(
         """() => Object.fromEntries([...document.querySelectorAll('.nicegui-echart')].map(element => [
             element.getAttribute('aria-label').replace(' over time', ''),

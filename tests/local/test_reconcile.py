@@ -84,7 +84,10 @@ def test_intervals_are_counted_from_1970() -> None:
     assert interval_start(SECOND, INTERVAL) == SECOND
 
 
-def test_a_row_of_bigquery_is_read_with_its_ranges_if_it_has_them() -> None:
-    columns = {"Timestamp": 0, "Temp": 1, "Temp_min": 2, "Temp_max": 3, "AtmP": 4}
-    record = bigquery.Row((START, 20.5, 20.0, 21.0, None), columns)
-    assert Row.of(record, ("AtmP", "Temp")) == Row(START, {"AtmP": None, "Temp": 20.5}, {"Temp": (20.0, 21.0)})
+def test_a_row_of_bigquery_is_read_with_the_ranges_of_a_job_that_has_them() -> None:
+    columns = {"Timestamp": 0, "Temp": 1, "Temp_min": 2, "Temp_max": 3}
+    record = bigquery.Row((START, 20.5, 20.0, 21.0), columns)
+    assert Row.of(record, ["Temp"], ranged=True) == Row(START, {"Temp": 20.5}, {"Temp": (20.0, 21.0)})
+    # Without these statistics they are sensors with such names, of which nothing may be concluded.
+    sensors = ("Temp", "Temp_min", "Temp_max")
+    assert Row.of(record, sensors) == Row(START, {"Temp": 20.5, "Temp_min": 20.0, "Temp_max": 21.0})
