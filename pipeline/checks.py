@@ -27,6 +27,9 @@ T = TypeVar("T")
 # Seconds for each call.
 _PATIENCE = 10.0
 
+# What Google's own clients ask for: https://developers.google.com/identity/protocols/oauth2/scopes#bigquery
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
 _SKIP = "or launch unchecked with --check_before_launch=false"
 
 # The roles that hold the permissions we ask for: https://cloud.google.com/pubsub/docs/access-control#roles
@@ -88,7 +91,7 @@ class CheckError(Exception):
     """The job could not run as it is asked to; the message is one line that says how to fix that."""
 
 
-def check_credentials(scopes: Sequence[str] = ("https://www.googleapis.com/auth/cloud-platform",)) -> None:
+def check_credentials() -> None:
     """Check that there are Google credentials and that they are accepted.
 
     Done first: a service's client repeats a refused refresh as if it were an outage, and then reports a timeout.
@@ -97,7 +100,7 @@ def check_credentials(scopes: Sequence[str] = ("https://www.googleapis.com/auth/
       CheckError: there are none, or they are refused, or Google cannot be reached.
     """
     try:
-        credentials, _ = google.auth.default(scopes)
+        credentials, _ = google.auth.default([_SCOPE])
         credentials.refresh(_Request())
     except GoogleAuthError as error:
         raise CheckError(credentials_advice(error)) from None
