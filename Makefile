@@ -15,7 +15,7 @@ endif
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## install what everything else needs into .venv, or mend it
+setup: $(READY)  ## install what everything else needs into .venv, or repair it
 	@:
 
 demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60 WRITE_METHOD=upsert)
@@ -157,7 +157,7 @@ audit: $(READY)  ## look for known vulnerabilities in what the images install (a
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# An environment that was left half-made, or has broken since, is made anew.
+# An environment that was left incomplete, or has broken since, is recreated.
 ifneq ($(shell $(BIN)/uv pip check --quiet --python $(BIN)/python 2>/dev/null && echo sound),sound)
 .PHONY: $(READY)
 endif
