@@ -1,6 +1,8 @@
 """The one envelope for whatever cannot become part of a row, from every stage."""
 
 import base64
+import hashlib
+import json
 import random
 import time
 from collections.abc import Mapping
@@ -39,7 +41,7 @@ def dead_letter(
       payload: the bytes that failed; a message's own, or the JSON of what was made from it.
       attributes: the message's attributes; only kept with `keep_attributes`.
       message_id: Pub/Sub's id; only kept with `keep_attributes`.
-      letter_id: a `new_id`, if it has one already.
+      letter_id: its id; by default a `new_id`.
       received_at: when it failed, microseconds since the epoch, if that is not now.
       event_time: RFC 3339, where known.
       device: where known and not empty.
@@ -64,6 +66,15 @@ def dead_letter(
 def new_id() -> str:
     """Return an id that no other letter has: 128 random bits, in hex."""
     return f"{random.getrandbits(128):032x}"
+
+
+def derived_id(*identity: Any) -> str:
+    """Return the id of a dead letter that is made again when its bundle is retried: 128 bits of a digest, in hex.
+
+    Args:
+      identity: JSON values that the letter has after every retry, and that no other letter has.
+    """
+    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
 
 
 def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:

@@ -86,7 +86,12 @@ def _source(job: options.Job, runner_removes_duplicates: bool) -> beam.PTransfor
 
 
 def _row_sink(job: options.Job) -> beam.PTransform:
-    return _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
+    sink = _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
+    if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
+        # A retried bundle may join a session with readings that the first attempt did not have; its row then has
+        # another Timestamp, and would not replace the one that the first attempt wrote.
+        return sinks.Reshuffled(sink)
+    return sink
 
 
 def _rows_to(

@@ -8,12 +8,15 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from pipeline import strict_json
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, rfc3339
+from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, derived_id, new_id, rfc3339
 from pipeline.readings import DEVICE, TIMESTAMP
 from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import SECOND, Interval, Sums
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
+
+# What a row is written with when it takes the place of the one with its key: see `storage_write.to_change`.
+CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
 
 _OVERFLOW = "the sum of these readings, or of their squares, exceeds a 64-bit float"
 
@@ -59,6 +62,8 @@ class _MakeRow(beam.DoFn):
     def __init__(
         self, sensors: tuple[str, ...], by_device: bool, numbered: bool, since: int | None, statistics: Statistics
     ):
+        # Of this job, so that no dead letter of another one has the same id.
+        self._job = new_id()
         self._statistics = statistics
         self._columns = {name: [column for column, _ in statistics.columns(name)] for name in sensors}
         self._no_values = dict.fromkeys(column for columns in self._columns.values() for column in columns)
@@ -82,7 +87,11 @@ class _MakeRow(beam.DoFn):
         if interval.late:
             (self._late if interval.late == "Late" else self._expired).inc(devices)
             told = "late", interval.late, _LATE[interval.late]
-            return [self._dead_letter(row_time, device, sums, *told) for device, sums in interval.sums_of.items()]
+            # Sessions and expired intervals do not number what is late for them.
+            number = interval.revision if interval.late == "Late" and interval.first is None else None
+            return [
+                self._dead_letter(row_time, device, sums, number, *told) for device, sums in interval.sums_of.items()
+            ]
         now = int(time.time() * SECOND)
         made = [self._make(row_time, device, sums, interval.revision, now) for device, sums in interval.sums_of.items()]
         rows = sum(type(one) is dict for one in made)
@@ -101,7 +110,7 @@ class _MakeRow(beam.DoFn):
             for column, value in zip(columns, self._statistics.values(sums[name]), strict=True):
                 if value is not None and not math.isfinite(value):
                     self._overflows.inc()
-                    return self._dead_letter(row_time, device, sums, "average", "Overflow", _OVERFLOW)
+                    return self._dead_letter(row_time, device, sums, revision, "average", "Overflow", _OVERFLOW)
                 row[column] = value
         if self._by_device:
             row[DEVICE] = device or None
@@ -111,9 +120,11 @@ class _MakeRow(beam.DoFn):
         return row
 
     def _dead_letter(
-        self, row_time: str, device: str, sums: Sums, stage: str, error: str, message: str
+        self, row_time: str, device: str, sums: Sums, number: int | None, stage: str, error: str, message: str
     ) -> beam.pvalue.TaggedOutput:
         readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
         payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
-        letter = dead_letter(stage, error, message, payload, event_time=row_time, device=device)
+        # Not from the sums: a retried bundle may add them up in another order, and so round them differently.
+        letter_id = None if number is None else derived_id(self._job, stage, error, row_time, device, number)
+        letter = dead_letter(stage, error, message, payload, letter_id=letter_id, event_time=row_time, device=device)
         return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

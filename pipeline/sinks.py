@@ -21,10 +21,10 @@ from requests.exceptions import RequestException
 
 from pipeline import strict_json
 from pipeline.bigquery import Passing, TableId, client
-from pipeline.dead_letters import METRICS, dead_letter, in_parts
+from pipeline.dead_letters import METRICS, dead_letter, derived_id, in_parts, new_id
 from pipeline.readings import DEVICE, TIMESTAMP, parse_timestamp
-from pipeline.rows import REVISION
-from pipeline.silences import BACK_AT, SILENT_SINCE
+from pipeline.rows import CHANGE_SEQUENCE_NUMBER, REVISION, WRITTEN_AT
+from pipeline.silences import BACK_AT, NOTICED_AT, SILENT_SINCE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class BigQueryRows(beam.PTransform):
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
-        return rows | "Insert" >> _Insert(self._table_id) | "ToDeadLetters" >> beam.Map(insert_letter)
+        return rows | "Insert" >> _Insert(self._table_id) | "ToDeadLetters" >> to_dead_letters()
 
 
 class BigQueryDeadLetters(beam.PTransform):
@@ -61,6 +61,8 @@ class BigQueryDeadLetters(beam.PTransform):
 class DeadLetters(beam.PTransform):
     """Hands dead letters to a sink and, if a topic is named, publishes them as well.
 
+    A Reshuffle comes first, so that a retry writes the same dead letters, and none that a retry did not make again.
+
     On the topic the payload is the data; the other columns are attributes, followed by the message's own, within what
     Pub/Sub allows. A payload of more than MAX_PUBLISHED bytes leaves no room for them, and goes to the sink alone.
     """
@@ -74,6 +76,7 @@ class DeadLetters(beam.PTransform):
 
     def expand(self, letters: beam.PCollection) -> beam.PCollection:
         """Apply both."""
+        letters |= "Reshuffle" >> beam.Reshuffle()
         if self._topic:
             messages = letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
@@ -85,6 +88,8 @@ class Silences(beam.PTransform):
 
     On the topic a silence is JSON, with the attributes `event`, which is silent or back, and `device` if it is one.
     Returns a dead letter of the stage silence for each that the sink could not write.
+
+    A Reshuffle comes first: the bundle that notices a silence may be retried with a reading that prevents the silence.
 
     Args:
       sink: takes rows, returns dead letters.
@@ -100,6 +105,7 @@ class Silences(beam.PTransform):
 
     def expand(self, silences: beam.PCollection) -> beam.PCollection:
         """Apply both."""
+        silences |= "Reshuffle" >> beam.Reshuffle()
         if self._topic:
             messages = silences | "ToMessages" >> beam.Map(silence_message).with_output_types(PubsubMessage)
             _ = messages | "Publish" >> WriteToPubSub(self._topic, with_attributes=True)
@@ -107,6 +113,18 @@ class Silences(beam.PTransform):
             silences |= "Revise" >> beam.Map(revision_of_silence).with_output_types(Any)
         unwritten = silences | "Store" >> self._sink
         return unwritten | "OfSilences" >> beam.Map(lambda letter: {**letter, "stage": "silence"})
+
+
+class Reshuffled(beam.PTransform):
+    """Hands rows to a sink of rows after a Reshuffle, so that it is only given what a retry cannot change."""
+
+    def __init__(self, sink: beam.PTransform):
+        super().__init__()
+        self._sink = sink
+
+    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+        """Apply both."""
+        return rows | "Reshuffle" >> beam.Reshuffle() | "Store" >> self._sink
 
 
 class PrintRows(beam.PTransform):
@@ -222,17 +240,35 @@ _TRANSIENT_REASONS = frozenset(
 )
 
 
-def insert_letter(failed: tuple[str, dict[str, Any], Any]) -> dict[str, Any]:
-    """Return the dead letter of (table, row, errors), a row that BigQuery refused for good."""
-    _, row, errors = failed
+def to_dead_letters() -> beam.PTransform:
+    """Return the transform from (table, row, errors) to the dead letters of rows that BigQuery rejected for good."""
+    return beam.Map(_insert_letter, new_id())
+
+
+def _insert_letter(failed: tuple[str, dict[str, Any], Any], job: str) -> dict[str, Any]:
+    table, row, errors = failed
     # Beam itself refuses a row beyond the size of a request, in words instead of a list.
     error = errors[0]["reason"] if isinstance(errors, list) else "RowTooLarge"
     Metrics.counter(METRICS, "insert_failures").inc()
     payload = strict_json.dumps(row).encode()
     event_time = row.get(TIMESTAMP) or row[SILENT_SINCE]
     return dead_letter(
-        "insert", error, strict_json.dumps(errors), payload, event_time=event_time, device=row.get(DEVICE)
+        "insert",
+        error,
+        strict_json.dumps(errors),
+        payload,
+        letter_id=derived_id(job, table, _without_attempt(row)),
+        event_time=event_time,
+        device=row.get(DEVICE),
     )
+
+
+def _without_attempt(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row without the time at which it was made, which differs when its bundle is retried."""
+    same = {name: value for name, value in row.items() if name != WRITTEN_AT}
+    if CHANGE_SEQUENCE_NUMBER in same:
+        same[CHANGE_SEQUENCE_NUMBER] = same[CHANGE_SEQUENCE_NUMBER].rpartition("/")[0]
+    return same
 
 
 def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
@@ -253,9 +289,10 @@ def to_messages(letter: dict[str, Any]) -> list[PubsubMessage]:
 
 
 def revision_of_silence(silence: dict[str, Any]) -> dict[str, Any]:
-    """Return the silence with its Revision: 0 until it is over, and more the earlier it was over."""
+    """Return the silence with its Revision, 0 until it is over and more the earlier it was over, and WrittenAt."""
     back = silence[BACK_AT]
-    return {**silence, REVISION: _LATEST - parse_timestamp(back) if back else 0}
+    revision = _LATEST - parse_timestamp(back) if back else 0
+    return {**silence, REVISION: revision, WRITTEN_AT: silence[NOTICED_AT]}
 
 
 # The year 10000, in microseconds.

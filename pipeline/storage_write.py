@@ -3,10 +3,14 @@
 Both are written at least once. Appended, a row whose confirmation was lost is there twice. By key, through BigQuery's
 change data capture, whatever is written again replaces itself:
 
-    job started at 18f2ebb6480, row                       UPSERT  18f2ebb6480/0
-    the same job, its first revision                      UPSERT  18f2ebb6480/1      wins over the row above
-    the same job, after the row's session was joined      DELETE  18f2ebb6480/2      wins over both
-    a later job, from the same readings                   UPSERT  18f2ebc0000/0      wins over all of it
+    job started at 18f2ebb6480, row                       UPSERT  18f2ebb6480/0/6278e6b0b8a40
+    the same row from a retried bundle                    UPSERT  18f2ebb6480/0/6278e6b18e1c0    wins over the row above
+    the same job, its first revision                      UPSERT  18f2ebb6480/1/6278e6b1fae80    wins over both
+    the same job, after the row's session was joined      DELETE  18f2ebb6480/2/6278e6b2efba0    wins over all three
+    a later job, from the same readings                   UPSERT  18f2ebc0000/0/6278e8d33b240    wins over all of it
+
+A runner may run a bundle again after it has appended rows, and with other readings in it. What the earlier attempt has
+appended then has the same revision, and WrittenAt says which attempt is the later one.
 
 https://cloud.google.com/bigquery/docs/change-data-capture
 """
@@ -31,10 +35,8 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from pipeline.append_stream import shared_stream
 from pipeline.bigquery import TableId
 from pipeline.dead_letters import in_parts
-from pipeline.rows import REVISION, WRITTEN_AT
-from pipeline.sinks import MAX_PAYLOAD, insert_letter, log_letter
-
-CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
+from pipeline.rows import CHANGE_SEQUENCE_NUMBER, CHANGE_TYPE, REVISION, WRITTEN_AT
+from pipeline.sinks import MAX_PAYLOAD, log_letter, to_dead_letters
 
 CHANGE_COLUMNS = tuple(bigquery.SchemaField(name, "STRING") for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER))
 
@@ -55,13 +57,14 @@ class AppendRows(beam.PTransform):
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
         """Apply the write."""
-        return rows | "Append" >> beam.ParDo(self._append) | "ToDeadLetters" >> beam.Map(insert_letter)
+        return rows | "Append" >> beam.ParDo(self._append) | "ToDeadLetters" >> to_dead_letters()
 
 
 class UpsertRows(beam.PTransform):
     """Puts each row in the place of the one with its key; a row without any value takes that one away.
 
-    Rows have a Revision, by which the later one wins, and WrittenAt; neither is written. A key column that is None is
+    Rows have a Revision, by which the later one wins, and WrittenAt, which decides between rows of the same revision;
+    neither is written. A key column that is None is
     written as "", since a key must not be NULL. Returns a dead letter for each row that BigQuery refuses for good.
 
     Args:
@@ -83,7 +86,7 @@ class UpsertRows(beam.PTransform):
             rows
             | "ToChanges" >> beam.Map(to_change, self._key, self._job_start).with_output_types(Any)
             | "Append" >> beam.ParDo(self._append)
-            | "ToDeadLetters" >> beam.Map(insert_letter)
+            | "ToDeadLetters" >> to_dead_letters()
         )
 
 
@@ -112,7 +115,7 @@ def to_change(row: dict[str, Any], key: Sequence[str], job_start: int) -> dict[s
         **values,
         **{name: "" for name in key if values[name] is None},
         CHANGE_TYPE: "DELETE" if retracted else "UPSERT",
-        CHANGE_SEQUENCE_NUMBER: f"{job_start:x}/{row[REVISION]:x}",
+        CHANGE_SEQUENCE_NUMBER: f"{job_start:x}/{row[REVISION]:x}/{_micros(row[WRITTEN_AT]):x}",
     }
 
 

@@ -322,16 +322,21 @@ def _forward(events: list[Event]) -> Iterator[Event]:
             yield (watermark := event)
 
 
-def check(run_graph, window: str, revise: bool, events: list[Event], names: list[str], by_device: bool) -> None:
-    """Run the graph and the model on the same events, and compare."""
+def stream_of(events: list[Event]) -> Stream:
+    """Return the events as a stream of messages and watermarks."""
     stream = Stream()
     for event in events:
         if isinstance(event, list):
             stream.add(*(message(reading.at, Device=reading.device, **reading.values) for reading in event))
         else:
             stream.watermark(event)
+    return stream
+
+
+def check(run_graph, window: str, revise: bool, events: list[Event], names: list[str], by_device: bool) -> None:
+    """Run the graph and the model on the same events, and compare."""
     rows, letters = run_graph(
-        stream,
+        stream_of(events),
         f"--sensors={','.join(SENSORS)}",
         f"--statistics={','.join(names)}",
         f"--group_by_device={by_device}".lower(),

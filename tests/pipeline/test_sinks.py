@@ -160,7 +160,8 @@ class TestSilences:
         long._to_proto_str(for_publish=True)  # Beam's own check of sizes
 
     def test_when_upserted_the_earliest_end_stays_whatever_comes_last(self):
-        silence = {"Device": None, "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": "x"}
+        noticed_at = "1970-01-01T00:00:00.000005Z"
+        silence = {"Device": None, "SilentSince": "2024-11-22T13:00:00.000000Z", "NoticedAt": noticed_at}
         ends = [None, "2024-11-22T14:00:00.000000Z", "2024-11-22T13:30:00.000001Z", "2024-11-22T13:30:00.000000Z"]
         changes = [
             to_change(sinks.revision_of_silence({**silence, "BackAt": end}), SILENCE_KEY, job_start=16) for end in ends
@@ -168,7 +169,7 @@ class TestSilences:
         assert {(change["Device"], change["_CHANGE_TYPE"]) for change in changes} == {("", "UPSERT")}
         numbers = [tuple(int(part, 16) for part in change["_CHANGE_SEQUENCE_NUMBER"].split("/")) for change in changes]
         assert numbers == sorted(set(numbers))
-        assert numbers[0] == (16, 0)
+        assert numbers[0] == (16, 0, 5)
 
 
 class TestDeadLetterMessages:

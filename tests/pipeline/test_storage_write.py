@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -301,24 +302,41 @@ class TestUpsertRows:
         upsert(Stream().add(message(0, Temp=1)))
         (letter,) = bigquery.letters
         assert "primary keys of the table" in letter["message"]
-        assert payload(letter)["_CHANGE_SEQUENCE_NUMBER"] == "18f2ebb6480/0"
+        assert payload(letter)["_CHANGE_SEQUENCE_NUMBER"].startswith("18f2ebb6480/0/")
 
 
 class TestChanges:
     KEY = ("Timestamp", "Device")
 
     def row(self, **values: object) -> dict:
-        return {"Timestamp": "t", "Temp": 1.0, "Device": "a", "Revision": 26, "WrittenAt": "w", **values}
+        written_at = "1970-01-01T00:00:00.000171Z"
+        return {"Timestamp": "t", "Temp": 1.0, "Device": "a", "Revision": 26, "WrittenAt": written_at, **values}
 
-    def test_are_ordered_by_the_jobs_start_and_then_by_revision(self):
+    def test_are_ordered_by_the_jobs_start_then_by_revision_and_then_by_the_time_of_writing(self):
         change = to_change(self.row(), self.KEY, 0xFF)
         assert change == {
             "Timestamp": "t",
             "Temp": 1.0,
             "Device": "a",
             "_CHANGE_TYPE": "UPSERT",
-            "_CHANGE_SEQUENCE_NUMBER": "ff/1a",
+            "_CHANGE_SEQUENCE_NUMBER": "ff/1a/ab",
         }
+
+    def test_of_a_retried_bundle_replaces_what_the_attempt_before_it_wrote_whichever_arrives_first(self, bigquery):
+        bigquery.create(ROWS, (*COLUMNS,), "Timestamp")
+        first = {**row(0, 1.0), "Revision": 0, "WrittenAt": "2024-11-22T13:00:20.000001Z"}
+        retried = {**row(0, 2.0), "Revision": 0, "WrittenAt": "2024-11-22T13:00:20.000002Z"}
+        for attempts in ([first, retried], [retried, first]):
+            with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+                rows = pipeline | beam.Create([attempts]) | beam.FlatMap(list)
+                _ = rows | storage_write.UpsertRows(ROWS, COLUMNS, ("Timestamp",), JOB_START)
+            assert bigquery.temps == [(0, 2.0)]
+
+    def test_have_numbers_that_bigquery_accepts_until_the_year_9999(self):
+        latest = self.row(Revision=2**63 - 1, WrittenAt="9999-12-31T23:59:59.999999Z")
+        number = to_change(latest, self.KEY, job_start=253_402_300_799_999)["_CHANGE_SEQUENCE_NUMBER"]
+        # https://cloud.google.com/bigquery/docs/change-data-capture: up to four sections of up to 16 digits.
+        assert re.fullmatch("[0-9a-f]{1,16}(/[0-9a-f]{1,16}){0,3}", number)
 
     def test_of_a_row_without_any_value_delete(self):
         change = to_change(self.row(Temp=None, Device=None), self.KEY, 1)
