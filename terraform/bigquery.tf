@@ -6,6 +6,13 @@ resource "google_bigquery_dataset" "sensors" {
   description = "Rows and dead letters of Sensor Stream."
   labels      = var.labels
 
+  dynamic "default_encryption_configuration" {
+    for_each = var.kms_key[*]
+    content {
+      kms_key_name = default_encryption_configuration.value
+    }
+  }
+
   depends_on = [google_project_service.needed]
 }
 

@@ -19,7 +19,7 @@ resource "google_cloudbuild_trigger" "tag" {
   substitutions = {
     _REGION     = var.region
     _REPOSITORY = google_artifact_registry_repository.images.repository_id
-    _BUCKET     = google_storage_bucket.jobs.name
+    _BUCKET     = google_storage_bucket.builds.name
     _TAG        = "$TAG_NAME"
   }
 }

@@ -7,7 +7,7 @@ resource "google_dataflow_flex_template_job" "sensors" {
   project                 = var.project
   region                  = var.region
   name                    = var.name
-  container_spec_gcs_path = "gs://${google_storage_bucket.jobs.name}/templates/${var.template_version}.json"
+  container_spec_gcs_path = "gs://${google_storage_bucket.builds.name}/templates/${var.template_version}.json"
   parameters              = { for name, value in local.parameters : name => value if value != null }
 
   on_delete               = "drain"
@@ -32,6 +32,7 @@ resource "google_dataflow_flex_template_job" "sensors" {
     google_project_iam_member.worker_subscriptions,
     google_pubsub_subscription_iam_member.worker,
     google_pubsub_topic_iam_member.worker,
+    google_storage_bucket_iam_member.builds,
     google_storage_bucket_iam_member.jobs,
   ]
 }

@@ -2,9 +2,9 @@ output "build" {
   description = "The command that builds images and spec, run in this repository's root; TAG is yours to choose."
   value = join(" ", [
     "gcloud beta builds submit --project=${var.project} --region=${var.region}",
-    "--gcs-source-staging-dir=gs://${google_storage_bucket.jobs.name}/source",
+    "--gcs-source-staging-dir=gs://${google_storage_bucket.builds.name}/source",
     "--service-account=${google_service_account.build.id}",
-    "--substitutions=_REGION=${var.region},_REPOSITORY=${google_artifact_registry_repository.images.repository_id},_BUCKET=${google_storage_bucket.jobs.name},_TAG=TAG",
+    "--substitutions=_REGION=${var.region},_REPOSITORY=${google_artifact_registry_repository.images.repository_id},_BUCKET=${google_storage_bucket.builds.name},_TAG=TAG",
   ])
 }
 

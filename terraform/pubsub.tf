@@ -3,6 +3,7 @@ resource "google_pubsub_topic" "readings" {
   name                       = var.name
   labels                     = var.labels
   message_retention_duration = var.topic_retention
+  kms_key_name               = var.kms_key
 
   depends_on = [google_project_service.needed]
 }

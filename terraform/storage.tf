@@ -1,22 +1,62 @@
-# Specs, sources of builds, and what jobs stage.
-resource "google_storage_bucket" "jobs" {
+# Specs and sources of builds, which the workers only read: what they run cannot change what is launched next.
+resource "google_storage_bucket" "builds" {
   project                     = var.project
   name                        = local.bucket
   location                    = var.region
   labels                      = var.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  force_destroy               = true
+  force_destroy               = var.force_destroy
+
+  versioning {
+    enabled = true
+  }
+
+  dynamic "encryption" {
+    for_each = var.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
 
   depends_on = [google_project_service.needed]
 }
 
-resource "google_storage_bucket_iam_member" "jobs" {
-  for_each = { build = local.build, worker = local.worker }
+# What jobs stage, and their temporary files.
+resource "google_storage_bucket" "jobs" {
+  project                     = var.project
+  name                        = "${local.bucket}-jobs"
+  location                    = var.region
+  labels                      = var.labels
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = var.force_destroy
 
+  dynamic "encryption" {
+    for_each = var.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [google_project_service.needed]
+}
+
+resource "google_storage_bucket_iam_member" "builds" {
+  for_each = {
+    build  = { role = "roles/storage.objectUser", member = local.build }
+    worker = { role = "roles/storage.objectViewer", member = local.worker }
+  }
+
+  bucket = google_storage_bucket.builds.name
+  role   = each.value.role
+  member = each.value.member
+}
+
+resource "google_storage_bucket_iam_member" "jobs" {
   bucket = google_storage_bucket.jobs.name
   role   = "roles/storage.objectUser"
-  member = each.value
+  member = local.worker
 }
 
 resource "google_artifact_registry_repository" "images" {
@@ -26,6 +66,7 @@ resource "google_artifact_registry_repository" "images" {
   format        = "DOCKER"
   description   = "Images of Sensor Stream, each tag written once."
   labels        = var.labels
+  kms_key_name  = var.kms_key
 
   docker_config {
     immutable_tags = true

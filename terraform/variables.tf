@@ -23,9 +23,15 @@ variable "name" {
 }
 
 variable "bucket" {
-  description = "Name of the bucket of specs and staged files. Default: the project's id, - and the name."
+  description = "Name of the bucket of specs and sources; that of staged files has -jobs after it. Default: the project's id, - and the name."
   type        = string
   default     = null
+}
+
+variable "force_destroy" {
+  description = "Let a destroy delete the buckets with all that is in them, earlier versions of specs included."
+  type        = bool
+  default     = false
 }
 
 variable "dataset" {
@@ -107,9 +113,19 @@ variable "subnetwork" {
 }
 
 variable "kms_key" {
-  description = "Key of the job's state, projects/P/locations/L/keyRings/R/cryptoKeys/K. The service agents of Dataflow and Compute Engine must be allowed to use it."
+  description = "Key of the job's state, topic, dataset, buckets and images: projects/P/locations/REGION/keyRings/R/cryptoKeys/K. The services' agents must be allowed to use it first; see docs/terraform.md."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key == null || can(regex("^projects/[^/]+/locations/${var.region}/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key))
+    error_message = "Expected projects/P/locations/L/keyRings/R/cryptoKeys/K with the region as L, since a key serves one location."
+  }
+
+  validation {
+    condition     = var.kms_key == null || coalesce(var.dataset_location, var.region) == var.region
+    error_message = "With a key the dataset must be in the region: leave dataset_location out."
+  }
 }
 
 variable "source_repository" {

@@ -1,8 +1,10 @@
 """The module, planned and applied by the real terraform: every argument and block is held against schema.json."""
 
 import json
+import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,10 +90,50 @@ class TestMinimal:
             ("pubsub.viewer", "sensor-stream-worker", "google_pubsub_subscription_iam_member"),
             ("storage.objectUser", "sensor-stream-build", "google_storage_bucket_iam_member"),
             ("storage.objectUser", "sensor-stream-worker", "google_storage_bucket_iam_member"),
+            ("storage.objectViewer", "sensor-stream-worker", "google_storage_bucket_iam_member"),
         ]
+        assert grants == _grants_of_the_script(minimal.folder)
         subscription = resources["google_pubsub_subscription.job"]
         assert subscription["expiration_policy"] == [{"ttl": ""}]
         assert subscription["dead_letter_policy"] == []
+
+    def test_workers_cannot_change_specs_and_sources(self, minimal):
+        minimal.apply(**BUILT)
+        resources = minimal.resources()
+        roles = {
+            values["bucket"]: values["role"]
+            for address, values in resources.items()
+            if address.startswith("google_storage_bucket_iam_member") and "worker" in values["member"]
+        }
+        assert roles == {
+            "my-project-sensor-stream": "roles/storage.objectViewer",
+            "my-project-sensor-stream-jobs": "roles/storage.objectUser",
+        }
+        job = resources[JOB]
+        assert job["container_spec_gcs_path"].startswith("gs://my-project-sensor-stream/")
+        assert job["staging_location"].startswith("gs://my-project-sensor-stream-jobs/")
+        assert job["temp_location"].startswith("gs://my-project-sensor-stream-jobs/")
+
+    def test_a_destroy_deletes_no_specs_unless_it_is_asked_to(self, minimal):
+        minimal.apply(**PROJECT)
+        builds, jobs = (minimal.resources()[f"google_storage_bucket.{name}"] for name in ("builds", "jobs"))
+        assert (builds["force_destroy"], jobs["force_destroy"]) == (False, False)
+        assert builds["versioning"] == [{"enabled": True}]
+
+    def test_a_key_encrypts_everything_that_keeps_data(self, minimal):
+        key = "projects/keys/locations/europe-west1/keyRings/ring/cryptoKeys/key"
+        main = minimal.folder / "main.tf"
+        main.write_text(re.sub(r'(source = "../.."\n)', rf'\1  kms_key = "{key}"\n', main.read_text()))
+        minimal.apply(**BUILT)
+        resources = minimal.resources()
+        assert resources[JOB]["kms_key_name"] == key
+        assert resources["google_pubsub_topic.readings"]["kms_key_name"] == key
+        assert resources["google_artifact_registry_repository.images"]["kms_key_name"] == key
+        dataset = resources["google_bigquery_dataset.sensors"]
+        assert dataset["default_encryption_configuration"] == [{"kms_key_name": key}]
+        for name in ("builds", "jobs"):
+            (encryption,) = resources[f"google_storage_bucket.{name}"]["encryption"]
+            assert encryption["default_kms_key_name"] == key
 
     def test_without_a_timestamp_attribute_the_job_makes_no_subscriptions(self, minimal):
         main = minimal.folder / "main.tf"
@@ -136,6 +178,11 @@ class TestMinimal:
             ('window = "tumbling"', "Expected fixed or "),
             ('output_table = "readings"', "Expected project:dataset.table"),
             ('windwo = "session"', 'An argument named "windwo" is not expected here.'),
+            ('kms_key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"', "with the region as L"),
+            (
+                'dataset_location = "EU"\n  kms_key = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"',
+                "With a key the dataset must be in the region",
+            ),
         ],
     )
     def test_a_wrong_parameter_is_refused_before_anything_is_made(self, minimal, argument, complaint):
@@ -195,6 +242,33 @@ class TestMonitoring:
         assert compared("log_metrics", "google_logging_metric.own") > 0
         dashboard = made['google_monitoring_dashboard.sensors["dashboard.json"]']["dashboard_json"]
         assert json.loads(dashboard) == filled(ROOT / "monitoring/dashboard.json")
+
+
+def _grants_of_the_script(folder: Path) -> list[tuple[str, str, str]]:
+    """What deploy/accounts.sh grants, as role, account and kind of resource; gcloud and bq only record their calls."""
+    calls = folder / "calls"
+    for tool in ("gcloud", "bq"):
+        (folder / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >> {calls}\n')
+        (folder / tool).chmod(0o755)
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "PROJECT_ID": "my-project", "REGION": "europe-west1"}
+    env |= {"BUCKET_NAME": "bucket", "SUBSCRIPTION_NAME": "readings", "BQ_TABLE": "my-project:sensors.readings"}
+    subprocess.run([ROOT / "deploy/accounts.sh"], env=env, check=True)
+    kinds = {
+        "projects": "google_project_iam_member",
+        "storage buckets": "google_storage_bucket_iam_member",
+        "artifacts repositories": "google_artifact_registry_repository_iam_member",
+        "pubsub subscriptions": "google_pubsub_subscription_iam_member",
+        "query": "google_bigquery_dataset_iam_member",
+    }
+    grants = []
+    for call in calls.read_text().splitlines():
+        if match := re.match(
+            r"gcloud (.*) add-iam-policy-binding .*--member=serviceAccount:(.*?)@.*--role=roles/(\S+)", call
+        ):
+            grants.append((match[3], match[2], kinds[match[1]]))
+        elif match := re.match(r"bq (query) .*GRANT `roles/(\S+)` ON SCHEMA `sensors` TO 'serviceAccount:(.*?)@", call):
+            grants.append((match[2], match[3], kinds[match[1]]))
+    return sorted(grants)
 
 
 def _camel(value: Any) -> Any:
