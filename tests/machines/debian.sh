@@ -30,8 +30,11 @@ copy() { [ ! -f "$1" ] || install -D --mode=644 "$1" "$root$1"; }
 configurations=(/etc/pip.conf /etc/xdg/pip/pip.conf "$HOME/.pip/pip.conf" "$HOME/.config/pip/pip.conf" "$HOME/.config/uv/uv.toml" /etc/uv/uv.toml)
 for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt "${configurations[@]}"; do copy "$file"; done
 for path in $({ printf '%s\n' "${settings[@]}"; cat "${configurations[@]}" 2> /dev/null; } | grep -oE '/[^ :=,]+' || true); do
-  if [ -f "$path" ]; then copy "$path"; fi
-  if [ -d "$path" ] && [ ! -e "$root$path" ]; then mkdir -p "$root$path" && mount --bind "$path" "$root$path"; fi
+  copy "$path"
+  # A folder of packages; not one that the Debian has too, such as that of certificates.
+  if [ -d "$path" ] && [ -z "$(ls -A "$root$path" 2> /dev/null)" ]; then
+    mkdir -p "$root$path" && mount --bind "$path" "$root$path"
+  fi
 done
 
 rm -rf "$root/src"
