@@ -24,6 +24,6 @@ def test_browser_and_its_profile_are_gone_when_the_run_is_killed(browser: Browse
         one = start("SIGKILL of the group", command)
         (one.folder / "conftest.py").write_text(CONFTEST)
         (one.folder / "test_that_looks.py").write_text(LOOKING)
-        one.wait(lambda it: (it.folder / "up").exists())
+        one.wait(lambda run: (run.folder / "up").exists())
         assert any("chrom" in command for command in one.commands())
         assert left_after({"SIGKILL of the group": one}) == {"SIGKILL of the group": []}

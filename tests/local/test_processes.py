@@ -85,7 +85,7 @@ ENDS = (
 def test_guard_leaves_nothing_of_a_command_however_it_ends(program: str, processes: int, start) -> None:
     runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=program) for how in ENDS}
     for one in runs.values():
-        one.wait(lambda it: "all up" in it.output())
+        one.wait(lambda run: "all up" in run.output())
         one.assert_up(processes)
     assert left_after(runs) == nothing(runs)
 
@@ -97,7 +97,7 @@ def test_guard_leaves_nothing_of_a_run_of_tests_however_it_ends(start) -> None:
         (one.folder / "conftest.py").write_text(CONFTEST)
         (one.folder / "test_that_lasts.py").write_text(LIKE_THE_TESTS)
     for one in runs.values():
-        one.wait(lambda it: len(list(it.folder.glob("up-*"))) == 2)
+        one.wait(lambda run: len(list(run.folder.glob("up-*"))) == 2)
         # pytest and its guardian; of each of two workers itself, its guardian, a child, and one as above.
         one.assert_up(14)
     assert left_after(runs) == nothing(runs)
@@ -105,7 +105,7 @@ def test_guard_leaves_nothing_of_a_run_of_tests_however_it_ends(start) -> None:
 
 def test_guard_leaves_nothing_of_the_demo_when_make_is_killed(start) -> None:
     one = start("SIGKILL of make", f"{sys.executable} -m local demo", DEMO_SECONDS="600")
-    one.wait(lambda it: "Publishing for" in it.output())
+    one.wait(lambda run: "Publishing for" in run.output())
     for part in ("pubsub", "local.bigquery_server", "dashboard", "local pipeline", "publisher publish"):
         assert any(part in command for command in one.commands()), part
     assert left_after({"SIGKILL of make": one}) == {"SIGKILL of make": []}
