@@ -30,9 +30,9 @@ from typing import Any
 
 # Together they stay below ten seconds, in which everything is to end.
 POLL = 0.25  # seconds between looks at the watched process, and at groups that are ending
-STOP_GROUPS = 4.0  # seconds after "stopping" at which groups that are left are killed
-STOP_PARENT = 5.0  # seconds after "stopping" at which the parent is killed
-END_GROUPS = 3.0  # seconds that groups have to end by themselves once the parent is gone
+STOP_GROUPS = 3.0  # seconds after "stopping" at which groups that are left are killed
+STOP_PARENT = 4.0  # seconds after "stopping" at which the parent is killed
+END_GROUPS = 2.0  # seconds that groups have to end by themselves once the parent is gone
 KILL_GROUPS = 1.0  # seconds that what is killed has to be gone, before its folders are removed
 
 Registered = dict[str, dict[Any, None]]  # by kind, in the order in which they came
