@@ -71,6 +71,18 @@ class TestBacklog:
         assert by_timestamp(rows) == expected
         assert stack.rows("readings_dead_letters") == []
 
+    def test_with_a_message_of_nine_megabytes_comes_out_complete(self, stack: Stack):
+        small = [reading(self.START + second, "Temp", 1.0, "a") for second in (0, 2)]
+        large = json.dumps({"Timestamp": stamp(self.START + 1), "Temp": 4.0, "note": "x" * 9_000_000}).encode()
+        stack.publish(small[:1])
+        stack.publish([(large, {"timestamp": stamp(self.START + 1)})])
+        stack.publish(small[1:])
+        flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
+        with stack.start(*flags) as pipeline:
+            (row,) = stack.wait_for_rows(pipeline, 1)
+        assert row["Temp"] == 2.0
+        assert stack.rows("readings_dead_letters") == []
+
     def test_of_two_devices_sessions(self, stack: Stack):
         bursts = {"a": [(0, 20), (50, 70)], "b": [(10, 65)]}
         readings = [
