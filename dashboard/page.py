@@ -176,7 +176,7 @@ class Page:
 
     def _fill_charts(self, snapshot: Snapshot) -> None:
         elements = {sensor: chart.id for sensor, (chart, _) in self._charts_of.items()}
-        self._client.run_javascript(f"fillCharts({self._looks}, {json.dumps(elements)})")
+        self._client.run_javascript(f"fillCharts({self._looks}, {json.dumps(elements, allow_nan=False)})")
         for sensor in snapshot.columns.sensors:
             value = snapshot.rows[0][sensor.line] if snapshot.rows else None
             newest = self._charts_of[sensor.name][1]

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
-import json
 import random
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+
+from pipeline import strict_json
 
 PIPELINE_VERSION = "0.2.0"
 
@@ -74,7 +75,7 @@ def derived_id(*identity: Any) -> str:
     Args:
       identity: JSON values that the letter has after every retry, and that no other letter has.
     """
-    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(strict_json.dumps(identity).encode(), digest_size=16).hexdigest()
 
 
 def in_parts(letter: dict[str, Any], most: int) -> list[dict[str, Any]]:

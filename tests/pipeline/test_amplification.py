@@ -104,6 +104,13 @@ class TestAnArrayOfBadItems:
         again = Decoder(("Wind",)).decode([one.payload for one in refusals], NOON * 1_000_000, [])
         assert [values["Wind"] for _, _, values in again] == list(range(2_500))
 
+    def test_of_short_items_has_an_error_raised_for_no_more_than_are_kept_one_by_one(self, monkeypatch):
+        looked_at = []
+        look_at = Decoder._object
+        monkeypatch.setattr(Decoder, "_object", lambda decoder, item: looked_at.append(item) or look_at(decoder, item))
+        decode(filled(b"0"))
+        assert len(looked_at) == MAX_REFUSALS
+
     def test_that_cannot_be_split_is_kept_once(self, monkeypatch):
         monkeypatch.setattr(readings_module, "_raw_items", lambda payload: [])
         array = b"[" + b",".join([GOOD, *[b"{}"] * 3_000, GOOD]) + b"]"
