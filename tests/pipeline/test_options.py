@@ -401,7 +401,7 @@ class TestRowsSince:
             ("2024-11-22T13:00:60Z", "a time with its offset"),
             ("2024-13-22T13:00:00Z", "no such date: month must be in 1..12"),
             ("2023-02-29T13:00:00Z", "no such date: day "),
-            ("0000-01-01T00:00:00Z", "no such date: year 0 is out of range"),
+            ("0000-01-01T00:00:00Z", "no such date: year "),
         ],
     )
     def test_that_is_no_time_is_refused(self, text, expected):
