@@ -205,4 +205,5 @@ class TestPrinting:
             {"Timestamp": "2024-11-22T13:00:00.000000Z", "Airtight": None, "AtmP": None, "H2OC": None, "Temp": 1.0}
         ]
         (letter,) = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+        assert (letter["part"], letter["parts"]) == (1, 1)
         assert letter["error"] == "NotJson"
