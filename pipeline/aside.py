@@ -11,8 +11,8 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, Repeatedly
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows, TimestampCombiner
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, TimestampCombiner
+from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 # Tag of what was set aside, among the outputs of a step.
@@ -21,13 +21,21 @@ ASIDE = "aside"
 # Over which it is spread, should it ever be much.
 _KEYS = 64
 
-_EVERYWHEN = (GlobalWindow(),)
+# Seconds for which a grouping that must not drop anything accepts elements after the end of their window. No Timestamp
+# before 2000 is accepted, so nothing is dropped before the watermark reaches the year 2200. Runners keep durations as
+# 64-bit numbers, Prism of nanoseconds, which hold 292 years.
+NEVER_DROPPED = Duration(seconds=200 * 366 * 24 * 3600)
+
+# The window of all that is set aside: from 1970 to 2000, before every Timestamp. When the watermark has passed an
+# element's timestamp, runners give the element the end of its window as timestamp when it leaves a grouping. In the
+# global window that is the end of time, at which the element would no longer hold the watermark.
+_BEFORE_ALL = (IntervalWindow(Timestamp(0), Timestamp(946_684_800)),)
 
 
 def set_aside(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput:
     """Return an element that `TellApart` puts out by `tag`; its timestamp holds the watermark back until then."""
     keyed = int(random.random() * _KEYS), (tag, element)
-    return beam.pvalue.TaggedOutput(ASIDE, WindowedValue(keyed, timestamp, _EVERYWHEN))
+    return beam.pvalue.TaggedOutput(ASIDE, WindowedValue(keyed, timestamp, _BEFORE_ALL))
 
 
 def in_windows(elements: beam.PCollection, windowing: beam.Windowing) -> beam.PCollection:
@@ -54,10 +62,11 @@ class TellApart(beam.PTransform):
     def expand(self, aside: beam.PCollection) -> Any:
         """Apply the grouping."""
         windowing = beam.Windowing(
-            GlobalWindows(),
+            FixedWindows(946_684_800),
             triggerfn=Repeatedly(AfterCount(1)),
             accumulation_mode=AccumulationMode.DISCARDING,
             timestamp_combiner=TimestampCombiner.OUTPUT_AT_EARLIEST,
+            allowed_lateness=NEVER_DROPPED,
         )
         tell = beam.ParDo(_Tell()).with_output_types(Any, **self._tags)
         grouped = in_windows(aside, windowing) | "Group" >> beam.GroupByKey()
@@ -66,7 +75,9 @@ class TellApart(beam.PTransform):
 
 
 class _Tell(beam.DoFn):
-    def process(self, element: tuple[int, Iterable[tuple[str, Any]]]) -> Iterator[Any]:
+    def process(
+        self, element: tuple[int, Iterable[tuple[str, Any]]], timestamp: Any = beam.DoFn.TimestampParam
+    ) -> Iterator[Any]:
         _, tagged = element
         for tag, value in tagged:
-            yield beam.pvalue.TaggedOutput(tag, value)
+            yield beam.pvalue.TaggedOutput(tag, GlobalWindows.windowed_value(value, timestamp))

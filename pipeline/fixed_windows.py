@@ -7,7 +7,9 @@ emitted once, `grace` after its end, without timers of our own:
     window        [00:05 ------- 00:20)                fires when the watermark passes 00:20
     row                                *               Timestamp 00:00, holds every reading that arrived until then
     late                                 x  x          until 00:20 + allowed lateness; each makes a pane of its own
-    expired                                     x  x   after that; Beam would drop these without a word
+    expired                                     x  x   after that; Beam would silently drop these
+
+docs/event-time.md follows the timestamps of all elements, and what holds the watermark on their way.
 """
 
 import functools
@@ -28,20 +30,21 @@ from apache_beam.transforms.window import (
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
-from pipeline.aside import in_windows, set_aside
+from pipeline.aside import NEVER_DROPPED, in_windows, set_aside
 from pipeline.labels import emit_label
 from pipeline.readings import Reading
 from pipeline.shards import SHARDS, Shard, by_shard, merge_devices
 from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, SumsOf
 
-AGED, EXPIRED = "aged", "expired"
+# Tags of sums that may have expired, and of intervals that have.
+MAYBE_EXPIRED, EXPIRED = "maybe_expired", "expired"
 
-# Seconds by which the clock of a worker may be behind the watermark.
-_CLOCK_SLACK = 60
+# Why an interval is no row; see `Interval.late`.
+LATE_ERROR, EXPIRED_ERROR = "Late", "Expired"
 
-# Seconds; longer than any reading can be on its way.
-_EVER = 10 * 366 * 24 * 3600
+# Seconds by which the watermark may be ahead of a worker's clock, besides `max_future_skew`.
+_CLOCK_SLACK = 3600
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class FixedIntervals:
 
     What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are set apart; with
     `revise` they instead emit the whole corrected interval again. Expired sums are always set apart. What is kept of
-    the readings is up to `statistics`.
+    the readings is up to `statistics`. Accepted readings are at most `max_future_skew` seconds ahead of the clock.
     """
 
     interval: int
@@ -59,9 +62,10 @@ class FixedIntervals:
     revise: bool
     statistics: Statistics = MEANS
     by_device: bool = False
+    max_future_skew: int = 600
 
     # What buckets set aside, with its type.
-    aside: ClassVar[dict[str, Any]] = {AGED: tuple[int, str, Any]}
+    aside: ClassVar[dict[str, Any]] = {MAYBE_EXPIRED: tuple[int, str, Any]}
 
     @property
     def label(self) -> str:
@@ -73,9 +77,17 @@ class FixedIntervals:
             "interval": (self.interval, 15),
             "grace_period": (self.grace, 5),
             "on_late": ("revise" if self.revise else "dead_letter", "dead_letter"),
+            # With `revise`, a row is held for as long as it can be revised. A reading that is within a longer allowed
+            # lateness, but whose row is no longer held, would begin another row in its place.
+            "allowed_lateness": (self.allowed_lateness if self.revise else 3600, 3600),
             "kept": (self.statistics.kept, MEANS.kept),
-            "shards": (str(SHARDS if self.sharded else 0), "0"),
+            "key": (f"{SHARDS} shards" if self.sharded else "device" if self.by_device else "none", "none"),
         }
+
+    @property
+    def expires_after(self) -> int:
+        """Seconds from when a row is due to when its interval has expired."""
+        return self.allowed_lateness
 
     @property
     def sharded(self) -> bool:
@@ -99,9 +111,9 @@ class FixedIntervals:
         """Return the starts of the intervals that hold a bucket, in order; all are microseconds since the epoch."""
         return (bucket,)
 
-    def aged_before(self, now: float) -> float:
-        """Return the start, in microseconds, of the oldest interval that cannot have expired; `now` is in seconds."""
-        return (now - self.interval - self.grace - self.allowed_lateness + _CLOCK_SLACK) * SECOND
+    def expiry_cutoff(self, now: float) -> float:
+        """Return the start, in microseconds, of the oldest interval that has not expired at `now`, in seconds."""
+        return (now - self.interval - self.grace - self.allowed_lateness) * SECOND
 
     @property
     def keyed_type(self) -> Any:
@@ -118,18 +130,23 @@ class FixedIntervals:
 
     @property
     def windowing(self) -> beam.Windowing:
-        """In which windows sums are combined."""
+        """In which windows sums are combined.
+
+        Sums come here directly if they have not expired by the worker's clock. So that none of them is dropped when the
+        watermark is ahead of that clock, a window accepts sums for longer than `allowed_lateness`, by as much as the
+        watermark may be ahead. It follows the timestamps of readings, which are at most `max_future_skew` ahead.
+        """
         return beam.Windowing(
             self.window_fn(),
             triggerfn=AfterWatermark(late=AfterCount(1)),
             # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
             accumulation_mode=AccumulationMode.ACCUMULATING if self.revise else AccumulationMode.DISCARDING,
-            allowed_lateness=Duration(seconds=self.allowed_lateness),
+            allowed_lateness=Duration(seconds=self.allowed_lateness + self.max_future_skew + _CLOCK_SLACK),
         )
 
     @property
     def expiry_windowing(self) -> beam.Windowing:
-        """In which windows sums wait to be judged.
+        """In which windows sums are classified as expired or not.
 
         Panes keep the earliest timestamp of their sums, so that the watermark cannot overtake them. The trigger is not
         `AfterWatermark(early=AfterCount(1), late=AfterCount(1))`, because Beam's Python trigger driver then holds the
@@ -140,7 +157,7 @@ class FixedIntervals:
             triggerfn=Repeatedly(AfterCount(1)),
             accumulation_mode=AccumulationMode.DISCARDING,
             timestamp_combiner=TimestampCombiner.OUTPUT_AT_EARLIEST,
-            allowed_lateness=Duration(seconds=_EVER),
+            allowed_lateness=NEVER_DROPPED,
         )
 
     def window_fn(self) -> WindowFn:
@@ -149,7 +166,7 @@ class FixedIntervals:
 
     def expiry_window_fn(self) -> WindowFn:
         """Return Beam's windows that end where these intervals expire."""
-        return SlidingWindows(self.interval + self.allowed_lateness, self.interval, self.grace % self.interval)
+        return SlidingWindows(self.interval + self.expires_after, self.interval, self.grace % self.interval)
 
 
 @functools.lru_cache(maxsize=4_000)
@@ -200,35 +217,35 @@ class FixedBuckets:
     def drain(self, now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
         """Yield (key, what is kept for it) in the windows of the intervals, and begin anew; `now` is in seconds.
 
-        What may have expired is set aside instead, as (the bucket's start, key, what is kept for it).
+        What has expired by the clock is set aside instead, as (the bucket's start, key, what is kept for it).
         """
         drained, self._sums, self._count = self._sums, {}, 0
-        aged_before = self._intervals.aged_before(now)
+        cutoff = self._intervals.expiry_cutoff(now)
         for start, sums_of in drained.items():
             due, held_in = window(self._intervals.grace, start, self._intervals.interval)
             for key, kept in self._intervals.keyed(sums_of):
-                if start >= aged_before:
+                if start >= cutoff:
                     yield WindowedValue((key, kept), due, held_in)
                 else:
-                    yield set_aside(AGED, (start, key, kept), due)
+                    yield set_aside(MAYBE_EXPIRED, (start, key, kept), due)
 
 
 class EmitFixedIntervals(beam.PTransform):
     """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
 
-    Beam drops what reaches a grouping more than the allowed lateness behind the watermark, and no DoFn can see the
-    watermark. But a pane of a grouping says on which side of its window's end the watermark was. So sums old enough
-    to be dropped pass a grouping first whose windows end where lateness does, and which itself drops nothing:
+    GroupByKey silently drops elements that are more than the allowed lateness behind the watermark, and a DoFn cannot
+    read the watermark. A pane's timing, however, shows on which side of its window's end the watermark was. Sums that
+    may have expired therefore first pass a GroupByKey whose windows end when intervals expire, and which drops nothing:
 
         interval + grace  [--------)
         expiry window     [--------------------------)   fires for each arrival
         pane                    EARLY: to be combined     LATE: expired
 
-    Until it is combined, a pane holds the watermark back at the time its row is due: what was on time when it was
-    folded is never late, and no EARLY pane is dropped. Sums younger than that by the clock skip the detour, since the
-    watermark is never ahead of the clock.
+    Sums that have not expired by the worker's clock skip it. All sums have the time their row is due as timestamp, and
+    keep it until they are combined: so the watermark cannot pass that time while they are on their way, and what was
+    on time when it was folded is never late.
 
-    Input: two, of what `FixedBuckets` drain: young sums in their windows, and aged ones.
+    Input: two, of what `FixedBuckets` drain: sums in their windows, and sums that may have expired.
     """
 
     def __init__(self, intervals: FixedIntervals):
@@ -238,39 +255,39 @@ class EmitFixedIntervals(beam.PTransform):
     def expand(self, sums: Any) -> beam.PCollection:
         """Apply the grouping."""
         it = self._intervals
-        young, aged = sums
+        unexpired, maybe_expired = sums
         assign = beam.ParDo(_AssignExpiryWindow(it)).with_output_types(tuple[str, Any])
-        judge = beam.ParDo(_Judge(it)).with_output_types(it.keyed_type, **{EXPIRED: Any})
-        waiting = in_windows(aged | "AssignExpiryWindow" >> assign, it.expiry_windowing)
+        split = beam.ParDo(_SplitExpired(it)).with_output_types(it.keyed_type, **{EXPIRED: Any})
+        waiting = in_windows(maybe_expired | "AssignExpiryWindow" >> assign, it.expiry_windowing)
         grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
-        judged = grouped | "Judge" >> judge.with_outputs(EXPIRED, main="unexpired")
-        in_time = in_windows(young, it.windowing), in_windows(judged.unexpired, it.windowing)
+        classified = grouped | "SplitExpired" >> split.with_outputs(EXPIRED, main="unexpired")
+        all_unexpired = in_windows(unexpired, it.windowing), in_windows(classified.unexpired, it.windowing)
         merge = functools.partial(merge_devices, it.statistics.merge) if it.sharded else it.statistics.merge
-        combined = in_time | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> beam.CombinePerKey(CombineSums(merge))
+        combine = beam.CombinePerKey(CombineSums(merge))
+        combined = all_unexpired | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
         emitted = combined | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
         # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
-        everywhen = beam.Windowing(GlobalWindows())
-        all_intervals = in_windows(emitted, everywhen), in_windows(judged[EXPIRED], everywhen)
+        in_global_window = beam.Windowing(GlobalWindows())
+        all_intervals = in_windows(emitted, in_global_window), in_windows(classified[EXPIRED], in_global_window)
         return all_intervals | "AllIntervals" >> beam.Flatten()
 
 
 class _AssignExpiryWindow(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
         self._intervals = intervals
-        self._until_expiry = intervals.interval + intervals.allowed_lateness
+        self._until_expiry = intervals.interval + intervals.expires_after
 
     def process(self, element: tuple[int, str, Any]) -> Iterator[WindowedValue]:
         bucket, key, kept = element
         grace, interval = self._intervals.grace, self._intervals.interval
         for start in self._intervals.starts(bucket):
-            # The timestamp is when the row is due, not the end of the expiry window: until the sums are combined, the
-            # watermark must not pass that time.
+            # Not the end of the expiry window: until the sums are combined, the watermark must not pass the due time.
             due, _ = window(grace, start, interval)
             _, expiry_window = window(grace, start, self._until_expiry)
             yield WindowedValue((key, (start, kept)), due, expiry_window)
 
 
-class _Judge(beam.DoFn):
+class _SplitExpired(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
         self._intervals = intervals
         self._length = intervals.interval * SECOND
@@ -286,7 +303,7 @@ class _Judge(beam.DoFn):
             if pane.timing != PaneInfoTiming.LATE:
                 yield WindowedValue((key, kept), *window(self._intervals.grace, start, self._intervals.interval))
                 continue
-            expired = Interval(start, start + self._length, self._intervals.sums_of(key, kept), late="Expired")
+            expired = Interval(start, start + self._length, self._intervals.sums_of(key, kept), late=EXPIRED_ERROR)
             yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
 
 
@@ -299,7 +316,7 @@ class _Emit(beam.DoFn):
     def process(
         self, element: tuple[str, Any], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
     ) -> list[WindowedValue]:
-        late = "Late" if pane.timing == PaneInfoTiming.LATE and not self._revise else None
+        late = LATE_ERROR if pane.timing == PaneInfoTiming.LATE and not self._revise else None
         start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
         interval = Interval(start, end, self._intervals.sums_of(*element), pane.index, late)
         return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

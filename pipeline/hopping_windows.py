@@ -23,9 +23,24 @@ from apache_beam.transforms.window import IntervalWindow, SlidingWindows, Window
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.fixed_windows import AGED, EmitFixedIntervals, FixedIntervals, window
+from pipeline.fixed_windows import EXPIRED_ERROR, MAYBE_EXPIRED, EmitFixedIntervals, FixedIntervals, window
 from pipeline.memo import Memo
 from pipeline.sums import SECOND, Interval
+
+
+@dataclass(frozen=True)
+class _Panes(FixedIntervals):
+    """The panes of hopping windows.
+
+    What is late for its pane may be on time for later intervals that hold the pane, and is classified for each of them.
+    So all that is asked of sums that may have expired is whether they are on time for the pane. If not, the grouping
+    must not give them a later timestamp than when the pane is due: it may be that of a row they are on time for.
+    """
+
+    @property
+    def expires_after(self) -> int:
+        """Seconds from when a pane is due to when sums that may have expired bypass it."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +55,8 @@ class HoppingIntervals(FixedIntervals):
     @property
     def panes(self) -> FixedIntervals:
         """What intervals are put together from."""
-        return FixedIntervals(self.hop, self.grace, self.allowed_lateness, False, self.statistics, self.by_device)
+        late = self.grace, self.allowed_lateness, False
+        return _Panes(self.hop, *late, self.statistics, self.by_device, self.max_future_skew)
 
     def _held(self) -> dict[str, tuple[int | str, int | str]]:
         return super()._held() | {"hop": (self.hop, self.interval)}
@@ -64,15 +80,15 @@ class HoppingIntervals(FixedIntervals):
 
     def expiry_window_fn(self) -> WindowFn:
         """Return Beam's windows that end where these intervals expire."""
-        return SlidingWindows(self.interval + self.allowed_lateness, self.hop, self.grace % self.hop)
+        return SlidingWindows(self.interval + self.expires_after, self.hop, self.grace % self.hop)
 
 
 class EmitHoppingIntervals(beam.PTransform):
     """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
 
     A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
-    for its pane is young or aged as sums are in `EmitFixedIntervals`; what has expired for its pane, and so for its
-    first interval, may be late or on time for the others.
+    for its pane may be late or on time for the other intervals, or have expired; it is split as sums are in
+    `EmitFixedIntervals`.
     """
 
     def __init__(self, intervals: HoppingIntervals):
@@ -84,8 +100,8 @@ class EmitHoppingIntervals(beam.PTransform):
         it = self._intervals
         spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.aside)
         panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
-        spread_out = panes | "SpreadPanes" >> spread.with_outputs(AGED, main="young")
-        return EmitFixedIntervals(it).expand((spread_out.young, spread_out[AGED]))
+        spread_out = panes | "SpreadPanes" >> spread.with_outputs(MAYBE_EXPIRED, main="unexpired")
+        return EmitFixedIntervals(it).expand((spread_out.unexpired, spread_out[MAYBE_EXPIRED]))
 
 
 class _Spread(beam.DoFn):
@@ -100,13 +116,14 @@ class _Spread(beam.DoFn):
         return each[0][0], tuple(alone for _, (alone,) in each)
 
     def start_bundle(self) -> None:
-        self._aged_before = self._intervals.panes.aged_before(time.time())
+        self._cutoff = self._intervals.panes.expiry_cutoff(time.time())
 
     def process(self, pane: Interval) -> Iterator[Any]:
-        aged = pane.late is not None and pane.row_time < self._aged_before
+        # Whatever this worker's clock says, another's said so of an expired pane.
+        maybe_expired = pane.late == EXPIRED_ERROR or (pane.late and pane.row_time < self._cutoff)
         due, held_in = self._windows[pane.row_time]
         for key, kept in self._intervals.keyed(pane.sums_of):
-            if aged:
-                yield beam.pvalue.TaggedOutput(AGED, (pane.row_time, key, kept))
+            if maybe_expired:
+                yield beam.pvalue.TaggedOutput(MAYBE_EXPIRED, (pane.row_time, key, kept))
             else:
                 yield WindowedValue((key, kept), due, held_in)

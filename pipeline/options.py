@@ -80,8 +80,8 @@ class Job:
         if self.window == "session":
             return SessionIntervals(self.session_gap, *late, *kept)
         if self.hop and self.hop < self.interval:
-            return HoppingIntervals(self.interval, *late, *kept, hop=self.hop)
-        return FixedIntervals(self.interval, *late, *kept)
+            return HoppingIntervals(self.interval, *late, *kept, self.max_future_skew, hop=self.hop)
+        return FixedIntervals(self.interval, *late, *kept, self.max_future_skew)
 
     @property
     def revise(self) -> bool:

@@ -55,7 +55,12 @@ class SessionIntervals:
     def label(self) -> str:
         """The name of the step that holds open sessions, with what must not change while it does."""
         return emit_label(
-            session_gap=(self.gap, 60), grace_period=(self.grace, 5), kept=(self.statistics.kept, MEANS.kept)
+            session_gap=(self.gap, 60),
+            grace_period=(self.grace, 5),
+            # With `revise`, sessions already written are held; without, they must not be written again.
+            on_late=("revise" if self.revise else "dead_letter", "dead_letter"),
+            kept=(self.statistics.kept, MEANS.kept),
+            key=("device" if self.by_device else "none", "none"),
         )
 
     def new_buckets(self) -> "SessionBuckets":
@@ -149,6 +154,11 @@ def _join(runs: list[_Run], new: _Run, gap: int, merge: Callable[[Sums, Sums], N
     return joined
 
 
+def _copy(sums: Sums) -> Sums:
+    """Return a copy that shares nothing: what is in the state changes, inputs and outputs of a DoFn must not."""
+    return {name: list(components) for name, components in sums.items()}
+
+
 class _EmitSessions(beam.DoFn):
     # (end of the last row that cannot change any more, fields of each _Run)
     SESSIONS = ReadModifyWriteStateSpec("sessions", FastPrimitivesCoder())
@@ -172,7 +182,7 @@ class _EmitSessions(beam.DoFn):
         if last < final_until:
             end = last + self._gap
             return [Interval(end, end, {device: sums}, late=self._too_late, first=first)]
-        _join(runs, _Run(first, last, dict(sums)), self._gap, self._merge)
+        _join(runs, _Run(first, last, _copy(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []
 
@@ -192,7 +202,7 @@ class _EmitSessions(beam.DoFn):
                 for swallowed in run.rows:
                     if swallowed != end:
                         yield Interval(swallowed, swallowed, {device: {}}, run.revision, first=run.first)
-                yield Interval(end, end, {device: run.sums}, run.revision, first=run.first)
+                yield Interval(end, end, {device: _copy(run.sums)}, run.revision, first=run.first)
                 run.revision, run.rows, run.open = run.revision + 1, (end,), False
             if run.open or end + self._grace + self._keep > now.micros:
                 kept.append(run)

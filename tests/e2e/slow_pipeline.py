@@ -39,5 +39,5 @@ def stop_at(step: Any, method: str, stops: Mapping[int, float]) -> None:
 if __name__ == "__main__":
     stop_at(fold._Fold, "finish_bundle", {3: LONG, 12: SHORT})
     stop_at(fixed_windows._AssignExpiryWindow, "process", {100: SHORT, 1000: SHORT})
-    stop_at(fixed_windows._Judge, "process", {500: SHORT})
+    stop_at(fixed_windows._SplitExpired, "process", {500: SHORT})
     sys.exit(main(["pipeline", *sys.argv[1:]]))

@@ -32,6 +32,6 @@ def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_while_read
         expected = expected_rows(readings, INTERVAL)
         rows = stack.wait_for_rows(pipeline, len(expected))
     said = pipeline.log.read_text()
-    stops = [said.count(f"{step}.") for step in ("_Fold", "_AssignExpiryWindow", "_Judge")]
+    stops = [said.count(f"{step}.") for step in ("_Fold", "_AssignExpiryWindow", "_SplitExpired")]
     assert (stops, stack.rows("readings_dead_letters")) == ([2, 2, 1], [])
     assert by_timestamp(rows) == expected

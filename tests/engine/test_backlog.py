@@ -31,7 +31,7 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return process
 
-    for step in (fixed_windows._AssignExpiryWindow, fixed_windows._Judge):
+    for step in (fixed_windows._AssignExpiryWindow, fixed_windows._SplitExpired):
         monkeypatch.setattr(step, "process", slow(step.process))
     return slowed
 
@@ -49,4 +49,4 @@ def test_backlog_older_than_allowed_lateness_is_exact_though_the_watermark_follo
     rows, letters = run_captured(stream.end(), "--interval=60s", "--grace_period=0s", "--allowed_lateness=1m")
     assert letters == []
     assert [row["Temp"] for row in rows] == list(expected.values())
-    assert set(slow_steps) == {"_AssignExpiryWindow", "_Judge"}
+    assert set(slow_steps) == {"_AssignExpiryWindow", "_SplitExpired"}

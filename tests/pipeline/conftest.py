@@ -16,6 +16,7 @@ from apache_beam.testing.test_stream import TestStream
 from local.emulators import free_port
 from local.processes import running
 from pipeline import graph, options
+from pipeline.fixed_windows import FixedIntervals
 
 # 2024-11-22T13:00:00Z: on a boundary of every interval used in these tests, and long past.
 NOON = 1_732_280_400
@@ -180,6 +181,6 @@ def run_on_worker():
 
 @pytest.fixture(params=["young", "aged"])
 def age(request, monkeypatch):
-    """Fixed and hopping windows ask nothing of readings too young to have expired; these here are two years old."""
+    """Fixed and hopping windows combine readings directly that have not expired by the clock; these are years old."""
     if request.param == "young":
-        monkeypatch.setattr("pipeline.fixed_windows._CLOCK_SLACK", -10 * 366 * 24 * 3600)
+        monkeypatch.setattr(FixedIntervals, "expiry_cutoff", lambda intervals, now: 0.0)

@@ -82,6 +82,22 @@ class TestLate:
         assert letters == []
 
 
+@pytest.mark.usefixtures("age")
+def test_first_and_last_of_each_device_are_revised(run_graph):
+    # The first reading passes the coder of shards with its pane; what is late for the pane may not.
+    stream = Stream().add(message(11, Temp=1, Device="a")).watermark(22).add(message(12, Temp=3, Device="a"))
+    flags = "--on_late=revise", "--group_by_device=true", "--sensors=Temp", "--statistics=first,last"
+    rows, letters = run_graph(stream, *HOPPING, *flags)
+    found = [(row["Timestamp"][14:19], row["Revision"], row["Temp_first"], row["Temp_last"]) for row in rows]
+    assert sorted(found) == [
+        ("00:00", 0, 1.0, 1.0),
+        ("00:00", 1, 1.0, 3.0),
+        ("00:05", 0, 1.0, 3.0),
+        ("00:10", 0, 1.0, 3.0),
+    ]
+    assert letters == []
+
+
 class TestExpired:
     @pytest.mark.parametrize("mode", ["dead_letter", "revise"])
     def test_for_one_interval_may_be_late_or_on_time_for_others(self, run_graph, mode):

@@ -1,10 +1,11 @@
 """Late readings: what each mode makes of them, for fixed windows and for sessions."""
 
 import json
+import time
 
 import pytest
 
-from tests.pipeline.conftest import Stream, message
+from tests.pipeline.conftest import NOON, Stream, message
 
 
 def clock(timestamp: str) -> str:
@@ -84,6 +85,51 @@ class TestExpired:
         assert late(letters) == [("Expired", "00:00", 7.0, 1)]
 
 
+class TestNothingVanishes:
+    """Every reading is in a row or a dead letter, whatever its stamp, and wherever the watermark is."""
+
+    WINDOWS = pytest.mark.parametrize(
+        "flags",
+        [("--window=fixed",), ("--window=hopping", "--hop=5s"), ("--window=hopping", "--hop=5s", "--on_late=revise")],
+        ids=["fixed", "hopping", "hopping-revise"],
+    )
+
+    def accounted(self, found: tuple[list[dict], list[dict]], overlaps: int) -> float:
+        """Return how many readings are in rows and dead letters of all of their intervals."""
+        rows, letters = found
+        # With revise a row is written again, and the last is the one that counts.
+        latest = {row["Timestamp"]: row["Temp_count"] for row in sorted(rows, key=lambda row: row.get("Revision", 0))}
+        lost = [json.loads(letter["payload"])["readings"]["Temp"]["count"] for letter in letters]
+        return (sum(latest.values()) + sum(lost)) / overlaps
+
+    @WINDOWS
+    @pytest.mark.parametrize("by_device", ["true", "false"])
+    def test_readings_of_the_year_2000_are_dead_lettered(self, run_graph, flags, by_device):
+        year_2000 = 946_684_800 - NOON
+        stream = Stream().add(message(1, Temp=1), message(year_2000, Temp=2), message(year_2000 + 7, Temp=3))
+        found = run_graph(stream, *flags, f"--group_by_device={by_device}", "--statistics=count")
+        assert self.accounted(found, 1 if flags[0] == "--window=fixed" else 3) == 3
+        assert {letter["error"] for letter in found[1]} == {"Expired"}
+        assert {letter["event_time"][:10] for letter in found[1]} <= {"1999-12-31", "2000-01-01"}
+
+    def test_readings_of_the_year_2000_make_sessions(self, run_graph):
+        rows, letters = run_graph(Stream().add(message(1, Temp=1), message(946_684_800 - NOON, Temp=2)), *SESSIONS)
+        assert [row["Timestamp"][:19] for row in rows] == ["2000-01-01T00:00:10", "2024-11-22T13:00:11"]
+        assert letters == []
+
+    @WINDOWS
+    @pytest.mark.parametrize("lateness", ["0s", "2m"])
+    @pytest.mark.parametrize("ahead", [300, 4000])
+    def test_readings_are_accounted_for_when_the_watermark_and_the_clock_differ(
+        self, run_graph, flags, lateness, ahead
+    ):
+        now = int(time.time()) - NOON
+        stream = Stream().watermark(now + ahead)
+        stream.add(*(message(now - age, Temp=1) for age in (-590, -60, 0, 20, 60, 119, 200, 4000)))
+        found = run_graph(stream, *flags, f"--allowed_lateness={lateness}", "--statistics=count")
+        assert self.accounted(found, 1 if flags[0] == "--window=fixed" else 3) == 8
+
+
 SESSIONS = ("--window=session", "--session_gap=10s", "--grace_period=5s")
 
 
@@ -107,6 +153,13 @@ class TestSessionsDeadLetter:
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:10", 1.0), ("00:26", 3.0)]
         assert late(letters) == [("Late", "00:18", 50.0, 1)]
+
+    def test_a_session_is_not_written_early_when_another_of_its_device_is(self, run_graph):
+        # The first ends at 00:10 and is written at 00:15; the second ended at 00:20 then, and is open until 00:25.
+        stream = Stream().add(message(0, Temp=1), message(10, Temp=3)).watermark(15).add(message(12, Temp=5))
+        rows, letters = run_graph(stream, *SESSIONS)
+        assert temps(rows) == [("00:10", 1.0), ("00:22", 4.0)]
+        assert letters == []
 
     def test_an_open_session_takes_what_is_older_than_the_grace(self, run_graph):
         stream = Stream().add(message(20, Temp=1)).watermark(30).add(message(12, Temp=3))

@@ -10,21 +10,29 @@ import json
 import math
 import os
 import statistics
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.statistics import STATISTICS
-from tests.pipeline.conftest import NOON, Stream, message
+from pipeline.session_windows import SessionIntervals
+from pipeline.statistics import STATISTICS, Statistics
+from pipeline.sums import SECOND, Interval
+from tests.pipeline.conftest import NOON, Kept, Stream, message
 
 SENSORS = ("AtmP", "Temp")
 INTERVAL, HOP, GAP, GRACE, LATENESS = 15, 5, 10, 5, 30
+# Of the shipped parameters: how far a reading may be ahead of the clock, and the watermark besides.
+MAX_FUTURE_SKEW, CLOCK_SLACK = 600, 3600
+YEAR_2000 = 946_684_800 - NOON
+STREAM_START = -3600.0  # the watermark with which `Stream` begins
+LATENESSES = (0, LATENESS, 120, 3600, 30 * 24 * 3600)
 
 SETTINGS = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "5")),
@@ -43,6 +51,42 @@ class Reading:
     values: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a stream is run with: the worker's clock, in seconds after NOON, does not move meanwhile."""
+
+    window: str
+    revise: bool = False
+    by_device: bool = True
+    names: tuple[str, ...] = ("mean",)
+    lateness: int = LATENESS
+    clock: float = 1e6
+
+    @property
+    def hop(self) -> int:
+        return HOP if self.window == "hopping" else INTERVAL
+
+    def combined_directly(self, reading: Reading) -> bool:
+        """Whether sums skip the expiry grouping: its bucket has not expired by the clock, and so cannot be expired."""
+        bucket = math.floor(reading.at / self.hop) * self.hop
+        return bucket + self.hop + GRACE + self.lateness >= self.clock
+
+    @property
+    def flags(self) -> list[str]:
+        return [
+            f"--sensors={','.join(SENSORS)}",
+            f"--statistics={','.join(self.names)}",
+            f"--group_by_device={self.by_device}".lower(),
+            f"--window={self.window}",
+            f"--interval={INTERVAL}s",
+            *([f"--hop={HOP}s"] if self.window == "hopping" else []),
+            f"--session_gap={GAP}s",
+            f"--grace_period={GRACE}s",
+            f"--allowed_lateness={self.lateness}s",
+            f"--on_late={'revise' if self.revise else 'dead_letter'}",
+        ]
+
+
 @dataclass
 class Expected:
     """What must come out: by (device, row's time), the readings of each revision; and of each dead letter."""
@@ -54,29 +98,29 @@ class Expected:
 Event = list[Reading] | float  # a bundle, or where the watermark goes
 
 
-def in_windows(events: list[Event], hop: int, revise: bool) -> Expected:
-    """What comes of fixed or hopping windows of INTERVAL seconds."""
+def in_windows(events: list[Event], setting: Setting) -> Expected:
+    """Return what fixed or hopping windows of INTERVAL seconds make of a stream."""
     # By window: bundles that came on time or, when revising, late; the first list is what was on time.
     on_time: dict[tuple[str, int], list[Reading]] = defaultdict(list)
     late: dict[tuple[str, int], list[list[Reading]]] = defaultdict(list)
     expected = Expected()
-    watermark = -math.inf
+    watermark = STREAM_START
     for event in events:
         if not isinstance(event, list):
             watermark = max(watermark, event)
             continue
-        bundle: dict[tuple[str, int], list[Reading]] = defaultdict(list)
+        bundle: dict[tuple[str, int, bool], list[Reading]] = defaultdict(list)
         for reading in event:
-            last_start = math.floor(reading.at / hop) * hop
-            for start in range(last_start - INTERVAL + hop, last_start + 1, hop):
-                bundle[reading.device, start].append(reading)
-        for (device, start), readings in bundle.items():
+            last_start = math.floor(reading.at / setting.hop) * setting.hop
+            for start in range(last_start - INTERVAL + setting.hop, last_start + 1, setting.hop):
+                bundle[reading.device, start, setting.combined_directly(reading)].append(reading)
+        for (device, start, directly), readings in bundle.items():
             due = start + INTERVAL + GRACE
             if watermark < due:
                 on_time[device, start] += readings
-            elif watermark >= due + LATENESS:
+            elif watermark >= due + setting.lateness and not directly:
                 expected.letters.append(("Expired", device, start, readings))
-            elif revise:
+            elif setting.revise:
                 late[device, start].append(readings)
             else:
                 expected.letters.append(("Late", device, start, readings))
@@ -109,13 +153,13 @@ class Session:
         return self.first < other.last + GAP and other.first < self.last + GAP
 
 
-def in_sessions(events: list[Event], revise: bool) -> Expected:
-    """What comes of sessions."""
+def in_sessions(events: list[Event], setting: Setting) -> Expected:
+    """Return what sessions make of a stream."""
     expected = Expected()
     sessions: dict[str, list[Session]] = defaultdict(list)
     final_until: dict[str, float] = defaultdict(lambda: -math.inf)
-    keep = LATENESS if revise else 0
-    watermark = -math.inf
+    keep = setting.lateness if setting.revise else 0
+    watermark = STREAM_START
 
     def write_due() -> None:
         for device, found in sessions.items():
@@ -142,7 +186,7 @@ def in_sessions(events: list[Event], revise: bool) -> Expected:
         for device, found in runs.items():
             for run in found:
                 if run.last < final_until[device]:
-                    error = "Expired" if revise else "Late"
+                    error = "Expired" if setting.revise else "Late"
                     expected.letters.append((error, device, run.last + GAP, run.readings))
                 else:
                     _join(sessions[device], run)
@@ -190,8 +234,7 @@ def agree(name: str, found: Any, readings: list[Reading], sensor: str) -> bool:
 
 
 def seconds(timestamp: str) -> float:
-    hour, minute, second = timestamp[11:-1].split(":")
-    return (int(hour) - 13) * 3600 + int(minute) * 60 + float(second)
+    return datetime.fromisoformat(timestamp).timestamp() - NOON
 
 
 def column(sensor: str, name: str) -> str:
@@ -281,35 +324,55 @@ def _partitions(items: list) -> Iterator[list[list]]:
 
 # On a grid, so that readings share moments, and fall on the edges of windows, gaps and watermarks.
 values = st.floats(-1e6, 1e6) | st.floats(-1, 1).map(lambda noise: 1e9 + noise) | st.integers(-9, 9).map(float)
-readings_of_one = st.builds(
-    Reading,
-    st.integers(0, 240).map(lambda n: n / 2),
-    st.sampled_from("abcdefgh"),
-    st.dictionaries(st.sampled_from(SENSORS), values, min_size=1),
+grid = st.integers(0, 240).map(lambda n: n / 2)
+# Most are close together, so that they share intervals; others are from the year 2000, from a backlog of an hour to a
+# month before, and up to ten minutes ahead of a clock that shows NOON.
+stamps = (
+    grid
+    | grid
+    | grid.map(lambda at: at + YEAR_2000)
+    | st.tuples(grid, st.sampled_from([3_600, 86_400, 30 * 86_400])).map(lambda both: both[0] - both[1])
+    | grid.map(lambda at: at + MAX_FUTURE_SKEW - 120)
 )
-bundles = st.lists(readings_of_one, min_size=1, max_size=20)
+
+
+def streams_of(
+    stamps: st.SearchStrategy[float], watermarks: st.SearchStrategy[float]
+) -> st.SearchStrategy[list[Event]]:
+    """Return bundles of readings with these stamps, and watermarks that move forward between them."""
+    reading = st.builds(
+        Reading,
+        stamps,
+        st.sampled_from("abcdefgh"),
+        st.dictionaries(st.sampled_from(SENSORS), values, min_size=1),
+    )
+    bundle = st.lists(reading, min_size=1, max_size=20)
+    return st.lists(bundle | watermarks, min_size=1, max_size=12).map(lambda found: list(_forward(found)))
+
+
 watermarks = st.integers(-10, 360).map(lambda n: n / 2)
-events = st.lists(bundles | watermarks, min_size=1, max_size=12).map(lambda found: list(_forward(found)))
+events = streams_of(grid, watermarks)
+# A watermark that is ahead of a clock at NOON by at most what a window's combine accepts.
+wide_events = streams_of(stamps, watermarks | st.sampled_from([600.0, 3_700.0, 4_200.0]))
+# From a clock that is behind all but the oldest readings and watermarks, to one that is years ahead of them.
+clocks = st.sampled_from([0.0, 25.0, 60.0, 150.0, 3_700.0, 31 * 86_400.0, 60_000_000.0])
 some_statistics = st.lists(st.sampled_from(list(STATISTICS)), min_size=1, unique=True)
 
 
 @pytest.mark.parametrize("revise", [False, True], ids=["dead_letter", "revise"])
 @pytest.mark.parametrize("window", ["fixed", "hopping", "session"])
 @SETTINGS
-@given(events=events, names=some_statistics, by_device=st.booleans(), some_young=st.booleans())
-def test_any_stream(run_graph, window, revise, events, names, by_device, some_young):
+@given(
+    events=wide_events,
+    names=some_statistics,
+    by_device=st.booleans(),
+    lateness=st.sampled_from(LATENESSES),
+    clock=clocks,
+)
+def test_any_stream(run_graph, window, revise, events, names, by_device, lateness, clock):
     if revise and names == ["stddev"]:
         names = ["stddev", "count"]
-    with pytest.MonkeyPatch.context() as patch:
-        if some_young:
-            put_clock_back(patch, events)
-        check(run_graph, window, revise, events, names, by_device)
-
-
-def put_clock_back(patch: pytest.MonkeyPatch, events: list[Event]) -> None:
-    """Make young what cannot have expired before the last watermark; by the real clock nothing is."""
-    latest = max((event for event in events if not isinstance(event, list)), default=0.0)
-    patch.setattr("pipeline.fixed_windows._CLOCK_SLACK", NOON + latest + 1 - time.time())
+    check(run_graph, Setting(window, revise, by_device, tuple(names), lateness, clock), events)
 
 
 def _forward(events: list[Event]) -> Iterator[Event]:
@@ -333,28 +396,101 @@ def stream_of(events: list[Event]) -> Stream:
     return stream
 
 
-def check(run_graph, window: str, revise: bool, events: list[Event], names: list[str], by_device: bool) -> None:
-    """Run the graph and the model on the same events, and compare."""
-    rows, letters = run_graph(
-        stream_of(events),
-        f"--sensors={','.join(SENSORS)}",
-        f"--statistics={','.join(names)}",
-        f"--group_by_device={by_device}".lower(),
-        f"--window={window}",
-        f"--interval={INTERVAL}s",
-        *([f"--hop={HOP}s"] if window == "hopping" else []),
-        f"--session_gap={GAP}s",
-        f"--grace_period={GRACE}s",
-        f"--allowed_lateness={LATENESS}s",
-        f"--on_late={'revise' if revise else 'dead_letter'}",
-    )
-    if not by_device:
+def expected_of(events: list[Event], setting: Setting) -> Expected:
+    if not setting.by_device:
         events = [
             [Reading(r.at, "", r.values) for r in event] if isinstance(event, list) else event for event in events
         ]
-    if window == "session":
-        expected = in_sessions(events, revise)
-    else:
-        expected = in_windows(events, HOP if window == "hopping" else INTERVAL, revise)
-    check_letters(letters, expected, names, pane=HOP if window == "hopping" else 1000)
-    check_rows(rows, expected, names, revise, in_panes=window == "hopping")
+    return in_sessions(events, setting) if setting.window == "session" else in_windows(events, setting)
+
+
+def set_clock(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the clock by which sums have expired show this many seconds after NOON."""
+    clock = SimpleNamespace(time=lambda: NOON + seconds)
+    patch.setattr("pipeline.fold.time", clock)
+    patch.setattr("pipeline.hopping_windows.time", clock)
+
+
+def check(run_graph, setting: Setting, events: list[Event]) -> None:
+    """Run the graph and the model on the same events, and compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_clock(patch, setting.clock)
+        rows, letters = run_graph(stream_of(events), *setting.flags)
+    expected = expected_of(events, setting)
+    hopping = setting.window == "hopping"
+    check_letters(letters, expected, list(setting.names), pane=HOP if hopping else INTERVAL)
+    check_rows(rows, expected, list(setting.names), setting.revise, in_panes=hopping)
+
+
+class SmallSessions:
+    """Beam in small: bundles are folded, and a device's timer fires once the watermark has passed it."""
+
+    def __init__(self, setting: Setting):
+        self.rows: dict[tuple[str, float], list[tuple[int, dict]]] = defaultdict(list)
+        self.letters: list[tuple[str, str, float, dict]] = []
+        self._intervals = SessionIntervals(
+            GAP, GRACE, setting.lateness, setting.revise, Statistics(setting.names), True
+        )
+        self._emit: Any = self._intervals.emit()
+        self._cells: dict[str, tuple[Kept, Kept]] = {}
+
+    def run(self, events: list[Event]) -> None:
+        watermark = STREAM_START
+        for event in [*events, math.inf]:
+            if not isinstance(event, list):
+                watermark = max(watermark, event)
+            else:
+                buckets = self._intervals.new_buckets()
+                micros = ((round((NOON + r.at) * SECOND), r.device, r.values) for r in event)
+                assert not buckets.add(self._intervals.statistics.lift(micros))
+                for element in buckets.drain(0):
+                    device, _ = element.value
+                    state, due = self._cells.setdefault(device, (Kept(), Kept()))
+                    self._take(self._emit.fn.process(element.value, state, due))
+            for device, (state, due) in self._cells.items():
+                while due.value is not None and due.value.micros <= (NOON + watermark) * SECOND:
+                    # A runner that keeps timers in milliseconds must not fire one before its session is due.
+                    assert due.value.micros % 1000 == 0
+                    reached, due.value = due.value, None
+                    self._take(self._emit.fn.emit_due(device, reached, state, due))
+
+    def _take(self, intervals: Iterable[Interval]) -> None:
+        for interval in intervals:
+            [(device, sums)] = interval.sums_of.items()
+            at = interval.row_time / SECOND - NOON
+            if interval.late:
+                self.letters.append((interval.late, device, at, sums))
+            else:
+                self.rows[device, at].append((interval.revision, sums))
+
+
+@settings(SETTINGS, max_examples=SETTINGS.max_examples * 10)
+@given(events=wide_events, names=some_statistics, revise=st.booleans(), lateness=st.sampled_from(LATENESSES))
+def test_sessions_emit_what_the_model_does_in_any_stream(events, names, revise, lateness):
+    setting = Setting("session", revise, names=tuple(names), lateness=lateness)
+    small, expected = SmallSessions(setting), expected_of(events, setting)
+    small.run(events)
+    statistics_of = Statistics(names)
+
+    def agrees(sums: dict, readings: list[Reading]) -> bool:
+        return sums.keys() == {sensor for reading in readings for sensor in reading.values} and all(
+            agree(name, value, readings, sensor)
+            for sensor, parts in sums.items()
+            for name, value in zip(names, statistics_of.values(parts), strict=True)
+        )
+
+    assert small.rows.keys() == expected.rows.keys()
+    for key, revisions in expected.rows.items():
+        found = small.rows[key]
+        assert len(found) == len(revisions)
+        numbers = [number for number, _ in found]
+        assert numbers == sorted(set(numbers))
+        assert all(agrees(sums, readings) for (_, sums), readings in zip(found, revisions, strict=True))
+    # Those of a bundle have no order.
+    found_letters, expected_letters = (
+        sorted(all, key=lambda one: one[:3]) for all in (small.letters, expected.letters)
+    )
+    assert len(found_letters) == len(expected_letters)
+    for (*key, sums), (*expected_key, readings) in zip(found_letters, expected_letters, strict=True):
+        assert key == expected_key
+        assert agrees(sums, readings)

@@ -10,6 +10,9 @@ from tests.template.fake_google import Launch
 TABLE = "output_table=sensor-stream-test:sensors.readings"
 INPUT = f"input_topic={TOPIC}"
 
+# The step that holds open sessions in the job of the fixture `session`.
+SESSIONS = "EmitIntervals(on_late revise, key device)"
+
 
 def pubsub_read(launch: Launch) -> dict:
     [payload] = [
@@ -69,7 +72,8 @@ class TestFixed:
         fixed_windows = standard_window_fns_pb2.FixedWindowsPayload.FromString(windowing.window_fn.payload)
         assert windowing.window_fn.urn == "beam:window_fn:fixed_windows:v1"
         assert (fixed_windows.size.ToSeconds(), fixed_windows.offset.ToSeconds()) == (15, 5)
-        assert windowing.allowed_lateness == 3600 * 1000
+        # An hour of allowed_lateness, ten minutes of max_future_skew, and an hour that the watermark may be ahead.
+        assert windowing.allowed_lateness == (3600 + 600 + 3600) * 1000
         assert windowing.trigger.WhichOneof("trigger") == "after_end_of_window"
         assert windowing.trigger.after_end_of_window.late_firings.element_count.element_count == 1
         assert windowing.accumulation_mode == beam_runner_api_pb2.AccumulationMode.DISCARDING
@@ -81,20 +85,20 @@ class TestSession:
         assert pubsub_read(session) == {"topic": TOPIC, "with_attributes": True}
 
     def test_sessions_are_kept_in_state_and_timers(self, session):
-        windowing = windowing_of_input(session, "EmitIntervals")
+        windowing = windowing_of_input(session, SESSIONS)
         assert windowing.window_fn.urn == "beam:window_fn:global_windows:v1"
 
 
 @pytest.mark.needs("gcloud")
-@pytest.mark.parametrize("kind", ["fixed", "session"])
-def test_the_steps_of_the_job_page(kind, request):
+@pytest.mark.parametrize(("kind", "emit"), [("fixed", "EmitIntervals"), ("session", SESSIONS)])
+def test_the_steps_of_the_job_page(kind, emit, request):
     graph = request.getfixturevalue(kind).graph
     [root] = graph.root_transform_ids
     transforms = graph.components.transforms
     assert {transforms[step].unique_name for step in transforms[root].subtransforms} == {
         "ReadMessages",
         "FoldReadings",
-        "EmitIntervals",
+        emit,
         "AverageRows",
         "WriteRows",
         "AllDeadLetters",

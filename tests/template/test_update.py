@@ -132,6 +132,9 @@ SESSION = "--window=session"
         ([], ["--interval=5m"]),
         ([], ["--grace_period=1m"]),
         ([], ["--on_late=revise"]),
+        # A straggler within the new lateness would begin its row again, at revision 0.
+        (["--on_late=revise"], ["--on_late=revise", "--allowed_lateness=2h"]),
+        (["--on_late=revise", "--allowed_lateness=2h"], ["--on_late=revise"]),
         ([], [SESSION]),
         (["--interval=5m"], []),
         (["--interval=5m"], ["--interval=10m"]),
@@ -144,6 +147,12 @@ SESSION = "--window=session"
         # Devices are shuffled by the shard then, and not when nobody keeps them apart.
         ([], ["--group_by_device=true"]),
         (["--group_by_device=true"], []),
+        # Rows that are open are then each a device's.
+        (["--on_late=revise", "--group_by_device=true"], ["--on_late=revise"]),
+        ([SESSION, "--group_by_device=true"], [SESSION]),
+        # Sessions that are written are held only with `revise`, and must not be written again without it.
+        ([SESSION, "--on_late=revise"], [SESSION]),
+        ([SESSION], [SESSION, "--on_late=revise"]),
     ],
 )
 def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
@@ -156,8 +165,8 @@ def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(b
     [
         ([], ["--session_gap=5m"]),
         (["--interval=5m"], ["--interval=300s", "--allowed_lateness=2h"]),
-        # Late sessions are kept whole, whatever becomes of them.
-        ([SESSION], [SESSION, "--interval=5m", "--on_late=revise"]),
+        ([SESSION], [SESSION, "--interval=5m"]),
+        ([SESSION, "--on_late=revise"], [SESSION, "--on_late=revise", "--allowed_lateness=2h"]),
     ],
 )
 def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
@@ -262,6 +271,6 @@ class TestBreaks:
 
 class TestStepsOf:
     def test_the_session_keeps_state_and_a_timer(self, session):
-        step = steps_of(session.graph)["EmitIntervals"]
+        step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)"]
         assert step["state"] == {"sessions": "beam:user_state:bag:v1 FastPrimitivesCoder"}
         assert step["timers"] == {"ts-due": "EVENT_TIME"}
