@@ -21,7 +21,10 @@ SHARDS = 32
 _KEYS = tuple(f"shard {number}" for number in range(SHARDS))
 
 
-_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
+# MessagePack has one kind of array. A component is a number or a tuple of numbers: an array within a list is a tuple.
+_SUMS_OF = dict[str, dict[str, list[int | float | tuple[int | float, ...]]]]
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_SUMS_OF).decode
 
 
 class Shard(dict[str, Sums]):
@@ -29,18 +32,15 @@ class Shard(dict[str, Sums]):
 
 
 class ShardCoder(coders.Coder):
-    """Encodes a `Shard` as MessagePack, in a fifth of the time of the coder that Beam has for any value.
-
-    Of what was a tuple comes a list.
-    """
+    """Encodes a `Shard` as MessagePack, in a fifth of the time of the coder that Beam has for any value."""
 
     def encode(self, value: SumsOf) -> bytes:
         """Return the bytes."""
         return _encode(value)
 
-    def decode(self, encoded: bytes) -> SumsOf:
-        """Return Sums by device."""
-        return _decode(encoded)
+    def decode(self, encoded: bytes) -> Shard:
+        """Return what was encoded, with the types it had."""
+        return Shard(_decode(encoded))
 
     def to_type_hint(self) -> Any:
         """Return what it encodes."""

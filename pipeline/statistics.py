@@ -65,13 +65,24 @@ def _merge_spreads(one: Spread, other: Spread) -> Spread:
     )
 
 
+# Both return tuples, and take lists too: version 0.2 decoded tuples as lists, so its open intervals may hold either.
+def _earliest(one: Sequence, other: Sequence) -> tuple:
+    first, second = tuple(one), tuple(other)
+    return first if first <= second else second
+
+
+def _latest(one: Sequence, other: Sequence) -> tuple:
+    first, second = tuple(one), tuple(other)
+    return first if first >= second else second
+
+
 SUM = Part("sum", _value, operator.add)
 COUNT = Part("count", _one, operator.add)
 LOWEST = Part("lowest", _value, min)
 HIGHEST = Part("highest", _value, max)
 SPREAD = Part("spread", _spread, _merge_spreads)
-EARLIEST = Part("earliest", _stamped, min)
-LATEST = Part("latest", _stamped, max)
+EARLIEST = Part("earliest", _stamped, _earliest)
+LATEST = Part("latest", _stamped, _latest)
 
 
 class Statistic:
