@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from pipeline import one_line
 from pipeline.bigquery import TableId
@@ -168,6 +174,7 @@ def parse(argv: Sequence[str]) -> tuple[Job, PipelineOptions]:
     job = _check({parameter.name: _read(parameter, getattr(ours, parameter.name)) for parameter in PARAMETERS})
     # The code is an installed package, so there is no main session to ship to the workers.
     beam_options = PipelineOptions(argv, streaming=True, save_main_session=False)
+    _refuse_at_least_once(beam_options)
     standard = beam_options.view_as(StandardOptions)
     standard.runner = _runner(standard.runner or LOCAL_RUNNER)
     if runs_on_dataflow(beam_options):
@@ -314,6 +321,19 @@ def _check_required(job: Job) -> None:
     for parameter in PARAMETERS:
         if parameter.required and getattr(job, parameter.name) is None:
             raise UsageError(f"--{parameter.name} is missing; only a local run may go without")
+
+
+def _refuse_at_least_once(beam_options: PipelineOptions) -> None:
+    # A service option; a template's --additional-experiments arrive as experiments, which the service takes as well:
+    # https://cloud.google.com/dataflow/docs/guides/streaming-modes
+    service_options = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
+    experiments = beam_options.view_as(DebugOptions).experiments or []
+    for option in (*service_options, *experiments):
+        if option.partition("=")[0].strip().lower() == "streaming_mode_at_least_once":
+            raise UsageError(
+                f"{option}: Dataflow may then process a message twice, and its readings would count twice; leave it "
+                f"out, for exactly-once mode"
+            )
 
 
 def _refuse_misspelt(unknown: Sequence[str]) -> None:

@@ -5,7 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from pipeline import options
 from pipeline.hopping_windows import HoppingIntervals
@@ -46,6 +51,29 @@ class TestDefaults:
         for flags, runner in [([], "BundleBasedDirectRunner"), (["--runner=DataflowRunner"], "DataflowRunner")]:
             standard = options.parse([TOPIC, TABLE, *flags])[1].view_as(StandardOptions)
             assert (standard.runner, standard.streaming) == (runner, True)
+
+
+class TestStreamingMode:
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ["--dataflow_service_options=streaming_mode_at_least_once"],
+            ["--dataflow_service_option=streaming_mode_at_least_once"],
+            ["--dataflow_service_options", "streaming_mode_at_least_once"],
+            ["--dataflow_service_options=enable_prime,streaming_mode_at_least_once"],
+            ["--dataflow_service_options=enable_prime", "--dataflow_service_options=streaming_mode_at_least_once=true"],
+            ["--experiments=streaming_mode_at_least_once"],
+            ["--experiment=enable_streaming_engine,streaming_mode_at_least_once"],
+        ],
+    )
+    def test_at_least_once_is_refused_in_every_spelling(self, flags):
+        with pytest.raises(options.UsageError, match=r"^streaming_mode_at_least_once.* would count twice"):
+            parse(*flags)
+
+    def test_exactly_once_and_other_options_are_passed_on(self):
+        flags = ["--dataflow_service_options=streaming_mode_exactly_once,enable_prime", "--experiments=use_runner_v2"]
+        google = options.parse([TOPIC, *flags])[1].view_as(GoogleCloudOptions)
+        assert google.dataflow_service_options == ["streaming_mode_exactly_once", "enable_prime"]
 
 
 class TestWorkerImage:
