@@ -1,9 +1,12 @@
 """The shipped graph, from messages and watermarks to rows and dead letters."""
 
+import gc
 import json
 import math
 import random
+import weakref
 from itertools import pairwise
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import fold
 from pipeline.dead_letters import rfc3339
+from pipeline.fixed_windows import FixedIntervals
 from pipeline.readings import NotJson, Refusal
 from tests.pipeline.conftest import NOON, Stream, captured, message, parse
 
@@ -206,6 +210,21 @@ class TestSensors:
         assert [list(r.items()) for r in rows] == [
             [("Timestamp", at("13:00:00.000000")), ("Noise", 3.0), ("CO2", 400.0)]
         ]
+
+
+def test_bundle_processors_that_are_done_are_freed():
+    fold._freeze_once.cache_clear()
+    alive = []
+    for _ in range(20):
+        processor: Any = fold._Fold(("Temp",), 600, FixedIntervals(15, 5, 3600, False), None)
+        # As part of a cycle, like Beam's own, it is freed by the garbage collector alone.
+        processor.itself = processor
+        processor.setup()
+        alive.append(weakref.ref(processor))
+    del processor
+    gc.collect()
+    # The first was alive when the process froze what it had.
+    assert sum(ref() is not None for ref in alive) <= 1
 
 
 # Milliseconds after NOON, device, value: on a grid, so that gaps of exactly ten seconds do occur.
