@@ -1,4 +1,4 @@
-"""What the README and the pages in docs/ say of parameters, targets, files and metrics is so."""
+"""The README and the other pages agree with the code: parameters, targets, files, metrics and names."""
 
 import re
 import subprocess
@@ -12,7 +12,8 @@ from pipeline.dead_letters import PIPELINE_VERSION
 from pipeline.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("pipeline", "redrive", "publisher", "local")
 
 
 def test_the_parameter_table_is_that_of_the_options():
@@ -31,7 +32,7 @@ def test_every_make_target_it_names_exists():
 
 
 def test_every_module_of_the_pipeline_is_in_the_map():
-    house = (ROOT / "docs/contributing.md").read_text()
+    house = (ROOT / "CONTRIBUTING.md").read_text()
     for module in (ROOT / "pipeline").glob("[a-z]*.py"):
         assert f" {module.name} " in house, module.name
 
@@ -73,3 +74,24 @@ def test_the_metrics_are_those_of_the_code():
 def test_the_tables_of_metrics_are_those_of_the_list(header, rows):
     page = (ROOT / "docs/operate.md").read_text()
     assert page.partition(f"{header}\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines() == rows
+
+
+def test_the_glossary_defines_each_term_once_in_alphabetical_order():
+    terms = re.findall(r"^\*\*([^*]+)\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(terms) > 40
+    assert terms == sorted(set(terms))
+
+
+def test_the_glossary_names_what_is_in_the_code():
+    names = set(re.findall(r"`([^`]+)`", (ROOT / "docs/glossary.md").read_text()))
+    code = "".join(module.read_text() for package in PACKAGES for module in (ROOT / package).rglob("*.py"))
+    assert {name for name in names if name not in code} == set()
+
+
+def test_the_changelog_says_of_each_version_how_to_update_to_it():
+    versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert versions[0].startswith("[Unreleased]\n")
+    assert versions[1].startswith(f"[{PIPELINE_VERSION}] - ")
+    # There is nothing to update from to the first one.
+    for version in versions[:-1]:
+        assert re.search(r"\*\*Update: (drain first|update in place)", version), version.partition("\n")[0]
