@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import google.auth
 from google.api_core.exceptions import Forbidden, GoogleAPIError, MethodNotImplemented, NotFound, PermissionDenied
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 from google.cloud import bigquery, pubsub_v1
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
@@ -20,6 +20,7 @@ from requests.exceptions import RequestException
 from pipeline import one_line, tables
 from pipeline.append_stream import EMULATOR, stream_name, write_client
 from pipeline.bigquery import TableId
+from pipeline.credentials import credentials_problem
 from pipeline.options import Job
 
 T = TypeVar("T")
@@ -115,15 +116,8 @@ class _Request(Request):
 
 def credentials_advice(error: GoogleAuthError) -> str:
     """Return, on one line, what is wrong with the credentials and how to fix it."""
-    said = one_line.reason(error)
-    login = "gcloud auth application-default login"
-    if isinstance(error, DefaultCredentialsError):
-        return f"no Google credentials ({said}); run: {login}"
-    if isinstance(error, TransportError):
-        return f"cannot reach Google to check the credentials ({said}); check the network and the proxy"
-    return (
-        f"Google refuses the credentials ({said}); if they have expired run: {login}; if they impersonate an account, "
-        "roles/iam.serviceAccountTokenCreator on it is needed"
+    return credentials_problem(error) or (
+        f"cannot reach Google to check the credentials ({one_line.reason(error)}); check the network and the proxy"
     )
 
 
@@ -194,8 +188,8 @@ def check_datasets(job: Job, region: str | None) -> None:
         same = dataset.reference == found[other.project, other.dataset].reference
         if same and dataset.is_case_insensitive and one.table.lower() == other.table.lower():
             raise CheckError(
-                f"{name} and {other_name} are both {one} in a dataset whose names differ by more than case; name "
-                "another table"
+                f"{name} and {other_name} are both {one} in a dataset that compares table names without regard to "
+                "case; name another table"
             )
 
 

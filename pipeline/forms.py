@@ -102,8 +102,8 @@ def _sensors(text: str) -> tuple[str, ...]:
             raise ValueError(f"{one_line.value(name)} begins as BigQuery's own columns do; rename the sensor")
         if name.lower() in taken:
             raise ValueError(
-                f"{one_line.value(name)} is taken, by another sensor or by a column of ours (BigQuery's columns differ "
-                "by more than case); name each sensor once"
+                f"{one_line.value(name)} is taken, by another sensor or by a column of ours (BigQuery compares column "
+                "names without regard to case); name each sensor once"
             )
         taken.add(name.lower())
     return names

@@ -32,6 +32,7 @@ from publisher.service import ServiceError
 RESOURCE_NAME = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
 PROJECT = r"[a-z0-9][a-z0-9.:-]*[a-z0-9]"
 EXIT_SECONDS = 9.0  # from the first signal to the end; containers are killed after 10
+ERROR_START, ERROR_END = 300, 200  # characters of an error message that are printed; the fix is at its end
 PACK_LIMIT = 1000  # keeps a message below a megabyte
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -40,8 +41,11 @@ class Parser(argparse.ArgumentParser):
     """argparse, but with one line on stderr in place of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        """Leave with exit code 2; control characters are escaped, and what is long is shortened in the middle."""
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+        if len(line) > ERROR_START + ERROR_END:
+            line = f"{line[:ERROR_START]}...{line[-ERROR_END:]}"
+        self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

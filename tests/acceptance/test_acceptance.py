@@ -191,7 +191,7 @@ def test_credentials_that_do_not_work_end_it_before_anything_is_made(monkeypatch
     assert main(["--project=my-project", "--region=europe-west1"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: no Google credentials (")
+    assert err.startswith("error: No usable Google Cloud credentials (")
 
 
 class TestGrants:

@@ -88,10 +88,15 @@ def test_the_command_prints_parts_totals_and_sources(capsys, tmp_path):
     [
         (["--rate=0"], "--rate: expected a whole number above 0"),
         (["--rate=1", "--interval=15"], "--interval: expected a whole number above 0 with s, m or h"),
+        (["--rate=1", "--unknown=" + "\x1b[2J\n" * 2_000], "unrecognized arguments: --unknown="),
+        ([], "the following arguments are required: --rate"),
     ],
 )
-def test_a_wrong_flag_is_named(flags, fault, capsys):
+def test_a_wrong_flag_is_named_in_one_short_line(flags, fault, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(flags)
     assert stopped.value.code == 2
-    assert fault in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {fault}")
+    assert line.isprintable()
+    assert len(line) < 600

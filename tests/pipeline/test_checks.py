@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.api_core.exceptions import Forbidden, NotFound, PermissionDenied
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import TransportError
 from google.cloud import bigquery, pubsub_v1
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsResponse
@@ -341,15 +342,19 @@ class TestCredentials:
     def test_that_are_refused_end_a_launch_at_once_with_the_reason(self, refusing, capfd):
         assert main.main(["--input_topic=projects/p-12345/topics/t-1", "--output_table=p-12345:d.t"]) == 2
         [line] = capfd.readouterr().err.splitlines()
-        assert line.startswith("error: Google refuses the credentials (")
+        assert line.startswith("error: No usable Google Cloud credentials (")
         assert "Account has been" in line
         assert "gcloud auth application-default login" in line
         assert refusing == ["/token"]
 
     def test_that_do_not_exist_name_the_command_that_makes_them(self, tmp_path, monkeypatch):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-        with pytest.raises(CheckError, match=r"^no Google credentials \(.*none.json.*\); run: gcloud auth"):
+        with pytest.raises(CheckError, match=r"^No usable Google Cloud credentials \(.*none.json.*\): run gcloud auth"):
             checks.check_credentials()
+
+    def test_that_cannot_be_checked_are_not_said_to_be_wrong(self):
+        advice = checks.credentials_advice(TransportError("no route to host"))
+        assert advice.startswith("cannot reach Google to check the credentials (no route to host)")
 
     def test_are_not_needed_on_emulators(self, refusing, place, monkeypatch):
         monkeypatch.setattr(options, "LOCAL_RUNNER", "FnApiRunner")

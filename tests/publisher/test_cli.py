@@ -88,10 +88,30 @@ class TestBadInput:
         assert err.count("\n") == 1
         assert said in err
 
-    def test_a_value_with_a_line_break_is_still_one_line(self, capsys):
+    @pytest.mark.parametrize("value", ["projects\n/p", "x" * 5_000, "\x1b[2J\r" * 1_000, "\u2028" * 5_000])
+    @pytest.mark.parametrize(
+        ("flag", "fix"),
+        [
+            ("--topic", "starts with a letter"),
+            ("--sensors", "use letters, digits and _, not starting with a digit"),
+            ("--messages", "is not a whole number above 0"),
+            ("--start", "such as 2026-11-22T13:00:00Z"),
+            ("--seed", ""),
+            ("--faults", "choose from late, duplicate, malformed, out_of_order, skew, dropout and burst"),
+            ("--faults=late", "is not a probability from 0 to 1"),
+            ("--faults=burst", "is not a whole number of readings from 1 to 1000000"),
+            ("--unknown", ""),
+        ],
+    )
+    def test_a_long_or_unprintable_value_is_one_short_line_with_flag_and_fix(self, flag, fix, value, capsys):
         with pytest.raises(SystemExit):
-            main(["publish", "--topic", "projects\n/p"])
-        assert capsys.readouterr().err.count("\n") == 1
+            main(["publish", f"--topic={TOPIC}", f"{flag}={value}"])
+        err = capsys.readouterr().err
+        assert err.endswith(" (see python -m publisher publish --help)\n") or flag == "--unknown"
+        assert err[:-1].isprintable()
+        assert len(err) < 600
+        assert flag.partition("=")[0] in err
+        assert fix in err
 
 
 class TestDefaults:
