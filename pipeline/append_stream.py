@@ -104,13 +104,20 @@ class AppendStream:
         # What rows may take of a request.
         self.room = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
 
-    def store(self, rows: Sequence[bytes]) -> dict[int, tuple[str, str]]:
-        """Append rows until BigQuery has all but those it refuses for good, however long that takes.
+    def store(self, rows: Sequence[bytes], timeout: float | None = None) -> dict[int, tuple[str, str]]:
+        """Append rows until BigQuery has all but those it refuses for good.
+
+        Args:
+          rows: serialized rows of the stream's schema.
+          timeout: seconds after which no further attempt begins; None to try for ever, as a job must.
 
         Returns:
           By the index of each refused row its error code, and BigQuery's words.
+
+        Raises:
+          RetryError: the timeout has passed; its cause is what the last attempt failed with.
         """
-        append = UNTIL_IT_PASSES(self.append)
+        append = UNTIL_IT_PASSES.with_timeout(timeout)(self.append)
         waiting: Sequence[int] = range(len(rows))
         refused: dict[int, tuple[str, str]] = {}
         while waiting:
@@ -162,6 +169,7 @@ class _Call:
 
     def __init__(self, client: BigQueryWriteClient, metadata: Sequence[tuple[str, str]]):
         self.ended = False
+        self._ended_by = ""
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self._unanswered: deque[Future[Any]] = deque()
@@ -174,7 +182,7 @@ class _Call:
         answer: Future[Any] = Future()
         with self._lock:
             if self.ended:
-                answer.set_exception(Passing("the connection was closed"))
+                answer.set_exception(Passing(self._ended_by))
             else:
                 self._unanswered.append(answer)
                 self._requests.put(request)
@@ -195,6 +203,9 @@ class _Call:
             self.cancel()
         with self._lock:
             self.ended = True
+            self._ended_by = (
+                f"{reason.code().name}: {reason.details()}" if isinstance(reason, grpc.RpcError) else str(reason)
+            )
         self._requests.put(None)  # ends gRPC's wait for another request
         # What ended the call is about the request that was next; those behind it were never looked at.
         for answer in self._unanswered:

@@ -10,7 +10,7 @@ from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from pipeline import tables
-from redrive.targets import IMPATIENT, Letter, Target
+from redrive.targets import IMPATIENT, RETRY_SECONDS, Letter, Target
 
 RECORD_COLUMNS = (
     bigquery.SchemaField("dead_letter_id", "STRING"),
@@ -124,7 +124,8 @@ class Ledger:
         config = bigquery.QueryJobConfig(
             query_parameters=[self._earliest_record, *parameters], maximum_bytes_billed=self._max_bytes
         )
-        return self._bq.query(sql, job_config=config).result(page_size=_PAGE)
+        retry = bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
+        return self._bq.query(sql, job_config=config, retry=retry).result(page_size=_PAGE, retry=retry)
 
 
 def _ids(letters: Iterable[Letter]) -> bigquery.ArrayQueryParameter:

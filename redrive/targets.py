@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from google.api_core.exceptions import ClientError, GoogleAPICallError, InvalidArgument
+from google.api_core.retry import Retry
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
@@ -17,9 +18,11 @@ from pipeline.dead_letters import rfc3339
 from pipeline.readings import TIMESTAMP, BadTimestamp, parse_timestamp
 from pipeline.storage_write import CHANGE_COLUMNS, TYPES, Encoder
 
-# At first BigQuery is tried for half a minute; the client's own ten would look like a hang.
+# At first BigQuery is tried for half a minute; the client's own ten minutes would look like a hang.
 IMPATIENT = bigquery.DEFAULT_RETRY.with_timeout(30.0)
 
+# Seconds for which a batch is sent again to a service that is unavailable, before the run ends with the cause.
+RETRY_SECONDS = 120.0
 
 # https://cloud.google.com/pubsub/quotas#resource_limits
 MOST_ATTRIBUTES = 100
@@ -73,7 +76,7 @@ def to_topic(topic: str, id_attribute: str | None, timestamp_attribute: str) -> 
 
     def publish(messages: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
         try:
-            publisher.publish(topic=topic, messages=list(messages.values()))
+            publisher.publish(topic=topic, messages=list(messages.values()), retry=Retry(timeout=RETRY_SECONDS))
         except InvalidArgument as error:
             return _in_halves(publish, messages, error)
         except ClientError as error:
@@ -119,7 +122,8 @@ def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Store:
         ids = list(rows)
         try:
             # By insertId BigQuery knows a request that is tried again because its answer was lost.
-            errors = bq.insert_rows_json(table, list(rows.values()), row_ids=ids, skip_invalid_rows=True)
+            retry = bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
+            errors = bq.insert_rows_json(table, list(rows.values()), row_ids=ids, skip_invalid_rows=True, retry=retry)
         except GoogleAPICallError as error:
             if error.code in _BAD_ROW:
                 return _in_halves(store, rows, InvalidArgument(error.message))
@@ -145,7 +149,7 @@ def _upserts(table_id: TableId, table: bigquery.Table) -> Store:
             except (TypeError, ValueError) as error:
                 refused[letter_id] = InvalidArgument(str(error))
         ids = list(encoded)
-        errors = stream.store(list(encoded.values())) if ids else {}
+        errors = stream.store(list(encoded.values()), RETRY_SECONDS) if ids else {}
         return refused | {ids[index]: InvalidArgument(f"{code}: {words}") for index, (code, words) in errors.items()}
 
     return store

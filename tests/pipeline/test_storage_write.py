@@ -15,6 +15,7 @@ import apache_beam as beam
 import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from google.api_core.exceptions import RetryError
 from google.cloud.bigquery import SchemaField
 
 from local.bigquery_server import append as server
@@ -483,6 +484,16 @@ class TestAppendStream:
         cable.cut()
         stream.store([encoder.encode(row(15, 2))])
         assert bigquery.temps == [(0, 1.0), (15, 2.0)]
+
+    def test_store_with_a_timeout_ends_with_the_cause_when_no_service_is_there(self, monkeypatch):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            monkeypatch.setenv(append_stream.EMULATOR, f"127.0.0.1:{unused.getsockname()[1]}")
+        encoder = Encoder(COLUMNS)
+        with pytest.raises(RetryError) as ended:
+            append_stream.AppendStream(ROWS, encoder.schema).store([encoder.encode(row(0, 1))], timeout=1.0)
+        assert isinstance(ended.value.cause, Passing)
+        assert str(ended.value.cause).startswith("UNAVAILABLE: ")
 
     def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
         with socket.socket() as unused:

@@ -1,6 +1,7 @@
 """Redriving between the two emulators: what is sent, what is not, and that nothing is sent twice."""
 
 import json
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -338,6 +339,22 @@ class TestRows:
         assert out.splitlines()[-1] == "Redrove 3 dead letters (0 to topic, 3 to table), 0 skipped, 1 failed."
         assert (code, bad["dead_letter_id"] in err) == (1, True)
         assert place.table("readings") == [{"Timestamp": datetime(2026, 11, 22, 13, tzinfo=UTC), "Temp": 2.0}]
+
+    @pytest.mark.timeout(60)
+    def test_of_upsert_end_with_the_cause_when_the_service_stays_unreachable(self, place, monkeypatch):
+        place.bq.delete_table(place.rows.reference)
+        columns, key = tables.row_columns(("Temp",), by_device=False, revise=False), tables.row_key(by_device=False)
+        tables.prepare(place.rows, columns, "Timestamp", None, key)
+        row = {**ROW, "_CHANGE_TYPE": "UPSERT", "_CHANGE_SEQUENCE_NUMBER": "f/1"}
+        place.add("insert", "PERMISSION_DENIED", json.dumps(row).encode())
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", f"127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setattr("redrive.targets.RETRY_SECONDS", 1.0)
+        code, out, err = place.run("--execute")
+        assert code == 1
+        assert "error: stopped: UNAVAILABLE: " in err
+        assert "1 unconfirmed: may have been sent" in out
 
     @pytest.mark.parametrize("keyed", [False, True])
     def test_that_are_not_json_objects_are_refused_alone(self, place, keyed):
