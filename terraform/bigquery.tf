@@ -13,7 +13,7 @@ resource "google_bigquery_dataset" "sensors" {
     }
   }
 
-  depends_on = [google_project_service.needed]
+  depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
 resource "google_bigquery_dataset_iam_member" "worker" {

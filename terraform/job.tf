@@ -28,6 +28,7 @@ resource "google_dataflow_flex_template_job" "sensors" {
   depends_on = [
     google_artifact_registry_repository_iam_member.images,
     google_bigquery_dataset_iam_member.worker,
+    google_kms_crypto_key_iam_member.agents,
     google_project_iam_member.worker,
     google_project_iam_member.worker_subscriptions,
     google_pubsub_subscription_iam_member.worker,

@@ -5,7 +5,7 @@ resource "google_pubsub_topic" "readings" {
   message_retention_duration = var.topic_retention
   kms_key_name               = var.kms_key
 
-  depends_on = [google_project_service.needed]
+  depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
 # No dead_letter_policy: it moves a message away when it was delivered too often, and a message that the job has taken

@@ -19,7 +19,7 @@ resource "google_storage_bucket" "builds" {
     }
   }
 
-  depends_on = [google_project_service.needed]
+  depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
 # What jobs stage, and their temporary files.
@@ -39,7 +39,7 @@ resource "google_storage_bucket" "jobs" {
     }
   }
 
-  depends_on = [google_project_service.needed]
+  depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
 resource "google_storage_bucket_iam_member" "builds" {
@@ -72,7 +72,7 @@ resource "google_artifact_registry_repository" "images" {
     immutable_tags = true
   }
 
-  depends_on = [google_project_service.needed]
+  depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
 resource "google_artifact_registry_repository_iam_member" "images" {

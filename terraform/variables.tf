@@ -113,7 +113,7 @@ variable "subnetwork" {
 }
 
 variable "kms_key" {
-  description = "Key of the job's state, topic, dataset, buckets and images: projects/P/locations/REGION/keyRings/R/cryptoKeys/K. The services' agents must be allowed to use it first; see docs/terraform.md."
+  description = "Key of the job's state, topic, dataset, buckets and images: projects/P/locations/REGION/keyRings/R/cryptoKeys/K. Two of the services' agents must exist before; see docs/terraform.md."
   type        = string
   default     = null
 

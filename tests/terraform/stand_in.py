@@ -73,6 +73,8 @@ def applied(resource: str, plan: dict[str, Any] | None) -> dict[str, Any] | None
         return None
     known: dict[str, Any] = {"id": IDS.get(resource, f"{resource}/id").format(**plan), "job_id": "2026-11-24_a-job"}
     known["email"] = known["id"].rpartition("/")[2]
+    if resource == "google_project_service_identity":
+        known["email"] = f"service-1234@gcp-sa-{plan['service'].partition('.')[0]}.iam.gserviceaccount.com"
     kinds = RESOURCES[resource]["attributes"]
     said = {
         name: known.get(name, EMPTY[kinds[name].split()[0]]) for name in _computed(resource) if plan[name] == UNKNOWN

@@ -1,19 +1,27 @@
 """The module, planned and applied by the real terraform: every argument and block is held against schema.json."""
 
 import json
-import os
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.grants import granted_by_script
 from tests.terraform.conftest import ROOT, Terraform
 
 PROJECT = {"project": "my-project"}
 BUILT = {**PROJECT, "template_version": "v1"}
 JOB = "google_dataflow_flex_template_job.sensors[0]"
+
+# The resource for a grant on each kind of thing; see tests/grants.py.
+KINDS = {
+    "projects": "google_project_iam_member",
+    "storage buckets": "google_storage_bucket_iam_member",
+    "artifacts repositories": "google_artifact_registry_repository_iam_member",
+    "pubsub subscriptions": "google_pubsub_subscription_iam_member",
+    "dataset": "google_bigquery_dataset_iam_member",
+}
 
 
 def test_files_are_formatted(provider):
@@ -71,7 +79,7 @@ class TestMinimal:
         }
         assert order.index("google_dataflow_flex_template_job.sensors") < min(map(order.index, needed))
 
-    def test_grants_are_no_more_than_needed(self, minimal):
+    def test_grants_are_no_more_than_needed(self, minimal, tmp_path):
         minimal.apply(**PROJECT)
         resources = minimal.resources()
         grants = sorted(
@@ -92,7 +100,7 @@ class TestMinimal:
             ("storage.objectUser", "sensor-stream-worker", "google_storage_bucket_iam_member"),
             ("storage.objectViewer", "sensor-stream-worker", "google_storage_bucket_iam_member"),
         ]
-        assert grants == _grants_of_the_script(minimal.folder)
+        assert grants == sorted((grant.role, grant.account, KINDS[grant.kind]) for grant in granted_by_script(tmp_path))
         subscription = resources["google_pubsub_subscription.job"]
         assert subscription["expiration_policy"] == [{"ttl": ""}]
         assert subscription["dead_letter_policy"] == []
@@ -134,6 +142,28 @@ class TestMinimal:
         for name in ("builds", "jobs"):
             (encryption,) = resources[f"google_storage_bucket.{name}"]["encryption"]
             assert encryption["default_kms_key_name"] == key
+        allowed = {
+            values["member"]
+            for address, values in resources.items()
+            if address.startswith("google_kms_crypto_key_iam_member")
+            and (values["crypto_key_id"], values["role"]) == (key, "roles/cloudkms.cryptoKeyEncrypterDecrypter")
+        }
+        agents = ["bq-1234@bigquery-encryption"] + [
+            f"service-1234@{domain}"
+            for domain in (
+                "compute-system",
+                "dataflow-service-producer-prod",
+                "gcp-sa-artifactregistry",
+                "gcp-sa-pubsub",
+                "gs-project-accounts",
+            )
+        ]
+        assert allowed == {f"serviceAccount:{agent}.iam.gserviceaccount.com" for agent in agents}
+        assert minimal.changes(**BUILT) == {}
+
+    def test_without_a_key_no_agent_is_allowed_to_use_one(self, minimal):
+        minimal.apply(**PROJECT)
+        assert not [address for address in minimal.resources() if "agents" in address]
 
     def test_without_a_timestamp_attribute_the_job_makes_no_subscriptions(self, minimal):
         main = minimal.folder / "main.tf"
@@ -242,33 +272,6 @@ class TestMonitoring:
         assert compared("log_metrics", "google_logging_metric.own") > 0
         dashboard = made['google_monitoring_dashboard.sensors["dashboard.json"]']["dashboard_json"]
         assert json.loads(dashboard) == filled(ROOT / "monitoring/dashboard.json")
-
-
-def _grants_of_the_script(folder: Path) -> list[tuple[str, str, str]]:
-    """What deploy/accounts.sh grants, as role, account and kind of resource; gcloud and bq only record their calls."""
-    calls = folder / "calls"
-    for tool in ("gcloud", "bq"):
-        (folder / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >> {calls}\n')
-        (folder / tool).chmod(0o755)
-    env = {"PATH": f"{folder}:{os.environ['PATH']}", "PROJECT_ID": "my-project", "REGION": "europe-west1"}
-    env |= {"BUCKET_NAME": "bucket", "SUBSCRIPTION_NAME": "readings", "BQ_TABLE": "my-project:sensors.readings"}
-    subprocess.run([ROOT / "deploy/accounts.sh"], env=env, check=True)
-    kinds = {
-        "projects": "google_project_iam_member",
-        "storage buckets": "google_storage_bucket_iam_member",
-        "artifacts repositories": "google_artifact_registry_repository_iam_member",
-        "pubsub subscriptions": "google_pubsub_subscription_iam_member",
-        "query": "google_bigquery_dataset_iam_member",
-    }
-    grants = []
-    for call in calls.read_text().splitlines():
-        if match := re.match(
-            r"gcloud (.*) add-iam-policy-binding .*--member=serviceAccount:(.*?)@.*--role=roles/(\S+)", call
-        ):
-            grants.append((match[3], match[2], kinds[match[1]]))
-        elif match := re.match(r"bq (query) .*GRANT `roles/(\S+)` ON SCHEMA `sensors` TO 'serviceAccount:(.*?)@", call):
-            grants.append((match[2], match[3], kinds[match[1]]))
-    return sorted(grants)
 
 
 def _camel(value: Any) -> Any:
