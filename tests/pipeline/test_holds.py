@@ -1,5 +1,7 @@
 """What holds the watermark while sums are on their way to the step that combines their interval."""
 
+from typing import Any
+
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_context import PipelineContext
@@ -8,8 +10,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow
 from pipeline.hopping_windows import HoppingIntervals
+from pipeline.session_windows import SessionIntervals
 from pipeline.sums import SECOND
-from tests.pipeline.conftest import NOON
+from tests.pipeline.conftest import NOON, Kept
 
 FIXED = FixedIntervals(15, 5, 3600, False)
 HOPPING = HoppingIntervals(15, 5, 3600, False, hop=5)
@@ -37,3 +40,48 @@ def test_the_expiry_grouping_keeps_the_earliest_timestamp_and_releases_it_with_e
     # With a trigger that has an on-time pane, Beam's Python trigger driver holds on until the window's end.
     assert isinstance(windowing.triggerfn, Repeatedly)
     assert not windowing.triggerfn.has_ontime_pane()
+
+
+def test_what_is_set_aside_is_in_a_window_that_ends_before_any_row_is_due():
+    # A grouping gives what the watermark has passed the end of its window as timestamp; it must hold the watermark too.
+    buckets = FIXED.new_buckets()
+    buckets.add(iter([(946_684_800 * SECOND, "", {"Temp": 1.0})]))
+    [element] = [output.value for output in buckets.drain(NOON)]
+    assert element.timestamp == Timestamp(946_684_800 + 20) - Timestamp(micros=1)
+    assert [window.max_timestamp() < element.timestamp for window in element.windows] == [True]
+
+
+def test_the_expiry_window_of_a_pane_ends_when_the_pane_is_due():
+    # What is late for the pane may be on time for the interval that starts with it, due at 00:20.
+    [value] = _AssignExpiryWindow(HOPPING.panes).process((NOON * SECOND, "", {"Temp": [1.0, 1]}))
+    assert value.windows[0].end == Timestamp(NOON + 10)
+    assert value.timestamp == value.windows[0].max_timestamp()
+
+
+@pytest.mark.parametrize("ahead", [0, 600, 600 + 3600])
+@pytest.mark.parametrize("intervals", [FIXED, HOPPING, HOPPING.panes], ids=["fixed", "hopping", "panes"])
+def test_sums_combined_directly_are_accepted_when_the_watermark_is_ahead_of_the_clock(intervals, ahead):
+    oldest = NOON + intervals.expiry_cutoff(0) / SECOND
+    accepted_until = (
+        oldest + intervals.interval + intervals.grace + intervals.windowing.allowed_lateness.micros / SECOND
+    )
+    assert NOON + ahead <= accepted_until
+
+
+class TestSessionTimers:
+    def emit(self) -> tuple[Any, Kept, Kept]:
+        return SessionIntervals(10, 5, 3600, False).emit(), Kept(), Kept()
+
+    def test_is_never_set_before_its_session_is_due_when_timers_count_milliseconds(self):
+        emit, state, due = self.emit()
+        emit.fn.process(("", (1, 1, {"Temp": [1.0, 1]})), state, due)
+        # Due 15 seconds and a microsecond after the epoch.
+        assert due.value == Timestamp(micros=15_001_000)
+
+    @pytest.mark.parametrize(("at", "error"), [(9_999_999, "Late"), (10_000_000, None)])
+    def test_a_reading_at_the_end_of_a_final_session_is_in_the_next(self, at, error):
+        emit, state, due = self.emit()
+        emit.fn.process(("", (0, 0, {"Temp": [1.0, 1]})), state, due)
+        assert [interval.row_time for interval in emit.fn.emit_due("", due.value, state, due)] == [10_000_000]
+        emitted = emit.fn.process(("", (at, at, {"Temp": [1.0, 1]})), state, due)
+        assert [interval.late for interval in emitted] == ([error] if error else [])
