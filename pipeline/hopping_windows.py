@@ -1,7 +1,8 @@
-"""Hopping windows: a row every `hop` over the last `interval`, so that intervals overlap.
+"""Intervals put together from panes: hopping windows, and fixed ones of more than 15 minutes.
 
-Readings are folded once, into panes of one hop each. A pane is a fixed window, and emitted as such: once when it is
-due, then whatever comes late for it, and what has expired. Each of these is then added to the intervals that hold it:
+Hopping windows have a row every `hop` over the last `interval`, so that intervals overlap. Readings are folded once,
+into panes, most often of one hop each. A pane is a fixed window, and emitted as such: once when it is due, then
+whatever comes late for it, and what has expired. Each of these is then added to the intervals that hold it:
 
     panes      [00:00 - 00:05)[00:05 - 00:10)[00:10 - 00:15)      interval=15s, hop=5s, grace=5s
     intervals  [--------------- 00:00 ---------------)            row Timestamp 00:00, when the watermark passes 00:20
@@ -11,6 +12,10 @@ due, then whatever comes late for it, and what has expired. Each of these is the
 A reading of 00:12 that arrives at 00:22 is late for the first of these rows, and in the two others. So a reading is in
 exactly one place for each of its `interval / hop` intervals: in the row, late, or expired. What it costs up to the
 first shuffle is what it costs with fixed windows of one hop.
+
+A runner may keep every record of an open window until the window fires, so what it holds grows with bundles. Hops of
+more than 15 minutes are therefore several panes. For each key, an open interval then holds at most one record for each
+pane that is over, besides those that came late for their pane. Fixed windows are hopping ones whose hop is `interval`.
 """
 
 import time
@@ -27,10 +32,24 @@ from pipeline.fixed_windows import EXPIRED_ERROR, MAYBE_EXPIRED, EmitFixedInterv
 from pipeline.memo import Memo
 from pipeline.sums import SECOND, Interval
 
+# Seconds. Shorter panes hold less while they are open, but an interval has more of them. At a reading of each device
+# every 10 s, a day is best made of panes of 15 minutes: what the open one and the 95 others hold is about the same.
+_SHORTEST_PANE, _LONGEST_PANE = 60, 900
+
+
+def pane_length(hop: int) -> int:
+    """Return how long the panes of intervals are of which one starts every `hop`; both are seconds.
+
+    It is the longest length of at most 15 minutes that divides `hop`; or `hop`, if that would be less than a minute.
+    """
+    if hop <= _LONGEST_PANE:
+        return hop
+    return next((length for length in range(_LONGEST_PANE, _SHORTEST_PANE - 1, -1) if hop % length == 0), hop)
+
 
 @dataclass(frozen=True)
 class _Panes(FixedIntervals):
-    """The panes of hopping windows.
+    """The panes that intervals are put together from.
 
     What is late for its pane may be on time for later intervals that hold the pane, and is classified for each of them.
     So all that is asked of sums that may have expired is whether they are on time for the pane. If not, the grouping
@@ -44,22 +63,23 @@ class _Panes(FixedIntervals):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoppingIntervals(FixedIntervals):
+class PanedIntervals(FixedIntervals):
     """Intervals of `interval` seconds, of which one starts every `hop` seconds; otherwise like `FixedIntervals`.
 
-    `interval` is a multiple of `hop`.
+    They are put together from panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` one of `pane`.
     """
 
     hop: int
+    pane: int
 
     @property
     def panes(self) -> FixedIntervals:
         """What intervals are put together from."""
         late = self.grace, self.allowed_lateness, False
-        return _Panes(self.hop, *late, self.statistics, self.by_device, self.max_future_skew)
+        return _Panes(self.pane, *late, self.statistics, self.by_device, self.max_future_skew)
 
     def _held(self) -> dict[str, tuple[int | str, int | str]]:
-        return super()._held() | {"hop": (self.hop, self.interval)}
+        return super()._held() | {"hop": (self.hop, self.interval), "pane": (self.pane, self.hop)}
 
     @property
     def folded(self) -> FixedIntervals:
@@ -68,11 +88,12 @@ class HoppingIntervals(FixedIntervals):
 
     def emit(self) -> beam.PTransform:
         """Return the transform from what was folded to `Interval`s."""
-        return EmitHoppingIntervals(self)
+        return EmitPanedIntervals(self)
 
     def starts(self, bucket: int) -> Sequence[int]:
         """Return the starts of the intervals that hold a pane, in order; all are microseconds since the epoch."""
-        return range(bucket - (self.interval - self.hop) * SECOND, bucket + 1, self.hop * SECOND)
+        last = bucket - bucket % (self.hop * SECOND)
+        return range(last - (self.interval - self.hop) * SECOND, last + 1, self.hop * SECOND)
 
     def window_fn(self) -> WindowFn:
         """Return Beam's windows for these intervals."""
@@ -83,7 +104,7 @@ class HoppingIntervals(FixedIntervals):
         return SlidingWindows(self.interval + self.expires_after, self.hop, self.grace % self.hop)
 
 
-class EmitHoppingIntervals(beam.PTransform):
+class EmitPanedIntervals(beam.PTransform):
     """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
 
     A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
@@ -91,7 +112,7 @@ class EmitHoppingIntervals(beam.PTransform):
     `EmitFixedIntervals`.
     """
 
-    def __init__(self, intervals: HoppingIntervals):
+    def __init__(self, intervals: PanedIntervals):
         super().__init__()
         self._intervals = intervals
 
@@ -105,7 +126,7 @@ class EmitHoppingIntervals(beam.PTransform):
 
 
 class _Spread(beam.DoFn):
-    def __init__(self, intervals: HoppingIntervals):
+    def __init__(self, intervals: PanedIntervals):
         self._intervals = intervals
         self._windows = Memo(self._windows_of, full=max(1, 1_000 // len(intervals.starts(0))))
 

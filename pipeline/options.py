@@ -23,7 +23,7 @@ from pipeline import one_line
 from pipeline.bigquery import TableId
 from pipeline.dead_letters import rfc3339
 from pipeline.fixed_windows import FixedIntervals
-from pipeline.hopping_windows import HoppingIntervals
+from pipeline.hopping_windows import PanedIntervals, pane_length
 from pipeline.parameters import PARAMETERS, Parameter
 from pipeline.session_windows import SessionIntervals
 from pipeline.statistics import Statistics
@@ -85,8 +85,10 @@ class Job:
         kept = self.statistics, self.group_by_device
         if self.window == "session":
             return SessionIntervals(self.session_gap, *late, *kept)
-        if self.hop and self.hop < self.interval:
-            return HoppingIntervals(self.interval, *late, *kept, self.max_future_skew, hop=self.hop)
+        hop = self.hop or self.interval
+        pane = pane_length(hop)
+        if pane < self.interval:
+            return PanedIntervals(self.interval, *late, *kept, self.max_future_skew, hop=hop, pane=pane)
         return FixedIntervals(self.interval, *late, *kept, self.max_future_skew)
 
     @property

@@ -71,12 +71,16 @@ class TestState:
     def test_of_fixed_windows_it_stays_below_200_bytes_for_four_sensors(self):
         assert growth.state_per_device(shape(), 10_000) < 200
 
-    def test_of_a_day_it_grows_with_bundles_as_they_come_and_with_devices_once_combined(self):
-        first, third = growth.open_day(2_000, (1, 3))
-        # Two bundles of a thousand readings reach all devices; each has a record for each of 32 shards.
-        assert [(row["bundles"], row["records"]) for row in (first, third)] == [(2, 64), (6, 192)]
-        assert third["as they come, MB"] == pytest.approx(3 * first["as they come, MB"], rel=0.01)
-        assert third["combined, MB"] == pytest.approx(first["combined, MB"], rel=0.01)
+    def test_of_a_day_it_grows_with_panes_and_not_with_bundles(self):
+        rows = growth.open_day(1_000, (1, 10, 100))
+        # A bundle reaches all devices, and has a record for each of 32 shards. A pane of 15 minutes is 90 bundles; of
+        # one that is over, a record for each shard is left: of 100 readings, 10 are in the second pane.
+        assert [(row["bundles"], row["one window: records"]) for row in rows] == [(1, 32), (10, 320), (100, 3200)]
+        assert [row["panes: records"] for row in rows] == [32, 320, 32 + 320]
+        first, tenth, hundredth = rows
+        assert hundredth["one window: MB"] == pytest.approx(100 * first["one window: MB"], rel=0.05)
+        assert hundredth["panes: MB"] == pytest.approx(first["combined, MB"] + tenth["panes: MB"], rel=0.05)
+        assert hundredth["combined, MB"] == pytest.approx(first["combined, MB"], rel=0.05)
 
     def test_no_key_of_many_devices_holds_much_more_than_another(self):
         interval = growth.crowded_interval(10_000, rounds=1)

@@ -26,7 +26,7 @@ from tests.pipeline.test_model import GAP, GRACE, HOP, INTERVAL, LATENESS, Event
 
 SEED = int(os.environ.get("ENGINE_SEED", "1"))
 STREAMS = int(os.environ.get("ENGINE_STREAMS", "300"))
-KINDS = [(window, on_late) for window in ("fixed", "hopping", "session") for on_late in ("dead_letter", "revise")]
+KINDS = [(window, pane, on_late) for window, pane in model.WINDOWS for on_late in ("dead_letter", "revise")]
 STREAMS_OF_TEST = 10
 
 # A sum of this many powers of two is exact.
@@ -190,17 +190,17 @@ def check_sessions(found: list[Found], arrivals: list[Arrival], revise: bool) ->
         assert any(end + GRACE + kept <= reached for end in final_ends), (letter, final)
 
 
-def kind(number: int) -> tuple[str, str]:
+def kind(number: int) -> tuple[str, int | None, str]:
     return KINDS[number % len(KINDS)]
 
 
 @pytest.mark.parametrize(
     "number",
     range(SEED, SEED + max(1, STREAMS // STREAMS_OF_TEST)),
-    ids=lambda number: f"{number}-{'-'.join(kind(number))}",
+    ids=lambda number: "-".join(str(part) for part in (number, *kind(number)) if part),
 )
 def test_streams_are_treated_as_by_the_model_or_more_kindly(number):
-    window, on_late = kind(number)
+    window, pane, on_late = kind(number)
 
     @seed(number)
     @settings(
@@ -213,7 +213,10 @@ def test_streams_are_treated_as_by_the_model_or_more_kindly(number):
     @given(events=model.events, by_device=st.booleans())
     def check(events: list[Event], by_device: bool) -> None:
         marked, arrivals = numbered(events)
-        found = run(marked, window, on_late, by_device)
+        with pytest.MonkeyPatch.context() as patch:
+            if pane:
+                model.set_pane_length(patch, pane)
+            found = run(marked, window, on_late, by_device)
         if not by_device:
             arrivals = [Arrival(one.at, "", one.watermark) for one in arrivals]
         if window == "session":

@@ -1,5 +1,6 @@
 """What holds the watermark while sums are on their way to the step that combines their interval."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,22 +10,24 @@ from apache_beam.transforms.trigger import Repeatedly
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow
-from pipeline.hopping_windows import HoppingIntervals
+from pipeline.hopping_windows import PanedIntervals, _Spread
 from pipeline.session_windows import SessionIntervals
-from pipeline.sums import SECOND
+from pipeline.sums import SECOND, Interval
 from tests.pipeline.conftest import NOON, Kept
 
 FIXED = FixedIntervals(15, 5, 3600, False)
-HOPPING = HoppingIntervals(15, 5, 3600, False, hop=5)
+HOPPING = PanedIntervals(15, 5, 3600, False, hop=5, pane=5)
+LONG = PanedIntervals(7200, 5, 3600, False, hop=7200, pane=900)
 
 
 @pytest.mark.parametrize(
     ("intervals", "due"),
-    [(FIXED, [20]), (HOPPING, [10, 15, 20])],
-    ids=["fixed", "hopping"],
+    [(FIXED, [20]), (HOPPING, [10, 15, 20]), (LONG, [3605])],
+    ids=["fixed", "hopping", "long"],
 )
 def test_sums_until_expiry_have_the_time_that_their_row_is_due_as_timestamp(intervals, due):
-    # Hopping: the pane of 00:00 to 00:05 is in the intervals that start at -00:10, -00:05 and 00:00.
+    # Hopping: the pane of 13:00:00 to 13:00:05 is in the intervals that start at 12:59:50, 12:59:55 and 13:00:00. Long:
+    # that of 13:00 to 13:15 is in the interval from 12:00 to 14:00.
     element = NOON * SECOND, "", {"Temp": [1.0, 1]}
     found = list(_AssignExpiryWindow(intervals).process(element))
     # The last microsecond before it: the watermark passes it when it reaches the due time.
@@ -32,7 +35,22 @@ def test_sums_until_expiry_have_the_time_that_their_row_is_due_as_timestamp(inte
     assert [value.windows[0].end for value in found] == [Timestamp(NOON + seconds + 3600) for seconds in due]
 
 
-@pytest.mark.parametrize("intervals", [FIXED, HOPPING], ids=["fixed", "hopping"])
+@pytest.mark.parametrize(
+    ("intervals", "late", "ends"),
+    [(HOPPING, None, [10, 15, 20]), (HOPPING, "Late", [10, 15, 20]), (LONG, None, [3605]), (LONG, "Late", [3605])],
+    ids=["hopping", "hopping-late", "long", "long-late"],
+)
+def test_panes_have_the_time_that_the_first_of_their_rows_is_due_as_timestamp(intervals, late, ends, monkeypatch):
+    monkeypatch.setattr("pipeline.hopping_windows.time", SimpleNamespace(time=lambda: NOON))
+    spread = _Spread(intervals)
+    spread.start_bundle()
+    pane = Interval(NOON * SECOND, (NOON + intervals.pane) * SECOND, {"": {"Temp": [1.0, 1]}}, late=late)
+    [found] = spread.process(pane)
+    assert found.timestamp == Timestamp(NOON + ends[0]) - Timestamp(micros=1)
+    assert [window.end for window in found.windows] == [Timestamp(NOON + seconds) for seconds in ends]
+
+
+@pytest.mark.parametrize("intervals", [FIXED, HOPPING, LONG], ids=["fixed", "hopping", "long"])
 def test_the_expiry_grouping_keeps_the_earliest_timestamp_and_releases_it_with_each_pane(intervals):
     windowing = intervals.expiry_windowing
     proto = windowing.to_runner_api(PipelineContext())

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.fixed_windows import FixedIntervals
-from pipeline.hopping_windows import HoppingIntervals
+from pipeline.hopping_windows import PanedIntervals
 from pipeline.labels import emit_label
 from pipeline.session_windows import SessionIntervals
 from pipeline.statistics import Statistics
@@ -23,9 +23,11 @@ from pipeline.statistics import Statistics
         (FixedIntervals(15, 5, 3600, False, by_device=True), "EmitIntervals(key 32 shards)"),
         (FixedIntervals(15, 5, 3600, True, by_device=True), "EmitIntervals(on_late revise, key device)"),
         (FixedIntervals(15, 5, 3600, False, max_future_skew=60), "EmitIntervals"),
-        (HoppingIntervals(15, 5, 3600, False, hop=5), "EmitIntervals(hop 5s)"),
-        (HoppingIntervals(15, 5, 0, True, hop=5), "EmitIntervals(on_late revise, allowed_lateness 0s, hop 5s)"),
-        (HoppingIntervals(60, 5, 3600, False, hop=1), "EmitIntervals(interval 1m, hop 1s)"),
+        (PanedIntervals(15, 5, 3600, False, hop=5, pane=5), "EmitIntervals(hop 5s)"),
+        (PanedIntervals(15, 5, 0, True, hop=5, pane=5), "EmitIntervals(on_late revise, allowed_lateness 0s, hop 5s)"),
+        (PanedIntervals(60, 5, 3600, False, hop=1, pane=1), "EmitIntervals(interval 1m, hop 1s)"),
+        (PanedIntervals(86_400, 5, 3600, False, hop=86_400, pane=900), "EmitIntervals(interval 24h, pane 15m)"),
+        (PanedIntervals(86_400, 5, 3600, False, hop=7200, pane=900), "EmitIntervals(interval 24h, hop 2h, pane 15m)"),
         (SessionIntervals(60, 5, 3600, True), "EmitIntervals(on_late revise)"),
         (SessionIntervals(60, 5, 60, True), "EmitIntervals(on_late revise)"),
         (SessionIntervals(60, 5, 3600, False, by_device=True), "EmitIntervals(key device)"),

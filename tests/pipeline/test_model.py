@@ -28,6 +28,9 @@ from tests.pipeline.conftest import NOON, Kept, Stream, message
 
 SENSORS = ("AtmP", "Temp")
 INTERVAL, HOP, GAP, GRACE, LATENESS = 15, 5, 10, 5, 30
+# Kinds of windows, with the length of panes for those that have shorter ones than they are shipped with. Shipped are
+# shorter panes for intervals and hops of more than 15 minutes only.
+WINDOWS = [("fixed", None), ("fixed", 5), ("hopping", None), ("hopping", 1), ("session", None)]
 # Of the shipped parameters: how far a reading may be ahead of the clock, and the watermark besides.
 MAX_FUTURE_SKEW, CLOCK_SLACK = 600, 3600
 YEAR_2000 = 946_684_800 - NOON
@@ -61,6 +64,7 @@ class Setting:
     names: tuple[str, ...] = ("mean",)
     lateness: int = LATENESS
     clock: float = 1e6
+    pane: int | None = None
 
     @property
     def hop(self) -> int:
@@ -68,8 +72,9 @@ class Setting:
 
     def combined_directly(self, reading: Reading) -> bool:
         """Whether sums skip the expiry grouping: its bucket has not expired by the clock, and so cannot be expired."""
-        bucket = math.floor(reading.at / self.hop) * self.hop
-        return bucket + self.hop + GRACE + self.lateness >= self.clock
+        length = self.pane or self.hop
+        bucket = math.floor(reading.at / length) * length
+        return bucket + length + GRACE + self.lateness >= self.clock
 
     @property
     def flags(self) -> list[str]:
@@ -360,7 +365,7 @@ some_statistics = st.lists(st.sampled_from(list(STATISTICS)), min_size=1, unique
 
 
 @pytest.mark.parametrize("revise", [False, True], ids=["dead_letter", "revise"])
-@pytest.mark.parametrize("window", ["fixed", "hopping", "session"])
+@pytest.mark.parametrize(("window", "pane"), WINDOWS)
 @SETTINGS
 @given(
     events=wide_events,
@@ -369,10 +374,10 @@ some_statistics = st.lists(st.sampled_from(list(STATISTICS)), min_size=1, unique
     lateness=st.sampled_from(LATENESSES),
     clock=clocks,
 )
-def test_any_stream(run_graph, window, revise, events, names, by_device, lateness, clock):
+def test_any_stream(run_graph, window, pane, revise, events, names, by_device, lateness, clock):
     if revise and names == ["stddev"]:
         names = ["stddev", "count"]
-    check(run_graph, Setting(window, revise, by_device, tuple(names), lateness, clock), events)
+    check(run_graph, Setting(window, revise, by_device, tuple(names), lateness, clock, pane), events)
 
 
 def _forward(events: list[Event]) -> Iterator[Event]:
@@ -411,15 +416,22 @@ def set_clock(patch: pytest.MonkeyPatch, seconds: float) -> None:
     patch.setattr("pipeline.hopping_windows.time", clock)
 
 
+def set_pane_length(patch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Put all intervals together from panes of this many seconds."""
+    patch.setattr("pipeline.options.pane_length", lambda hop: seconds)
+
+
 def check(run_graph, setting: Setting, events: list[Event]) -> None:
     """Run the graph and the model on the same events, and compare."""
     with pytest.MonkeyPatch.context() as patch:
         set_clock(patch, setting.clock)
+        if setting.pane:
+            set_pane_length(patch, setting.pane)
         rows, letters = run_graph(stream_of(events), *setting.flags)
     expected = expected_of(events, setting)
-    hopping = setting.window == "hopping"
-    check_letters(letters, expected, list(setting.names), pane=HOP if hopping else INTERVAL)
-    check_rows(rows, expected, list(setting.names), setting.revise, in_panes=hopping)
+    pane = setting.pane or setting.hop
+    check_letters(letters, expected, list(setting.names), pane)
+    check_rows(rows, expected, list(setting.names), setting.revise, in_panes=pane < INTERVAL)
 
 
 class SmallSessions:

@@ -13,7 +13,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipeline import options
-from pipeline.hopping_windows import HoppingIntervals
+from pipeline.fixed_windows import FixedIntervals
+from pipeline.hopping_windows import PanedIntervals
 from pipeline.parameters import PARAMETERS
 from pipeline.tables import TableId
 
@@ -112,9 +113,28 @@ class TestGoodForms:
 
     def test_hopping_windows_that_do_not_overlap_are_fixed_ones(self):
         assert parse("--window=hopping", "--interval=15s", "--hop=15s").intervals == parse().intervals
-        assert parse("--window=hopping", "--interval=15s", "--hop=5s").intervals == HoppingIntervals(
-            15, 5, 3600, False, hop=5
+        assert parse("--window=hopping", "--interval=15s", "--hop=5s").intervals == PanedIntervals(
+            15, 5, 3600, False, hop=5, pane=5
         )
+
+    @pytest.mark.parametrize(
+        ("interval", "pane"), [("16m", 480), ("1h", 900), ("2h", 900), ("24h", 900), ("7220s", 722), ("168h", 900)]
+    )
+    def test_intervals_of_more_than_15_minutes_are_put_together_from_panes(self, interval, pane):
+        intervals = parse(f"--interval={interval}").intervals
+        assert intervals == PanedIntervals(intervals.interval, 5, 3600, False, hop=intervals.interval, pane=pane)
+        assert intervals.interval % pane == 0
+
+    # 3,607 is a prime number, and 901 is 17 times 53.
+    @pytest.mark.parametrize("interval", ["15s", "15m", "901s", "3607s"])
+    def test_other_intervals_are_not(self, interval):
+        intervals = parse(f"--interval={interval}").intervals
+        assert intervals == FixedIntervals(intervals.interval, 5, 3600, False)
+
+    @pytest.mark.parametrize(("hop", "pane"), [("15m", 900), ("20m", 600), ("2h", 900)])
+    def test_a_hop_of_more_than_15_minutes_has_shorter_panes(self, hop, pane):
+        intervals = parse("--window=hopping", "--interval=24h", f"--hop={hop}").intervals
+        assert intervals.folded.interval == pane
 
     @pytest.mark.parametrize(
         "text", ["1970-01-01T00:01:00Z", "1970-01-01T01:01:00+01:00", "1969-12-31T23:01:00.000000-01:00"]

@@ -138,6 +138,7 @@ SESSION = "--window=session"
         ([], [SESSION]),
         (["--interval=5m"], []),
         (["--interval=5m"], ["--interval=10m"]),
+        (["--interval=15m"], ["--interval=1h"]),
         (["--interval=5m"], [SESSION]),
         ([SESSION], []),
         ([SESSION], [SESSION, "--session_gap=5m"]),
