@@ -44,8 +44,13 @@ class Run:
 
     @property
     def bucket(self) -> str:
-        """The bucket's URL."""
+        """The URL of the bucket of specs and sources."""
         return f"gs://{self.project}-{self.name}"
+
+    @property
+    def jobs_bucket(self) -> str:
+        """The URL of the bucket that jobs write to."""
+        return f"{self.bucket}-jobs"
 
     @property
     def spec(self) -> str:

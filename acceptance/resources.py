@@ -13,14 +13,17 @@ SERVICES = (
 
 
 def storage(project: Project) -> str:
-    """Services, bucket, repository, topic, subscription and dataset."""
+    """Services, buckets, repository, topic, subscription and dataset."""
     run = project.run
     project.gcloud("services", "enable", *(f"{name}.googleapis.com" for name in SERVICES.split()))
     place = f"--location={run.region}"
-    bucket = Change(
-        ["storage", "buckets", "create", run.bucket, place, "--uniform-bucket-level-access"],
-        ["storage", "rm", "--recursive", run.bucket],
+    closed = ["--uniform-bucket-level-access", "--public-access-prevention"]
+    # Of a bucket that keeps versions, --recursive deletes the earlier ones too.
+    builds, jobs = (
+        Change(["storage", "buckets", "create", bucket, place, *closed], ["storage", "rm", "--recursive", bucket])
+        for bucket in (run.bucket, run.jobs_bucket)
     )
+    versioned = Change(["storage", "buckets", "update", run.bucket, "--versioning"])
     repository = Change(
         ["artifacts", "repositories", "create", run.name, "--repository-format=docker", place, "--immutable-tags"],
         ["artifacts", "repositories", "delete", run.name, place],
@@ -30,12 +33,12 @@ def storage(project: Project) -> str:
         ["pubsub", "subscriptions", "create", run.name, f"--topic={run.name}"],
         ["pubsub", "subscriptions", "delete", run.name],
     )
-    project.make([bucket], [repository], [topic, subscription])
+    project.make([builds, versioned], [jobs], [repository], [topic, subscription])
     return f"names end in {run.suffix}"
 
 
 def accounts(project: Project) -> str:
-    """Two accounts with the grants of docs/deploy.md, and the dataset."""
+    """Two accounts with the grants of deploy/accounts.sh, and the dataset."""
     run = project.run
     build, worker = (run.account(role) for role in ("build", "worker"))
     project.make(*([_account(address)] for address in (build, worker)))
@@ -46,13 +49,21 @@ def accounts(project: Project) -> str:
             _grant_on_project(project, worker, "dataflow.worker"),
             _grant_on_project(project, worker, "pubsub.editor"),
         ],
-        [_grant(["storage", "buckets"], run.bucket, account, "storage.objectUser") for account in (build, worker)],
+        [
+            _grant(["storage", "buckets"], bucket, account, f"storage.{role}")
+            for bucket, account, role in (
+                (run.bucket, build, "objectUser"),
+                (run.bucket, worker, "objectViewer"),
+                (run.jobs_bucket, worker, "objectUser"),
+            )
+        ],
+        [_grant(["pubsub", "subscriptions"], run.name, worker, f"pubsub.{role}") for role in ("subscriber", "viewer")],
         [
             _grant(["artifacts", "repositories"], run.name, account, f"artifactregistry.{role}", run.region)
             for account, role in ((build, "writer"), (worker, "reader"))
         ],
     )
-    return "2 accounts, 8 grants"
+    return "2 accounts, 11 grants"
 
 
 def _grant_on_project(project: Project, account: str, role: str) -> Change:

@@ -120,7 +120,8 @@ class Steps:
         }
         job = self.project.gcloud(
             *("dataflow", "flex-template", "run", run.name, region, f"--template-file-gcs-location={run.spec}"),
-            *("--enable-streaming-engine", "--max-workers=2", f"--staging-location={run.bucket}/staging"),
+            *("--enable-streaming-engine", "--max-workers=2"),
+            *(f"--staging-location={run.jobs_bucket}/staging", f"--temp-location={run.jobs_bucket}/temp"),
             f"--service-account-email={run.account('worker')}",
             "--parameters=" + ",".join(f"{name}={value}" for name, value in parameters.items()),
             *flags,

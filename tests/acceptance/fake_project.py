@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import requests
+
 from local.emulators import all_rows, bigquery_client
 from local.processes import running
 from tests.template.fake_google import BUILDS, IMAGE, JOB, LAUNCH, ROOT, FakeGoogle
@@ -30,6 +32,7 @@ ONE = re.compile(
     r"/storage/v1/b/(?P<bucket>[^/]+)|/v1/projects/[^/]+/locations/[^/]+/repositories/(?P<repository>[^/:]+)"
     r"|/v1/projects/[^/]+/serviceAccounts/(?P<account>[^/:]+)"
 ).fullmatch
+PUBSUB = re.compile(r"/v1/projects/[^/]+/(topics|subscriptions)/[^/]+").fullmatch
 OBJECTS = re.compile(r"/storage/v1/b/[^/]+/(o|storageLayout|managedFolders)(/.+)?").fullmatch
 UPLOAD = re.compile(r"/upload/storage/v1/b/([^/]+)/o").fullmatch
 POLICY = re.compile(r"(/.+)(?::getIamPolicy|:setIamPolicy|/iam)").fullmatch
@@ -58,6 +61,12 @@ class FakeProject(FakeGoogle):
 
     def _resource(self, method: str, path: str, body: dict[str, Any]) -> Answer | None:
         """What is made and deleted; None if it is not about that."""
+        if PUBSUB(path):
+            # The emulator has all of Pub/Sub but policies.
+            answer = requests.request(
+                method, f"http://{self.emulators['PUBSUB_EMULATOR_HOST']}{path}", json=body, timeout=60
+            )
+            return answer.status_code, answer.json()
         for kind, is_one in CREATE.items():
             if method == "POST" and is_one(path):
                 name = body.get("accountId") or body["name"].rpartition("/")[2]

@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import requests
 from rich.console import Console
 
+from acceptance import resources
 from acceptance.__main__ import main
 from acceptance.names import Run
 from acceptance.project import Project, StepError
 from acceptance.steps import Steps
 from tests.acceptance.fake_project import FakeProject
+from tests.grants import granted, granted_by_script
 from tests.template.fake_google import ROOT, Launch, serving
 
 PROJECT = "sensor-stream-test"
@@ -55,12 +58,12 @@ def env(google: FakeProject, tmp_path: Path) -> Iterator[dict[str, str]]:
             "SERVICEUSAGE",
             "CLOUDBUILD",
             "DATAFLOW",
+            "PUBSUB",
         ]
         yield {
             **os.environ,
             **google.emulators,
             **{f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}": address for name in services},
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": f"http://{google.emulators['PUBSUB_EMULATOR_HOST']}/",
             "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
@@ -120,8 +123,8 @@ def test_a_dry_run_prints_every_step_and_does_nothing(start, google):
         assert f"\n{step}\n" in out
     made = [line for line in out.splitlines() if " create " in line and "gcloud" in line]
     gone = [line for line in out.partition("Tear down")[2].splitlines() if " delete " in line or " rm " in line]
-    assert len(made) == 6
-    assert len(gone) == 7  # the dataset as well
+    assert len(made) == 7
+    assert len(gone) == 8  # the dataset as well
     assert (google.made, google.policies, google.builds) == (set(), {}, [])
 
 
@@ -192,6 +195,37 @@ def test_credentials_that_do_not_work_end_it_before_anything_is_made(monkeypatch
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: No usable Google Cloud credentials (")
+
+
+def test_accounts_are_granted_what_the_script_of_docs_deploy_grants(tmp_path):
+    run = Run("my-project", "europe-west1", suffix="abc123")
+    shown = StringIO()
+    resources.accounts(Project(run, Console(file=shown, soft_wrap=True), dry=True))
+    text = shown.getvalue()
+    for name, of_the_script in {
+        run.name: "sensor-stream",
+        run.dataset: "sensor_stream",
+        "sensor-build-abc123": "sensor-stream-build",
+        "sensor-worker-abc123": "sensor-stream-worker",
+    }.items():
+        text = text.replace(name, of_the_script)
+    by_script = granted_by_script(tmp_path)
+    # The one on the dataset is not made by gcloud; see the next test.
+    by_script.remove(("bigquery.dataEditor", "sensor-stream-worker", "dataset", "sensor_stream"))
+    assert granted(line.strip() for line in text.splitlines()) == by_script
+
+
+def test_the_worker_may_write_to_the_dataset_and_nobody_else_is_added(google, env, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    run = Run(PROJECT, "europe-west1")
+    project = Project(run, Console(quiet=True))
+    resources._make_dataset(project, run.account("worker"))
+    try:
+        entries = google._bigquery().get_dataset(run.dataset).access_entries
+        assert [(one.role, one.entity_id) for one in entries] == [("WRITER", run.account("worker"))]
+    finally:
+        assert project.tear_down() == []
 
 
 class TestGrants:

@@ -184,7 +184,7 @@ def serving(google: FakeGoogle) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_DELETE = do_POST
+        do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
         def log_message(self, *args: Any) -> None:
             pass
