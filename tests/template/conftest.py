@@ -142,6 +142,15 @@ def fixed(launch) -> Launch:
 
 
 @pytest.fixture(scope="session")
+def long(launch) -> Launch:
+    """A job with fixed windows of a day for each device."""
+    return launch(
+        f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.long,interval=24h,"
+        "group_by_device=true"
+    )
+
+
+@pytest.fixture(scope="session")
 def hopping(launch) -> Launch:
     """A job with hopping windows and every statistic."""
     return launch(

@@ -83,7 +83,7 @@ def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-KINDS = ["fixed", "hopping", "session", "silences"]
+KINDS = ["fixed", "long", "hopping", "session", "silences"]
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.needs("gcloud")) for kind in KINDS])
