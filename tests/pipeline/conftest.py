@@ -24,6 +24,9 @@ NOON = 1_732_280_400
 # Flags that choose the engine: none for Beam's local runner, or those of Prism when pytest is given --prism.
 ENGINE_FLAGS: list[str] = []
 
+# The experiment with which Prism does not split bundles. It loses state when it does: see tests/engine/test_prism.py.
+WITHOUT_SPLITS = "prism_disable_sdf_split"
+
 # What Capture saw, by name: the runner pickles transforms, so they cannot carry the list themselves.
 _CAPTURED: dict[str, list] = defaultdict(list)
 
@@ -46,7 +49,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     port = free_port()
     command = [prism, f"--job_port={port}", "--log_kind=text", "--log_level=warn", "--serve_http=false"]
     with running("Prism", command, tmp_path_factory.mktemp("prism") / "log"):
-        ENGINE_FLAGS[:] = ["--runner=PrismRunner", f"--job_endpoint=localhost:{port}"]
+        endpoint = f"--job_endpoint=localhost:{port}"
+        ENGINE_FLAGS[:] = ["--runner=PrismRunner", endpoint, f"--experiments={WITHOUT_SPLITS}"]
         yield
         ENGINE_FLAGS.clear()
 
