@@ -128,6 +128,11 @@ class FixedIntervals:
         """Return the Sums by device of what `keyed` returned."""
         return kept if self.sharded else {key: kept}
 
+    def combine_sums(self) -> CombineSums:
+        """Return what adds up what `keyed` returns."""
+        merge = self.statistics.merge
+        return CombineSums(functools.partial(merge_devices, merge) if self.sharded else merge)
+
     @property
     def windowing(self) -> beam.Windowing:
         """In which windows sums are combined.
@@ -262,8 +267,7 @@ class EmitFixedIntervals(beam.PTransform):
         grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
         classified = grouped | "SplitExpired" >> split.with_outputs(EXPIRED, main="unexpired")
         all_unexpired = in_windows(unexpired, it.windowing), in_windows(classified.unexpired, it.windowing)
-        merge = functools.partial(merge_devices, it.statistics.merge) if it.sharded else it.statistics.merge
-        combine = beam.CombinePerKey(CombineSums(merge))
+        combine = beam.CombinePerKey(it.combine_sums())
         combined = all_unexpired | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
         emitted = combined | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
         # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
@@ -291,6 +295,7 @@ class _SplitExpired(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
         self._intervals = intervals
         self._length = intervals.interval * SECOND
+        self._combine = intervals.combine_sums()
 
     def process(
         self,
@@ -299,11 +304,15 @@ class _SplitExpired(beam.DoFn):
         pane: Any = beam.DoFn.PaneInfoParam,
     ) -> Iterator[Any]:
         key, arrivals = element
-        for start, kept in arrivals:
-            if pane.timing != PaneInfoTiming.LATE:
+        if pane.timing != PaneInfoTiming.LATE:
+            for start, kept in arrivals:
                 yield WindowedValue((key, kept), *window(self._intervals.grace, start, self._intervals.interval))
-                continue
-            expired = Interval(start, start + self._length, self._intervals.sums_of(key, kept), late=EXPIRED_ERROR)
+            return
+        # One interval, the window's: its dead letters are then the only ones with the number of the pane.
+        for start in {start for start, _ in arrivals}:
+            sums = self._combine.merge_accumulators(kept for _, kept in arrivals)
+            end, sums_of = start + self._length, self._intervals.sums_of(key, sums)
+            expired = Interval(start, end, sums_of, pane.index, EXPIRED_ERROR)
             yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
 
 

@@ -86,12 +86,8 @@ class _MakeRow(beam.DoFn):
         row_time = rfc3339(interval.row_time)
         if interval.late:
             (self._late if interval.late == "Late" else self._expired).inc(devices)
-            told = "late", interval.late, _LATE[interval.late]
-            # Sessions and expired intervals do not number what is late for them.
-            number = interval.revision if interval.late == "Late" and interval.first is None else None
-            return [
-                self._dead_letter(row_time, device, sums, number, *told) for device, sums in interval.sums_of.items()
-            ]
+            told = interval.revision, "late", interval.late, _LATE[interval.late]
+            return [self._dead_letter(row_time, device, sums, *told) for device, sums in interval.sums_of.items()]
         now = int(time.time() * SECOND)
         made = [self._make(row_time, device, sums, interval.revision, now) for device, sums in interval.sums_of.items()]
         rows = sum(type(one) is dict for one in made)
@@ -120,11 +116,11 @@ class _MakeRow(beam.DoFn):
         return row
 
     def _dead_letter(
-        self, row_time: str, device: str, sums: Sums, number: int | None, stage: str, error: str, message: str
+        self, row_time: str, device: str, sums: Sums, number: int, stage: str, error: str, message: str
     ) -> beam.pvalue.TaggedOutput:
         readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
         payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
         # Not from the sums: a retried bundle may add them up in another order, and so round them differently.
-        letter_id = None if number is None else derived_id(self._job, stage, error, row_time, device, number)
+        letter_id = derived_id(self._job, stage, error, row_time, device, number)
         letter = dead_letter(stage, error, message, payload, letter_id=letter_id, event_time=row_time, device=device)
         return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import apache_beam as beam
-from apache_beam.coders import FastPrimitivesCoder
+from apache_beam.coders import FastPrimitivesCoder, VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindows
@@ -163,6 +163,8 @@ class _EmitSessions(beam.DoFn):
     # (end of the last row that cannot change any more, fields of each _Run)
     SESSIONS = ReadModifyWriteStateSpec("sessions", FastPrimitivesCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    # How many runs of the device were too late, so that each has a number of its own.
+    LATE_RUNS = ReadModifyWriteStateSpec("late_runs", VarIntCoder())
 
     def __init__(self, intervals: SessionIntervals):
         self._gap = intervals.gap * SECOND
@@ -176,12 +178,14 @@ class _EmitSessions(beam.DoFn):
         element: tuple[str, tuple[int, int, Sums]],
         sessions: Any = beam.DoFn.StateParam(SESSIONS),
         due: Any = beam.DoFn.TimerParam(DUE),
+        late_runs: Any = beam.DoFn.StateParam(LATE_RUNS),
     ) -> list[Interval]:
         device, (first, last, sums) = element
         final_until, runs = self._read(sessions)
         if last < final_until:
-            end = last + self._gap
-            return [Interval(end, end, {device: sums}, late=self._too_late, first=first)]
+            end, number = last + self._gap, late_runs.read() or 0
+            late_runs.write(number + 1)
+            return [Interval(end, end, {device: sums}, number, self._too_late, first)]
         _join(runs, _Run(first, last, _copy(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []

@@ -26,7 +26,8 @@ class Interval(NamedTuple):
       row_time: the row's Timestamp, microseconds since the epoch.
       end: where the interval ends, microseconds since the epoch.
       sums_of: by device, Sums of the whole interval, or of what came late; empty ones retract a row written before.
-      revision: counts from 0 what was emitted for this Timestamp and these devices.
+      revision: a number that nothing else emitted for this Timestamp, these devices and this `late` has; of rows it
+        counts from 0.
       late: None for a row; else why these sums cannot be in one.
       first: the first reading's time, where the interval begins with it and not at `row_time`; in microseconds.
     """

@@ -99,7 +99,7 @@ def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles
         for encoded in drained(intervals, bundle):
             element = check(coder_of(intervals.keyed_type), encoded)
             state = cells.setdefault(element[0], Kept())
-            for interval in emit.fn.process(element, state, Kept()):
+            for interval in emit.fn.process(element, state, Kept(), Kept()):
                 check(FastPrimitivesCoder(), interval)
             state.value = check(emit.fn.SESSIONS.coder, state.value)
         for device, state in cells.items():

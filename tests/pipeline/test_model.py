@@ -444,7 +444,7 @@ class SmallSessions:
             GAP, GRACE, setting.lateness, setting.revise, Statistics(setting.names), True
         )
         self._emit: Any = self._intervals.emit()
-        self._cells: dict[str, tuple[Kept, Kept]] = {}
+        self._cells: dict[str, tuple[Kept, Kept, Kept]] = {}
 
     def run(self, events: list[Event]) -> None:
         watermark = STREAM_START
@@ -457,9 +457,9 @@ class SmallSessions:
                 assert not buckets.add(self._intervals.statistics.lift(micros))
                 for element in buckets.drain(0):
                     device, _ = element.value
-                    state, due = self._cells.setdefault(device, (Kept(), Kept()))
-                    self._take(self._emit.fn.process(element.value, state, due))
-            for device, (state, due) in self._cells.items():
+                    cells = self._cells.setdefault(device, (Kept(), Kept(), Kept()))
+                    self._take(self._emit.fn.process(element.value, *cells))
+            for device, (state, due, _) in self._cells.items():
                 while due.value is not None and due.value.micros <= (NOON + watermark) * SECOND:
                     # A runner that keeps timers in milliseconds must not fire one before its session is due.
                     assert due.value.micros % 1000 == 0

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from pipeline import sinks
 from pipeline.dead_letters import new_id
 from pipeline.rows import AverageRows
+from pipeline.session_windows import SessionIntervals
 from pipeline.sums import SECOND, Interval
-from tests.pipeline.conftest import NOON, Stream, captured, message, run_captured
+from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, run_captured
 from tests.pipeline.test_model import events, stream_of
 
 REPEAT = "--direct_runner_bundle_repeat=2"
@@ -164,15 +165,30 @@ class TestIds:
     def letters(self, make: Any, interval: Interval) -> list[dict]:
         return [tagged.value for tagged in make.process(interval)]
 
-    def test_of_a_dead_letter_that_is_made_again_are_the_same_though_its_sums_are_rounded_differently(self):
+    @pytest.mark.parametrize("error", ["Late", "Expired"])
+    @pytest.mark.parametrize("first", [None, NOON * SECOND], ids=["interval", "session"])
+    def test_of_a_dead_letter_that_is_made_again_are_the_same_though_its_sums_are_rounded_differently(
+        self, error, first
+    ):
         make = AverageRows(("Temp",), by_device=True, numbered=False)._make_row
         start = NOON * SECOND
-        first, again = (
-            self.letters(make, Interval(start, start + 15 * SECOND, {"a": {"Temp": [total, 3]}}, 2, "Late"))
+        made, again = (
+            self.letters(make, Interval(start, start + 15 * SECOND, {"a": {"Temp": [total, 3]}}, 2, error, first))
             for total in (0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1)
         )
-        assert first[0]["payload"] != again[0]["payload"]
-        assert first[0]["dead_letter_id"] == again[0]["dead_letter_id"]
+        assert made[0]["payload"] != again[0]["payload"]
+        assert made[0]["dead_letter_id"] == again[0]["dead_letter_id"]
+
+    def test_of_a_late_run_of_a_session_that_is_processed_again_are_the_same(self):
+        emit: Any = SessionIntervals(gap=10, grace=5, allowed_lateness=0, revise=False).emit().fn
+        cells = sessions, _, late_runs = Kept(), Kept(), Kept()
+        sessions.value, late_runs.value = (NOON * SECOND, []), 4
+        late_run = "", ((NOON - 1) * SECOND, (NOON - 1) * SECOND, {"Temp": [5.0, 1]})
+        [attempt] = emit.process(late_run, *cells)
+        late_runs.value = 4  # as it was committed
+        assert emit.process(late_run, *cells) == [attempt]
+        # Another run, though its readings are equal.
+        assert emit.process(late_run, *cells) == [attempt._replace(revision=attempt.revision + 1)]
 
     def test_differ_by_interval_device_pane_reason_and_job(self):
         start, sums = NOON * SECOND, {"Temp": [1.0, 1]}
@@ -196,3 +212,35 @@ class TestIds:
         _, letters = run_graph(stream, *FLAGS[window])
         assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
         assert letters or "revised" in window
+
+    @pytest.mark.parametrize("window", FLAGS)
+    def test_of_equal_readings_in_one_late_pane_differ(self, run_graph, monkeypatch, window):
+        # Each reading leaves the fold by itself.
+        for module in ("fixed_windows", "session_windows"):
+            monkeypatch.setattr(f"pipeline.{module}.MAX_BUCKETS", 1)
+        stream = Stream().add(message(1, Temp=5)).watermark(1000).add(*[message(2, Temp=5)] * 3)
+        _, letters = run_graph(stream, *FLAGS[window])
+        assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
+        counts = [json.loads(letter["payload"])["readings"]["Temp"]["count"] for letter in letters]
+        assert sum(counts) == 3 * (3 if window == "hopping" else 1)
+
+    def test_of_a_row_that_was_rejected_are_those_of_its_table_and_contents_whenever_it_was_made(self):
+        row = {"Timestamp": "2024-11-22T13:00:00.000000Z", "Temp": 5.0, "Revision": 1}
+        change = {"_CHANGE_TYPE": "UPSERT", "_CHANGE_SEQUENCE_NUMBER": "1/2/3"}
+        made_again = [
+            ({"WrittenAt": "2024-11-22T13:00:20.000000Z"}, {"WrittenAt": "2024-11-22T13:00:21.000000Z"}),
+            (change, change | {"_CHANGE_SEQUENCE_NUMBER": "1/2/4"}),
+        ]
+        rejected = [("rows", row | attempt) for attempts in made_again for attempt in attempts]
+        rejected += [("other_rows", row), ("rows", row | {"Revision": 2}), ("rows", row | {"Temp": 6.0})]
+        ids = []
+        for _job in range(2):
+            with captured() as (letters, to_letters):
+                with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+                    failed = [(*one, [{"reason": "invalid"}]) for one in rejected]
+                    _ = pipeline | beam.Create(failed, reshuffle=False) | sinks.to_dead_letters() | to_letters
+                ids += [letter["dead_letter_id"] for letter in letters]
+        first, first_again, second, second_again, *others = ids[: len(rejected)]
+        assert (first, second) == (first_again, second_again)
+        assert len({first, second, *others}) == 5
+        assert not {*ids[: len(rejected)]} & {*ids[len(rejected) :]}

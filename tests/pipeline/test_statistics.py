@@ -153,7 +153,7 @@ class TestStateOfTheVersionBefore:
         state = Kept()
         state.write(FastPrimitivesCoder().decode(self.SESSIONS))
         bucket = ("device-1", (130 * SECOND, 130 * SECOND, kept(MEANS, (130, 22.5))))
-        SessionIntervals(60, 5, 3600, False).emit().fn.process(bucket, state, Kept())
+        SessionIntervals(60, 5, 3600, False).emit().fn.process(bucket, state, Kept(), Kept())
         assert state.value == (0, [(100 * SECOND, 130 * SECOND, {"Temp": [44.0, 2]}, 0, (), True)])
 
     def test_is_what_this_version_keeps_too(self):
