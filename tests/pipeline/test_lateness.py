@@ -35,6 +35,14 @@ def late(letters: list[dict]) -> list[tuple]:
     return sorted(found)
 
 
+def accounted(rows: list[dict], letters: list[dict]) -> tuple[float, int]:
+    """Return sum and count of Temp in the newest row of the only interval, and in all of its dead letters."""
+    assert len({row["Timestamp"] for row in rows}) == 1
+    latest = max(rows, key=lambda row: row.get("Revision", 0))
+    places = [(latest["Temp_sum"], latest["Temp_count"]), *(found[2:] for found in late(letters))]
+    return sum(total for total, _ in places), sum(count for _, count in places)
+
+
 @pytest.mark.usefixtures("age")
 class TestFixedDeadLetter:
     @pytest.mark.bundles_as_sent
@@ -48,6 +56,19 @@ class TestFixedDeadLetter:
     def test_an_interval_still_open_takes_what_is_older_than_the_grace(self, run_graph):
         stream = Stream().add(message(14, Temp=1)).watermark(19).add(message(0, Temp=3))
         assert temps(run_graph(stream)[0]) == [("00:00", 2.0)]
+
+
+class TestOnEveryEngine:
+    """An engine may join bundles, and be kinder to what they hold; each reading is in one place all the same."""
+
+    @pytest.mark.parametrize("mode", ["dead_letter", "revise"])
+    @pytest.mark.parametrize("watermark", [20, 51], ids=["late", "expired"])
+    def test_each_reading_of_late_bundles_is_in_the_row_or_in_one_dead_letter(self, run_graph, age, watermark, mode):
+        stream = Stream().add(message(1, Temp=1)).watermark(watermark)
+        stream.add(message(2, Temp=2), message(3, Temp=4)).add(message(4, Temp=8))
+        rows, letters = run_graph(stream, "--allowed_lateness=30s", f"--on_late={mode}", "--statistics=sum,count")
+        assert accounted(rows, letters) == (15.0, 4)
+        assert {letter["error"] for letter in letters} <= {"Expired", *(["Late"] if mode == "dead_letter" else [])}
 
 
 class TestFixedRevise:
