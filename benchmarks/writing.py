@@ -59,7 +59,7 @@ def _row(number: int, numbered: bool) -> dict[str, Any]:
     """A row as AverageRows makes it: per interval and device, all sensors; for upserts with its revision."""
     stamp = rfc3339(1_795_352_400_000_000 + number // _DEVICES * 15_000_000)
     row = {"Timestamp": stamp, **dict.fromkeys(SENSORS, number / 7), "Device": f"device-{number % _DEVICES}"}
-    return row | {"Revision": 0, "WrittenAt": None} if numbered else row
+    return row | {"Revision": 0, "WrittenAt": stamp} if numbered else row
 
 
 def turn(method: str, count: int, bq: bigquery.Client) -> dict[str, float]:
