@@ -52,7 +52,7 @@ debian-test:  ## make demo and make test on a minimal Debian in build/ (DEBIAN=b
 BEAM_VERSION := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements-dev.txt)
 PRISM ?= $(or $(shell command -v prism),build/prism-$(BEAM_VERSION)/prism)
 ENGINE_TESTS ?= tests/engine $(addprefix tests/pipeline/test_,graph.py lateness.py hopping.py silences.py statistics.py \
-	sinks.py storage_write.py)
+	sinks.py storage_write.py long_intervals.py)
 # Another number, other random streams; a failing test names the one that repeats it.
 ENGINE_SEED ?= $(shell date +%s)
 .PHONY: engines
