@@ -10,9 +10,12 @@ that has fired, and the merged window fires again. So sessions are kept here, pe
     then, at 00:25,        a reading stamped 00:12 would change that row: it is late
                            a reading stamped 00:19 begins a session of its own
 
-What is kept for a device is its open sessions and the end of its last row: less than a hundred bytes and the sums.
+State per device: its open sessions, each of less than a hundred bytes and its sums, and the end of its last row. All of
+it is read and written for each run of readings that arrives and for each row, so the work of a device with very many
+open sessions grows with their square: see docs/cost.md.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,6 +30,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.labels import emit_label
 from pipeline.readings import Reading
+from pipeline.runs import Run, touching
 from pipeline.statistics import MEANS, Statistics
 from pipeline.sums import MAX_BUCKETS, SECOND, Interval, Sums
 
@@ -85,18 +89,18 @@ class SessionBuckets:
         self._by_device = intervals.by_device
         self._add, self._merge = intervals.statistics.add, intervals.statistics.merge
         self._count = 0
-        self._runs: dict[str, list[_Run]] = {}
+        self._runs: dict[str, list[_Session]] = {}
 
     def add(self, readings: Iterator[Reading]) -> bool:
         """Add readings up, until there are no more or the buckets are full; return whether they are full."""
         for event_time, device, values in readings:
             runs = self._runs.setdefault(device if self._by_device else "", [])
-            if len(runs) == 1 and runs[0].first <= event_time < runs[0].last + self._gap:
-                (run,) = runs
+            if runs and runs[-1].first <= event_time < runs[-1].last + self._gap:
+                run = runs[-1]
                 run.last = max(run.last, event_time)
             else:
                 before = len(runs)
-                run = _join(runs, _Run(event_time, event_time, {}), self._gap, self._merge)
+                run = _join(runs, _Session(event_time, event_time, {}), self._gap, self._merge)
                 self._count += len(runs) - before
             self._add(run.sums, values)
             if self._count == MAX_BUCKETS:
@@ -116,41 +120,37 @@ class SessionBuckets:
 
 
 @dataclass(slots=True)
-class _Run:
-    """Readings without a gap between them.
+class _Session(Run):
+    """A run, and what is known of its rows.
 
     Attributes:
-      first, last: event time of its first and last reading, microseconds.
       sums: of all its readings.
       revision: that its next row will have.
       rows: the Timestamps of rows already written for it, or for runs that it has swallowed.
       open: whether it holds readings that are in no row yet.
     """
 
-    first: int
-    last: int
     sums: Sums
     revision: int = 0
     rows: tuple[int, ...] = ()
     open: bool = True
 
 
-def _join(runs: list[_Run], new: _Run, gap: int, merge: Callable[[Sums, Sums], None]) -> _Run:
-    """Add `new` to `runs`, in place, joined with all it is less than a gap away from; return the joined run."""
-    near = [run for run in runs if run.first < new.last + gap and new.first < run.last + gap]
-    if not near:
-        runs.append(new)
+def _join(runs: list[_Session], new: _Session, gap: int, merge: Callable[[Sums, Sums], None]) -> _Session:
+    """Add `new` to `runs`, in place and in order, joined with all that it touches; return the joined run."""
+    near = touching(runs, new, gap)
+    if near.start == near.stop:
+        runs.insert(near.start, new)
         return new
-    joined = near[0]
-    for run in [*near[1:], new]:
+    joined, *others = runs[near]
+    for run in [*others, new]:
         joined.first = min(joined.first, run.first)
         joined.last = max(joined.last, run.last)
         joined.revision = max(joined.revision, run.revision)
         joined.rows += run.rows
         joined.open = True
         merge(joined.sums, run.sums)
-        if run is not new:
-            runs.remove(run)
+    runs[near] = [joined]
     return joined
 
 
@@ -160,7 +160,7 @@ def _copy(sums: Sums) -> Sums:
 
 
 class _EmitSessions(beam.DoFn):
-    # (end of the last row that cannot change any more, fields of each _Run)
+    # (end of the last row that cannot change any more, fields of each _Session)
     SESSIONS = ReadModifyWriteStateSpec("sessions", FastPrimitivesCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
     # How many runs of the device were too late, so that each has a number of its own.
@@ -186,7 +186,7 @@ class _EmitSessions(beam.DoFn):
             end, number = last + self._gap, late_runs.read() or 0
             late_runs.write(number + 1)
             return [Interval(end, end, {device: sums}, number, self._too_late, first)]
-        _join(runs, _Run(first, last, _copy(sums)), self._gap, self._merge)
+        _join(runs, _Session(first, last, _copy(sums)), self._gap, self._merge)
         self._write(final_until, runs, sessions, due)
         return []
 
@@ -214,11 +214,12 @@ class _EmitSessions(beam.DoFn):
                 final_until = max(final_until, end)
         self._write(final_until, kept, sessions, due)
 
-    def _read(self, sessions: Any) -> tuple[int, list[_Run]]:
+    def _read(self, sessions: Any) -> tuple[int, list[_Session]]:
         final_until, runs = sessions.read() or (0, [])
-        return final_until, [_Run(*run) for run in runs]
+        # In order of time, in which earlier versions did not write them.
+        return final_until, [_Session(*run) for run in sorted(runs, key=operator.itemgetter(0))]
 
-    def _write(self, final_until: int, runs: list[_Run], sessions: Any, due: Any) -> None:
+    def _write(self, final_until: int, runs: list[_Session], sessions: Any, due: Any) -> None:
         sessions.write((final_until, [(r.first, r.last, r.sums, r.revision, r.rows, r.open) for r in runs]))
         if runs:
             next_due = min(run.last + self._gap + self._grace + (0 if run.open else self._keep) for run in runs)

@@ -15,10 +15,8 @@ which sends the watermark to the end of time, nothing is silent that was not.
 What is kept of a device is less than a hundred bytes: a state cell and one timer.
 """
 
-import bisect
-import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -30,6 +28,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.dead_letters import METRICS, rfc3339
 from pipeline.readings import DEVICE, Reading
+from pipeline.runs import Run, touching
 from pipeline.sums import MAX_BUCKETS, SECOND
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
@@ -43,8 +42,8 @@ _AHEAD = 3600 * SECOND
 # The key of the whole stream, to which all readings belong; those without a device to nothing else.
 STREAM = ""
 
-# Event time of the first and last of readings without a silence between them, microseconds since the epoch.
-Run = tuple[int, int]
+# Event time of the first and last reading of a `Run`, as elements and state hold it.
+Span = tuple[int, int]
 
 
 class Heard:
@@ -56,7 +55,7 @@ class Heard:
 
     def __init__(self, after: int):
         self._after = after
-        self._runs: dict[str, list[list[int]]] = {}
+        self._runs: dict[str, list[Run]] = {}
 
     @property
     def full(self) -> bool:
@@ -70,40 +69,40 @@ class Heard:
             event_time, device, _ = reading
             runs = runs_of.get(device)
             if runs is None:
-                runs_of[device] = [[event_time, event_time]]
+                runs_of[device] = [Run(event_time, event_time)]
                 if self.full:
                     yield reading
                     return
             else:
                 run = runs[-1]
-                if run[1] <= event_time < run[1] + after:
-                    run[1] = event_time
-                elif not run[0] <= event_time < run[1]:
+                if run.last <= event_time < run.last + after:
+                    run.last = event_time
+                elif not run.first <= event_time < run.last:
                     _put(runs, event_time, after)
             yield reading
 
-    def drain(self) -> Iterator[tuple[int, tuple[str, list[Run]]]]:
+    def drain(self) -> Iterator[tuple[int, tuple[str, list[Span]]]]:
         """Yield (a time no reading precedes, (device, runs in order)), and begin anew."""
         drained, self._runs = self._runs, {}
-        if drained:
-            drained[STREAM] = [run for runs in drained.values() for run in runs]
-        for device, runs in drained.items():
-            in_order = join(runs, self._after)
-            yield in_order[0][0], (device, in_order)
+        spans_of = {device: [(run.first, run.last) for run in runs] for device, runs in drained.items()}
+        if spans_of:
+            spans_of[STREAM] = join([span for spans in spans_of.values() for span in spans], self._after)
+        for device, spans in spans_of.items():
+            yield spans[0][0], (device, spans)
 
 
-def _put(runs: list[list[int]], event_time: int, after: int) -> None:
+def _put(runs: list[Run], event_time: int, after: int) -> None:
     """Put a reading into the runs, which are in order, in place; it may begin a run, or join two."""
-    place = bisect.bisect_right(runs, event_time, key=operator.itemgetter(0))
-    runs.insert(place, [event_time, event_time])
-    around = slice(max(place - 1, 0), place + 2)
-    runs[around] = map(list, join(runs[around], after))
+    new = Run(event_time, event_time)
+    near = touching(runs, new, after)
+    joined = [*runs[near], new]
+    runs[near] = [Run(min(run.first for run in joined), max(run.last for run in joined))]
 
 
-def join(runs: Iterable[Sequence[int]], after: int) -> list[Run]:
+def join(runs: Iterable[Span], after: int) -> list[Span]:
     """Return the runs in order, those less than `after` apart made one."""
-    joined: list[Run] = []
-    for first, last in sorted(map(tuple, runs)):
+    joined: list[Span] = []
+    for first, last in sorted(runs):
         if joined and first < joined[-1][1] + after:
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))
         else:
@@ -148,7 +147,7 @@ class _Notice(beam.DoFn):
 
     def process(
         self,
-        element: tuple[str, list[Run]],
+        element: tuple[str, list[Span]],
         watch: Any = beam.DoFn.StateParam(WATCH),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> list[dict[str, Any]]:
@@ -209,7 +208,7 @@ class _Notice(beam.DoFn):
         self._noticed_total.inc()
         return _silence(device, since, noticed, back)
 
-    def _due(self, heard: int, runs: list[Run]) -> int:
+    def _due(self, heard: int, runs: list[Span]) -> int:
         """When the first of the runs is followed by a silence, as far as is known."""
         last = runs[0][1] if len(runs) > 1 else max(runs[0][1], heard)
         return last + self._after + self._grace
