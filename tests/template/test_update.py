@@ -273,5 +273,8 @@ class TestBreaks:
 class TestStepsOf:
     def test_the_session_keeps_state_and_a_timer(self, session):
         step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)"]
-        assert step["state"] == {"sessions": "beam:user_state:bag:v1 FastPrimitivesCoder"}
+        assert step["state"] == {
+            "late_runs": "beam:user_state:bag:v1 VarIntCoder",
+            "sessions": "beam:user_state:bag:v1 FastPrimitivesCoder",
+        }
         assert step["timers"] == {"ts-due": "EVENT_TIME"}
