@@ -75,12 +75,14 @@ class Reader:
         """Return up to BUNDLE_MESSAGES messages. The ones given before are processed now, and may be acknowledged."""
         ahead, self._ahead = self._ahead or self._thread.submit(self._acknowledge_and_pull), None
         pulled = ahead.result()
+        # Before anything else is pulled, or the same messages may come again with it.
+        self._processed += self._given
+        self._given = ()
         while pulled.received and pulled.began < _now() - HELD:
             self._client.modify_ack_deadline(
                 subscription=self._subscription, ack_ids=pulled.ack_ids, ack_deadline_seconds=0
             )
             pulled = self._acknowledge_and_pull()
-        self._processed += self._given
         self._given = pulled.ack_ids
         wait = IDLE_WAIT if len(pulled.received) < PULL_MESSAGES else 0.0
         self._ahead = self._thread.submit(self._acknowledge_and_pull, wait)

@@ -462,3 +462,22 @@ class TestReader:
         assert [self.bundle(reader) for _ in range(3)] == [["b"], ["c"], []]
         assert subscription.given_back == ["b"]
         assert subscription.acknowledged == ["a", "b", "c"]
+
+    def test_acknowledges_the_bundle_before_it_pulls_in_place_of_what_was_given_back(self, monkeypatch) -> None:
+        now = pubsub_source._now()
+        monkeypatch.setattr(pubsub_source, "_now", lambda: now)
+        subscription = Subscription("a", "b", "c")
+        acknowledged_at_pull: list[list[str]] = []
+        pull = subscription.pull
+
+        def recording_pull(request: Any, **options: Any) -> PullResponse:
+            acknowledged_at_pull.append(list(subscription.acknowledged))
+            return pull(request, **options)
+
+        subscription.pull = recording_pull  # type: ignore[method-assign]
+        reader = Reader(subscription, "s")
+        assert self.bundle(reader) == ["a"]
+        now += 9 * pubsub_source.SECOND
+        assert self.bundle(reader) == ["b"]
+        # For a, b, b once more, and c.
+        assert acknowledged_at_pull == [[], [], ["a"], ["a"]]
