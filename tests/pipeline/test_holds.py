@@ -92,14 +92,14 @@ class TestSessionTimers:
 
     def test_is_never_set_before_its_session_is_due_when_timers_count_milliseconds(self):
         emit, state, due = self.emit()
-        emit.fn.process(("", (1, 1, {"Temp": [1.0, 1]})), state, due)
+        emit.fn.process(("", (1, 1, {"Temp": [1.0, 1]})), state, due, Kept())
         # Due 15 seconds and a microsecond after the epoch.
         assert due.value == Timestamp(micros=15_001_000)
 
     @pytest.mark.parametrize(("at", "error"), [(9_999_999, "Late"), (10_000_000, None)])
     def test_a_reading_at_the_end_of_a_final_session_is_in_the_next(self, at, error):
         emit, state, due = self.emit()
-        emit.fn.process(("", (0, 0, {"Temp": [1.0, 1]})), state, due)
+        emit.fn.process(("", (0, 0, {"Temp": [1.0, 1]})), state, due, Kept())
         assert [interval.row_time for interval in emit.fn.emit_due("", due.value, state, due)] == [10_000_000]
-        emitted = emit.fn.process(("", (at, at, {"Temp": [1.0, 1]})), state, due)
+        emitted = emit.fn.process(("", (at, at, {"Temp": [1.0, 1]})), state, due, Kept())
         assert [interval.late for interval in emitted] == ([error] if error else [])

@@ -396,7 +396,7 @@ class TestRows:
         bad = place.add("insert", "invalid", json.dumps(ROW | {"Temp": 99}).encode())
         inserted = []
 
-        def insert(_: Any, table: Any, rows: list, row_ids: list, skip_invalid_rows: bool) -> list[dict]:
+        def insert(_: Any, table: Any, rows: list, row_ids: list, skip_invalid_rows: bool, retry: Any) -> list[dict]:
             assert skip_invalid_rows
             inserted.extend(row_ids)
             return [
@@ -528,10 +528,10 @@ class TestRefusal:
             place.add(payload=str(n).encode())
         publish = PublisherClient.publish
 
-        def strict(client: PublisherClient, topic: str, messages: list[dict]) -> Any:
+        def strict(client: PublisherClient, topic: str, messages: list[dict], **how: Any) -> Any:
             if any(message["data"] == b"bad" for message in messages):
                 raise InvalidArgument("a message is invalid")
-            return publish(client, topic=topic, messages=messages)
+            return publish(client, topic=topic, messages=messages, **how)
 
         monkeypatch.setattr(PublisherClient, "publish", strict)
         code, out, err = place.run("--execute")
@@ -584,11 +584,11 @@ class TestFlags:
         ran = []
         query = bigquery.Client.query
 
-        def noting(client: bigquery.Client, sql: str, job_config: bigquery.QueryJobConfig) -> Any:
+        def recording(client: bigquery.Client, sql: str, job_config: bigquery.QueryJobConfig, **how: Any) -> Any:
             ran.append((client.project, job_config.maximum_bytes_billed))
-            return query(client, sql, job_config=job_config)
+            return query(client, sql, job_config=job_config, **how)
 
-        monkeypatch.setattr(bigquery.Client, "query", noting)
+        monkeypatch.setattr(bigquery.Client, "query", recording)
         place.add()
         place.redrive("--billing_project=somebody-else", "--maximum_bytes_billed=12345")
         assert (len(ran) >= 4, set(ran)) == (True, {("somebody-else", 12345)})
