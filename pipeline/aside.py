@@ -26,10 +26,12 @@ _KEYS = 64
 # 64-bit numbers, Prism of nanoseconds, which hold 292 years.
 NEVER_DROPPED = Duration(seconds=200 * 366 * 24 * 3600)
 
+_YEAR_2000 = 946_684_800  # in seconds
+
 # The window of all that is set aside: from 1970 to 2000, before every Timestamp. When the watermark has passed an
 # element's timestamp, runners give the element the end of its window as timestamp when it leaves a grouping. In the
 # global window that is the end of time, at which the element would no longer hold the watermark.
-_BEFORE_ALL = (IntervalWindow(Timestamp(0), Timestamp(946_684_800)),)
+_BEFORE_ALL = (IntervalWindow(Timestamp(0), Timestamp(_YEAR_2000)),)
 
 
 def set_aside(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput:
@@ -62,7 +64,7 @@ class TellApart(beam.PTransform):
     def expand(self, aside: beam.PCollection) -> Any:
         """Apply the grouping."""
         windowing = beam.Windowing(
-            FixedWindows(946_684_800),
+            FixedWindows(_YEAR_2000),
             triggerfn=Repeatedly(AfterCount(1)),
             accumulation_mode=AccumulationMode.DISCARDING,
             timestamp_combiner=TimestampCombiner.OUTPUT_AT_EARLIEST,
