@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What make runs ends with it, even if it is killed: local/guardian.py watches the topmost one.
+# What make runs ends with it, even if it is killed: local/stack/guardian.py watches the topmost one.
 ifeq ($(MAKELEVEL),0)
 export MAKE_PID := $(shell echo $$PPID)
 endif
@@ -31,7 +31,7 @@ test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulator
 PYTHONS ?= 3.11 3.12 3.13 3.14
 test-pythons:  ## tests of what ships, on every Python that is supported
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version \
-	    TESTS="tests/pipeline tests/publisher tests/template" || exit 1; done
+	    TESTS="tests/pipeline tests/publisher tests/contract tests/deploy/template" || exit 1; done
 
 WHEEL := build/wheel
 .PHONY: wheel-test
@@ -51,8 +51,9 @@ debian-test:  ## make demo and make test on a minimal Debian in build/ (DEBIAN=b
 
 BEAM_VERSION := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements-dev.txt)
 PRISM ?= $(or $(shell command -v prism),build/prism-$(BEAM_VERSION)/prism)
-ENGINE_TESTS ?= tests/engine $(addprefix tests/pipeline/test_,graph.py lateness.py hopping.py silences.py statistics.py \
-	sinks.py storage_write.py long_intervals.py)
+ENGINE_TESTS ?= tests/engine $(addprefix tests/pipeline/,test_graph.py test_lateness.py test_silences.py \
+	aggregate/test_statistics.py windows/test_hopping.py windows/test_long_intervals.py \
+	sinks/test_streaming_inserts.py sinks/test_storage_write.py)
 # Another number, other random streams; a failing test names the one that repeats it.
 ENGINE_SEED ?= $(shell date +%s)
 .PHONY: engines
@@ -101,10 +102,10 @@ bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods ag
 
 .PHONY: acceptance
 acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
-	@$(BIN)/python -m acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
+	@$(BIN)/python -m deploy.acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
 
 .PHONY: mutants
-mutants: $(READY)  ## small changes that a module's tests do not notice (MODULE=pipeline/readings.py or SINCE=main, SAMPLE=50)
+mutants: $(READY)  ## small changes that a module's tests do not notice (MODULE=pipeline/decode/decoder.py or SINCE=main, SAMPLE=50)
 	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SINCE),--since=$(SINCE)) $(if $(SAMPLE),--sample=$(SAMPLE))
 
 lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
@@ -113,23 +114,23 @@ lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
 	@echo "mypy (up to a minute without a cache)"
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, the template's form, and terraform/parameters.tf from pipeline/parameters.py
-	@$(BIN)/python -m template.metadata
-	@$(BIN)/python -m template.terraform
+metadata: $(READY)  ## write metadata.json, the template's form, and deploy/terraform/parameters.tf from pipeline/launch/parameters.py
+	@$(BIN)/python -m deploy.template.metadata
+	@$(BIN)/python -m deploy.template.terraform
 
 PULUMI_GCP := 10.2.0
 .PHONY: terraform-schema
-terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of terraform/, from the package pulumi-gcp
+terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of deploy/terraform/, from the package pulumi-gcp
 	@$(BIN)/python -m pip download --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
-	@$(BIN)/python -m tests.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
+	@$(BIN)/python -m tests.deploy.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
 
 .PHONY: picture
 picture: $(READY)  ## draw the README's picture of the live page anew
 	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
 
 .PHONY: monitoring
-monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metric from monitoring/*.py
-	@$(BIN)/python -m monitoring
+monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metric from deploy/monitoring/*.py
+	@$(BIN)/python -m deploy.monitoring
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links

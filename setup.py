@@ -3,7 +3,7 @@
 Dependencies are not repeated here: the image installs requirements.txt, hash-pinned, before this package.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="sensor-stream",
@@ -11,5 +11,5 @@ setup(
     description="Live sensor readings in Pub/Sub to one tidy row per interval in BigQuery",
     license="Apache-2.0",
     python_requires=">=3.11,<3.15",
-    packages=["pipeline"],
+    packages=find_packages(include=["pipeline", "pipeline.*"]),
 )

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from benchmarks import frame, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.load import INTERVAL, Load, bundles, past
-from cost import cpu
-from local.processes import end_with_parent
+from deploy.cost import cpu
+from local.stack.processes import end_with_parent
 
 TEN, HUNDRED, UNPACKED, PACKED, CROWD = Load(bundle=10), Load(bundle=100), Load(), Load(packed=100), Load(devices=1000)
 LOADS = (
@@ -125,7 +125,7 @@ def _costs(one: Measured) -> dict[str, Any]:
 
 
 def _bill(one: Measured) -> dict[str, Any]:
-    # Of the worker's Python alone; what else a job costs, `python -m cost` says.
+    # Of the worker's Python alone; what else a job costs, `python -m deploy.cost` says.
     micros = statistics.median(one.micros["shipped"])
     return {
         "messages x readings": str(one.load),

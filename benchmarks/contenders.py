@@ -25,10 +25,11 @@ from benchmarks.frame import DifferentRows, cpu_micros
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, fold
 from benchmarks.worker import Source, Worker
-from pipeline import graph, options
-from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline import graph
+from pipeline.aggregate.sums import CombineSums, Sums, add_sums, add_values
+from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.launch import options
 from pipeline.source import Read
-from pipeline.sums import CombineSums, Sums, add_sums, add_values
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
 
@@ -97,7 +98,7 @@ class Contender:
                 continue
             for step, data in of_bundle:
                 elements = [element for _, element in self.records([(step, data)])]
-                if "Bad" in step or "TellApart" in step:
+                if "Bad" in step or "SplitByTag" in step:
                     refused += len(elements)
                 else:
                     shuffled += len(elements)

@@ -27,11 +27,11 @@ import numpy as np
 
 from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
-from local import emulators, shipped
-from local.balance import Sent, balance
-from local.processes import Child, LocalStackError, interrupt_once, wait_for
-from local.reconcile import Row
-from local.shipped import PATIENCE, SETTLE, Stage
+from local.stack import emulators, programs
+from local.stack.processes import Child, LocalStackError, interrupt_once, wait_for
+from local.stack.programs import SETTLE, TIMEOUT_SECONDS, Stage
+from local.verify.balance import Sent, balance
+from local.verify.reconcile import Row
 from publisher.messages import encode
 from publisher.sensors import readings
 
@@ -100,7 +100,7 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
     sent = [f"--rate={rate}", f"--pack={ladder.packed}", f"--devices={DEVICES}", f"--seed={SEED}"]
     intervals = [f"--interval={INTERVAL}s", f"--grace_period={GRACE}s"]
     with (
-        shipped.stage(PROJECT, LOGS, server=SERVERS[ladder.server](log_dir=LOGS)) as stage,
+        programs.stage(PROJECT, LOGS, server=SERVERS[ladder.server](log_dir=LOGS)) as stage,
         stage.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
     ):
         name = stage.topic.rpartition("/")[2]
@@ -112,13 +112,13 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
             start_ms = _first_reading(stage, heard, rate, publisher)
             delays = _watch(stage, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
-            wait_for(publisher, lambda: not publisher.alive(), PATIENCE)
+            wait_for(publisher, lambda: not publisher.alive(), TIMEOUT_SECONDS)
         time.sleep(SETTLE)  # for dead letters, and second rows of an interval, that still come
         rows = [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
         letters = [found["payload"] for found in emulators.all_rows(stage.client, stage.dead_letters)]
 
     problems = differences(rate, start_ms, seconds, rows, letters)
-    published, publishing = shipped.published(publisher) or (0, math.inf)
+    published, publishing = programs.published(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
     for problem in problems[:5]:
@@ -143,7 +143,7 @@ def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[f
     first, end = start_ms // 1000 // INTERVAL * INTERVAL, start_ms / 1000 + seconds
     seen: dict[datetime, float] = {}
     for due in range(first, math.ceil(end), INTERVAL):
-        while datetime.fromtimestamp(due, UTC) not in seen and time.time() < end + PATIENCE:
+        while datetime.fromtimestamp(due, UTC) not in seen and time.time() < end + TIMEOUT_SECONDS:
             pipeline.check()
             time.sleep(max(due + INTERVAL + GRACE / 2 - time.time(), POLL))
             for record in emulators.all_rows(stage.client, stage.table):

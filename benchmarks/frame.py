@@ -26,7 +26,7 @@ from matplotlib.ticker import EngFormatter
 from rich.console import Console
 from rich.table import Table
 
-from local.processes import guard
+from local.stack.processes import guard
 
 QUICK = os.environ.get("BENCH_QUICK") == "1"
 OUT = Path("build/bench")

@@ -23,9 +23,9 @@ from benchmarks.contenders import Contender, job
 from benchmarks.frame import CONSOLE, QUICK, Panel, Rows, cpu_micros, draw, lines, publish, settle, take_turns
 from benchmarks.load import Load, bundles, past
 from benchmarks.stalled import memory
-from pipeline.session_windows import _EmitSessions
-from pipeline.shards import ShardCoder, merge_devices
-from pipeline.sums import CombineSums, add_sums
+from pipeline.aggregate.shards import ShardCoder, merge_devices
+from pipeline.aggregate.sums import CombineSums, add_sums
+from pipeline.windows.session import _EmitSessions
 
 SENSORS = (4, 16, 64)
 DEVICES = (1, 10, 100, 1_000, 10_000, 100_000)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from benchmarks.load import INTERVAL, SENSORS
-from pipeline.readings import _EARLIEST, MAX_DEVICE, Decoder, Refusal, _raw_items
+from pipeline.decode.decoder import _EARLIEST, MAX_DEVICE, Decoder, Rejection, _raw_items
 
 SECOND = 1_000_000  # microseconds
 LENGTH = INTERVAL * SECOND
@@ -111,10 +111,10 @@ def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refuse
     if type(items) is list:
         raw = item if type(item) is msgspec.Raw else _raw_items(payload)[items.index(item)]
         payload = b"[%b]" % bytes(raw)
-    refusals: list[Refusal] = []
-    for at, device, values in DECODER.decode((payload,), latest, refusals):
+    rejections: list[Rejection] = []
+    for at, device, values in DECODER.decode((payload,), latest, rejections):
         return at, device, [values.get(name, _UNSET) for name in SENSORS]
-    refused.append(refusals.pop().payload)
+    refused.append(rejections.pop().payload)
     return None
 
 

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.frame import BLUE, GREEN, QUICK, RED, Goal, Panel, Rows, draw, publish, ratios, take_turns
 from benchmarks.stalled import backlog
-from local.emulators import create_topic, insecure_channel, own_pubsub_server
-from local.processes import started
-from local.pubsub_server import PubsubServer
+from local.stack.emulators import create_topic, insecure_channel, own_pubsub_server
+from local.stack.processes import started
+from local.stack.pubsub_server import PubsubServer
 from publisher.messages import Message, encode
 from publisher.publish import Publishing
 from publisher.sending import REQUEST_MESSAGES, REQUESTS

@@ -13,9 +13,9 @@ import time
 from typing import Any
 
 from benchmarks.frame import QUICK, publish
-from local import shipped
-from local.emulators import own_pubsub_server
-from local.processes import run, scratch_folder
+from local.stack import programs
+from local.stack.emulators import own_pubsub_server
+from local.stack.processes import run, scratch_folder
 
 PROJECT = "sensor-stream-bench"
 
@@ -41,7 +41,8 @@ _LAUNCHER = f"""{_CLOCK}
 with clocked("what the launcher imports: Beam's"):
     import apache_beam as beam
 with clocked("what the launcher imports: ours, what it brings"):
-    from pipeline import graph, main, options
+    from pipeline import graph, main
+    from pipeline.launch import options
 
 options.parse = clocked("parameters")(options.parse)
 main._check_resources = clocked("checks")(main._check_resources)
@@ -74,7 +75,7 @@ def main() -> None:
     """Measure, print, and write build/bench/startup.json."""
     with (
         scratch_folder("bench-startup-") as scratch,
-        shipped.stage(PROJECT, scratch, server=own_pubsub_server()) as stage,
+        programs.stage(PROJECT, scratch, server=own_pubsub_server()) as stage,
     ):
         os.environ |= stage.env
         request = scratch / "job_object"

@@ -22,9 +22,9 @@ import msgspec
 from benchmarks.contenders import Contender, job
 from benchmarks.frame import Goal, cpu_micros, ratios, take_turns
 from benchmarks.load import Load, bundles, past
-from pipeline.fixed_windows import FixedBuckets
-from pipeline.fold import _Fold
-from pipeline.readings import Decoder
+from pipeline.aggregate.fold import _Fold
+from pipeline.decode.decoder import Decoder
+from pipeline.windows.fixed import FixedBuckets
 
 # Of intervals of a minute.
 OPTIONS = {

@@ -1,8 +1,8 @@
 """The three ways to write rows, against the same stand-in: run with `make bench-writing`.
 
-Each writes the same rows through Beam's own worker in this process; the stand-in, `local.bigquery_server`, has another.
-CPU is this process's, less that of a pipeline that drops the rows. Rows a second are of the stand-in as much as of the
-sink, so only their ratio says something, and little about BigQuery.
+Each writes the same rows through Beam's own worker in this process; the stand-in, `local.stack.bigquery_server`, has a
+process of its own. CPU is this process's, less that of a pipeline that drops the rows. Rows a second are of the
+stand-in as much as of the sink, so only their ratio says something, and little about BigQuery.
 """
 
 import logging
@@ -19,10 +19,11 @@ from google.cloud import bigquery
 
 from benchmarks.frame import QUICK, DifferentRows, publish, ratios, take_turns
 from benchmarks.load import SENSORS
-from local import emulators
-from pipeline import sinks, storage_write, tables
-from pipeline.bigquery import TableId, client
+from local.stack import emulators
 from pipeline.dead_letters import rfc3339
+from pipeline.launch import tables
+from pipeline.sinks import storage_write, streaming_inserts
+from pipeline.sinks.bigquery import TableId, client
 
 PROJECT = "sensor-stream-bench"
 _DEVICES = 100
@@ -33,7 +34,7 @@ _KEY = tables.row_key(by_device=True)
 
 METHODS: dict[str, Callable[[TableId], beam.PTransform]] = {
     "nothing": lambda table_id: beam.Filter(lambda row: False),
-    "streaming_inserts": sinks.BigQueryRows,
+    "streaming_inserts": streaming_inserts.BigQueryRows,
     "storage_write": lambda table_id: storage_write.AppendRows(table_id, _COLUMNS),
     "upsert": lambda table_id: storage_write.UpsertRows(table_id, _COLUMNS, _KEY, time.time_ns() // 1_000_000),
 }
@@ -56,7 +57,7 @@ def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
 
 
 def _row(number: int, numbered: bool) -> dict[str, Any]:
-    """A row as AverageRows makes it: per interval and device, all sensors; for upserts with its revision."""
+    """A row as MakeRows makes it: per interval and device, all sensors; for upserts with its revision."""
     stamp = rfc3339(1_795_352_400_000_000 + number // _DEVICES * 15_000_000)
     row = {"Timestamp": stamp, **dict.fromkeys(SENSORS, number / 7), "Device": f"device-{number % _DEVICES}"}
     return row | {"Revision": 0, "WrittenAt": stamp} if numbered else row

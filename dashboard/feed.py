@@ -18,9 +18,9 @@ from requests.exceptions import RequestException
 from dashboard import charts
 from dashboard.queries import Snapshot, Source, refresh
 from dashboard.tables import TableProblem
-from pipeline import one_line
-from pipeline.bigquery import client
-from pipeline.credentials import credentials_problem, root_cause
+from pipeline.launch import one_line
+from pipeline.launch.credentials import credentials_problem, root_cause
+from pipeline.sinks.bigquery import client
 
 log = logging.getLogger(__name__)
 

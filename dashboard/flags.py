@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from dashboard.tables import STATISTICS
-from pipeline import one_line
-from pipeline.bigquery import PROJECT, TableId
+from pipeline.launch import one_line
+from pipeline.sinks.bigquery import PROJECT, TableId
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)

@@ -9,8 +9,8 @@ from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from dashboard.tables import REVISION, WRITTEN_AT, Columns
-from pipeline.bigquery import TableId
-from pipeline.readings import DEVICE, TIMESTAMP, Decoder, Refusal
+from pipeline.decode.decoder import DEVICE, TIMESTAMP, Decoder, Rejection
+from pipeline.sinks.bigquery import TableId
 
 MOST_ROWS = 10_000
 MOST_CELLS = 250_000  # of these rows
@@ -182,7 +182,7 @@ def unpack(
     """Return the readings of (data, publish time), at most MOST_READINGS, exactly as the pipeline decodes them."""
     decoder = Decoder([sensor.name for sensor in columns.sensors])
     found: list[Reading] = []
-    refused: list[Refusal] = []
+    refused: list[Rejection] = []
     for data, published in messages:
         payload = data.encode() if isinstance(data, str) else data or b""
         latest = (published + max_future_skew - _EPOCH) // timedelta(microseconds=1)

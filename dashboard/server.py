@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from pipeline import one_line
+from pipeline.launch import one_line
 
 # Below the 80 requests that an instance of Cloud Run takes by default, of which each viewer's WebSocket is one.
 MOST_VIEWERS = 50

@@ -7,8 +7,8 @@ from typing import Self
 
 from google.cloud import bigquery
 
-from pipeline.bigquery import TableId
-from pipeline.readings import DEVICE, TIMESTAMP
+from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.sinks.bigquery import TableId
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
@@ -36,7 +36,7 @@ class Sensor:
     statistics: tuple[str, ...] = (MEAN,)
 
     def column(self, statistic: str) -> str:
-        """Return the column of a statistic, named as `pipeline.statistics` names it."""
+        """Return the column of a statistic, named as `pipeline.aggregate.statistics` names it."""
         return self.name if statistic == MEAN else f"{self.name}_{statistic}"
 
     @property

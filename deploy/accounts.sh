@@ -2,7 +2,7 @@
 # Make the two service accounts and their grants, resource by resource; may be repeated.
 #
 # sensor-stream-build builds, sensor-stream-worker is the launcher's and the workers'. Needs the variables of
-# .env.example, and the resources that docs/deploy.md makes before. Tests hold it to what terraform/ grants.
+# .env.example, and the resources that docs/deploy.md makes before. Tests hold it to what deploy/terraform/ grants.
 set -eu
 
 build=serviceAccount:sensor-stream-build@$PROJECT_ID.iam.gserviceaccount.com

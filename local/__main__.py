@@ -4,7 +4,7 @@ import importlib
 import signal
 import sys
 
-from local.processes import STOP_SIGNALS, LocalStackError, guard, interrupt_once
+from local.stack.processes import STOP_SIGNALS, LocalStackError, guard, interrupt_once
 
 USAGE = """\
 usage: python -m local COMMAND ...
@@ -16,7 +16,12 @@ usage: python -m local COMMAND ...
             (SOAK_SECONDS=300, WRITE_METHOD=upsert)
   pipeline  run the pipeline on this machine; takes the pipeline's own flags"""
 
-COMMANDS = {"up": "local.up", "demo": "local.demo", "soak": "local.soak", "pipeline": "local.run_pipeline"}
+COMMANDS = {
+    "up": "local.commands.up",
+    "demo": "local.commands.demo",
+    "soak": "local.commands.soak",
+    "pipeline": "local.runner.run_pipeline",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline import strict_json
+from pipeline.decode import strict_json
 
 PIPELINE_VERSION = "0.2.0"
 

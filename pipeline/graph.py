@@ -2,9 +2,9 @@
 
 import apache_beam as beam
 
-from pipeline.fold import FoldReadings
-from pipeline.options import Job
-from pipeline.rows import AverageRows
+from pipeline.aggregate.fold import FoldReadings
+from pipeline.launch.options import Job
+from pipeline.rows import MakeRows
 from pipeline.silences import NoticeSilences
 
 
@@ -34,7 +34,7 @@ def build(
         job.sensors, job.max_future_skew, job.intervals, job.silence_after
     )
     intervals = folded.sums | job.intervals.label >> job.intervals.emit()
-    averaged = intervals | "AverageRows" >> AverageRows(
+    averaged = intervals | "MakeRows" >> MakeRows(
         job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
     )
     unwritten = averaged.rows | "WriteRows" >> write_rows

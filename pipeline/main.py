@@ -11,8 +11,10 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
-from pipeline import checks, graph, one_line, options, sinks, storage_write, tables, views
-from pipeline.bigquery import TableId
+from pipeline import graph
+from pipeline.launch import one_line, options, preflight, tables, views
+from pipeline.sinks import storage_write, streaming_inserts
+from pipeline.sinks.bigquery import TableId
 from pipeline.source import ReadMessages
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False)
         pipeline = _build(job, beam_options, on_dataflow or runner_removes_duplicates)
         _create_resources(job, missing)
     except GoogleAuthError as error:
-        return _refuse(checks.credentials_advice(error))
-    except (options.UsageError, checks.CheckError, tables.TableError) as error:
+        return _refuse(preflight.credentials_advice(error))
+    except (options.UsageError, preflight.CheckError, tables.TableError) as error:
         return _refuse(str(error))
 
     if on_dataflow:
@@ -90,7 +92,7 @@ def _row_sink(job: options.Job) -> beam.PTransform:
     if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
         # A retried bundle may join a session with readings that the first attempt did not have; its row then has
         # another Timestamp, and would not replace the one that the first attempt wrote.
-        return sinks.Reshuffled(sink)
+        return streaming_inserts.Reshuffled(sink)
     return sink
 
 
@@ -98,9 +100,9 @@ def _rows_to(
     job: options.Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
 ) -> beam.PTransform:
     if not table:
-        return sinks.PrintRows()
+        return streaming_inserts.PrintRows()
     if job.write_method == "streaming_inserts":
-        return sinks.BigQueryRows(table)
+        return streaming_inserts.BigQueryRows(table)
     if job.write_method == "storage_write":
         return storage_write.AppendRows(table, columns)
     # An update starts anew too: what it writes comes after all that the job before it wrote.
@@ -114,17 +116,17 @@ def _row_columns(job: options.Job) -> tuple[bigquery.SchemaField, ...]:
 def _dead_letter_sink(job: options.Job) -> beam.PTransform:
     table = job.dead_letter_table
     if not table:
-        sink: beam.PTransform = sinks.PrintDeadLetters()
+        sink: beam.PTransform = streaming_inserts.PrintDeadLetters()
     elif job.write_method == "streaming_inserts":
-        sink = sinks.BigQueryDeadLetters(table)
+        sink = streaming_inserts.BigQueryDeadLetters(table)
     else:
         sink = storage_write.AppendDeadLetters(table, tables.DEAD_LETTER_COLUMNS)
-    return sinks.DeadLetters(sink, job.dead_letter_topic)
+    return streaming_inserts.DeadLetters(sink, job.dead_letter_topic)
 
 
 def _silence_sink(job: options.Job) -> beam.PTransform:
     sink = _rows_to(job, job.silence_table, tables.SILENCE_COLUMNS, tables.SILENCE_KEY)
-    return sinks.Silences(sink, job.silence_topic, job.upsert)
+    return streaming_inserts.Silences(sink, job.silence_topic, job.upsert)
 
 
 def _check_resources(job: options.Job, region: str | None) -> list[tables.TableSpec]:
@@ -132,10 +134,10 @@ def _check_resources(job: options.Job, region: str | None) -> list[tables.TableS
     if not job.check_before_launch:
         return []
     if not _only_emulators(job):
-        checks.check_credentials()
-    checks.check_pubsub(job)
-    checks.check_datasets(job, region)
-    checks.check_storage_write(job)
+        preflight.check_credentials()
+    preflight.check_pubsub(job)
+    preflight.check_datasets(job, region)
+    preflight.check_storage_write(job)
     missing = [spec for spec in _table_specs(job) if not tables.check_table(spec)]
     for view_id, query in _views(job):
         views.check_view(view_id, query)

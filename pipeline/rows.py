@@ -7,11 +7,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from pipeline import strict_json
+from pipeline.aggregate.statistics import MEANS, Statistics
+from pipeline.aggregate.sums import SECOND, Interval, Sums
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, derived_id, new_id, rfc3339
-from pipeline.readings import DEVICE, TIMESTAMP
-from pipeline.statistics import MEANS, Statistics
-from pipeline.sums import SECOND, Interval, Sums
+from pipeline.decode import strict_json
+from pipeline.decode.decoder import DEVICE, TIMESTAMP
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
@@ -26,7 +26,7 @@ _LATE = {
 }
 
 
-class AverageRows(beam.PTransform):
+class MakeRows(beam.PTransform):
     """Makes a row of statistics, by default means, for each device of an `Interval`.
 
     Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `numbered`, also

@@ -26,10 +26,10 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.aggregate.sums import MAX_BUCKETS, SECOND
 from pipeline.dead_letters import METRICS, rfc3339
-from pipeline.readings import DEVICE, Reading
-from pipeline.runs import Run, touching
-from pipeline.sums import MAX_BUCKETS, SECOND
+from pipeline.decode.decoder import DEVICE, Reading
+from pipeline.windows.runs import Run, touching
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 
@@ -46,7 +46,7 @@ STREAM = ""
 Span = tuple[int, int]
 
 
-class Heard:
+class DeviceActivity:
     """When each device was heard in one bundle, and the whole stream. Times are microseconds since the epoch.
 
     Args:
@@ -111,7 +111,7 @@ def join(runs: Iterable[Span], after: int) -> list[Span]:
 
 
 class NoticeSilences(beam.PTransform):
-    """Makes rows of silences from what bundles heard, as `Heard` drains it.
+    """Makes rows of silences from what bundles heard, as `DeviceActivity` drains it.
 
     Output: {"Device": name, None for the whole stream, "SilentSince", "NoticedAt", "BackAt": RFC 3339}. BackAt is None
     when a silence is noticed; when the device is back, the row comes again with it, and once more if it turns out to

@@ -29,8 +29,8 @@ from google.api_core.exceptions import GoogleAPIError, InvalidArgument
 from google.auth.exceptions import GoogleAuthError
 from requests.exceptions import RequestException
 
-from pipeline import one_line, tables
-from pipeline.credentials import credentials_problem, root_cause
+from pipeline.launch import one_line, tables
+from pipeline.launch.credentials import credentials_problem, root_cause
 from redrive.flags import DEFAULT_DAYS, MESSAGE_STAGES, ROW_STAGES, STAYING_STAGES, parse
 from redrive.ledger import Ledger
 from redrive.targets import Letter, Target, to_table, to_topic
@@ -101,13 +101,13 @@ def _redrive(ledger: Ledger, target: Target, batch: list[Letter], counts: Counte
     """Claim, send and record one batch; raises an error that the next batch would meet too."""
     counts["unconfirmed"] = len(batch)
     ours = ledger.claim(batch, target)
-    refusals = target.send(ours) if ours else {}
-    sent = [letter for letter in ours if letter.id not in refusals]
+    rejections = target.send(ours) if ours else {}
+    sent = [letter for letter in ours if letter.id not in rejections]
     ledger.record(sent, target, "done")
-    ledger.record([letter for letter in ours if letter.id in refusals], target, "released")
-    counts.update({target.kind: len(sent)}, failed=len(refusals), skipped=len(batch) - len(ours))
+    ledger.record([letter for letter in ours if letter.id in rejections], target, "released")
+    counts.update({target.kind: len(sent)}, failed=len(rejections), skipped=len(batch) - len(ours))
     counts["unconfirmed"] = 0
-    for letter_id, error in refusals.items():
+    for letter_id, error in rejections.items():
         if not isinstance(error, InvalidArgument):
             raise error
         print(f"error: dead letter {letter_id} is refused: {one_line.reason(error)}", file=sys.stderr)

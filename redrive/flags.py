@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from pipeline import forms, one_line
-from pipeline.bigquery import PROJECT
+from pipeline.launch import one_line, value_types
+from pipeline.sinks.bigquery import PROJECT
 
 MESSAGE_STAGES = ("decode", "timestamp", "validate")
 ROW_STAGES = ("insert",)
@@ -31,10 +31,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     flag = parser.add_argument
-    topic = forms.pubsub_path("topic").read
-    flag("--dead_letter_table", required=True, type=_reads(forms.TABLE.read), help="project:dataset.table")
+    topic = value_types.pubsub_path("topic").read
+    flag("--dead_letter_table", required=True, type=_reads(value_types.TABLE.read), help="project:dataset.table")
     flag("--topic", type=_reads(topic), help="where messages go, projects/PROJECT/topics/NAME")
-    flag("--output_table", type=_reads(forms.TABLE.read), help="where refused rows go, project:dataset.table")
+    flag("--output_table", type=_reads(value_types.TABLE.read), help="where refused rows go, project:dataset.table")
     flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only dead letters of this stage")
     flag("--error", help="only dead letters with this error, such as NotJson")
     flag(
@@ -47,13 +47,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--limit", type=_reads(_count), help="send at most so many, oldest first")
     flag(
         "--id_attribute",
-        type=_reads(forms.ATTRIBUTE.read),
+        type=_reads(value_types.ATTRIBUTE.read),
         help="the id_attribute of the pipeline, if it has one: is then set to the dead letter's id, because the "
         "pipeline has seen the original, and the readings of one message share it",
     )
     flag(
         "--timestamp_attribute",
-        type=_reads(forms.ATTRIBUTE.read),
+        type=_reads(value_types.ATTRIBUTE.read),
         default="timestamp",
         help="the timestamp_attribute of the pipeline: is set to the event time in the payload when the message's own "
         "attributes were not kept (default: %(default)s)",

@@ -9,7 +9,7 @@ from typing import Any
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
-from pipeline import tables
+from pipeline.launch import tables
 from redrive.targets import IMPATIENT, RETRY_SECONDS, Letter, Target
 
 RECORD_COLUMNS = (

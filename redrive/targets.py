@@ -11,12 +11,12 @@ from google.api_core.retry import Retry
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
-from pipeline import strict_json
-from pipeline.append_stream import shared_stream
-from pipeline.bigquery import TableId
 from pipeline.dead_letters import rfc3339
-from pipeline.readings import TIMESTAMP, BadTimestamp, parse_timestamp
-from pipeline.storage_write import CHANGE_COLUMNS, TYPES, Encoder
+from pipeline.decode import strict_json
+from pipeline.decode.decoder import TIMESTAMP, BadTimestamp, parse_timestamp
+from pipeline.sinks.append_stream import shared_stream
+from pipeline.sinks.bigquery import TableId
+from pipeline.sinks.storage_write import CHANGE_COLUMNS, TYPES, Encoder
 
 # At first BigQuery is tried for half a minute; the client's own ten minutes would look like a hang.
 IMPATIENT = bigquery.DEFAULT_RETRY.with_timeout(30.0)

@@ -13,9 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import settings
 
-from local import emulators
+from local.stack import emulators
 from tests import tools
 from tests.guarded_run import GuardedRun
+
+# Launched jobs: both what the template does and what an update compares are tested on them.
+pytest_plugins = ["tests.deploy.template.launched"]
 
 PROJECT = "sensor-stream-test"
 
@@ -52,7 +55,7 @@ def pubsub_emulator() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def own_pubsub_server() -> Iterator[str]:
-    """host:port of local.pubsub_server in a process of its own."""
+    """host:port of local.stack.pubsub_server in a process of its own."""
     with emulators.own_pubsub_server() as server:
         yield server.host
 

@@ -1,4 +1,4 @@
-"""What commands grant to accounts; deploy/accounts.sh is what terraform/ and acceptance/ are held to."""
+"""What commands grant to accounts; deploy/accounts.sh is what deploy/terraform/ and deploy/acceptance/ are held to."""
 
 import os
 import re

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from local.processes import end_with_parent, guard, scratch_folder
+from local.stack.processes import end_with_parent, guard, scratch_folder
 
 
 class GuardedRun:

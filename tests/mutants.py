@@ -1,6 +1,6 @@
 """Mutation testing with Cosmic Ray: which small changes of a module do its tests fail to notice?
 
-    python -m tests.mutants pipeline/readings.py --sample=50
+    python -m tests.mutants pipeline/decode/decoder.py --sample=50
     python -m tests.mutants --since=main
 
 Works on a copy of what is committed, in build/mutants, and prints the diff of each mutant that survived and the score
@@ -27,17 +27,19 @@ TIMEOUT = 300  # seconds for the tests of a mutant; one that never ends counts a
 
 # What pytest is to run of tests/pipeline for a module, the tests that are done soonest first.
 TESTS = {
-    "pipeline/readings.py": ("test_amplification.py", "test_readings.py"),
-    "pipeline/memo.py": ("test_readings.py", "test_hopping.py"),
-    "pipeline/fold.py": ("test_amplification.py", "test_metrics.py", "test_silences.py", "test_graph.py"),
-    "pipeline/fixed_windows.py": ("test_lateness.py", "test_graph.py"),
-    "pipeline/hopping_windows.py": ("test_hopping.py",),
-    "pipeline/session_windows.py": ("test_graph.py", "test_lateness.py", "test_model.py", "-k", "ession"),
-    "pipeline/rows.py": ("test_metrics.py", "test_rows_since.py", "test_statistics.py"),
-    "pipeline/dead_letters.py": ("test_sinks.py", "test_graph.py"),
-    "pipeline/sinks.py": ("test_sinks.py",),
-    "pipeline/checks.py": ("test_checks.py",),
-    "pipeline/strict_json.py": ("test_strict_json.py",),
+    "pipeline/decode/decoder.py": ("decode/test_amplification.py", "decode/test_decoder.py"),
+    "pipeline/decode/bounded_cache.py": ("decode/test_decoder.py", "windows/test_hopping.py"),
+    "pipeline/aggregate/fold.py": (
+        *("decode/test_amplification.py", "test_metrics.py", "test_silences.py", "test_graph.py"),
+    ),
+    "pipeline/windows/fixed.py": ("test_lateness.py", "test_graph.py"),
+    "pipeline/windows/hopping.py": ("windows/test_hopping.py",),
+    "pipeline/windows/session.py": ("test_graph.py", "test_lateness.py", "test_model.py", "-k", "ession"),
+    "pipeline/rows.py": ("test_metrics.py", "test_rows_since.py", "aggregate/test_statistics.py"),
+    "pipeline/dead_letters.py": ("sinks/test_streaming_inserts.py", "test_graph.py"),
+    "pipeline/sinks/streaming_inserts.py": ("sinks/test_streaming_inserts.py",),
+    "pipeline/launch/preflight.py": ("launch/test_preflight.py",),
+    "pipeline/decode/strict_json.py": ("decode/test_strict_json.py",),
 }
 
 # Mutations of what only a type checker reads: `int | None`.

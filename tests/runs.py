@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 120.0  # seconds until everything is up
+TIMEOUT_SECONDS = 120.0  # seconds until everything is up
 PROMPT = 10.0  # seconds in which everything is to end
 # As tests/conftest.py, which takes seconds to import.
 CONFTEST = """
@@ -46,7 +46,7 @@ class Run:
 
     def wait(self, up: Callable[["Run"], bool]) -> None:
         """Wait until everything is up."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not up(self):
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.1)

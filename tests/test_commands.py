@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.template.fake_google import ROOT, serving
+from tests.deploy.template.fake_google import ROOT, serving
 from tests.test_readme import PAGES
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.metrics import OWN, REFUSALS
-from monitoring.page import google_rows, own_rows
+from deploy.monitoring.metrics import OWN, REFUSALS
+from deploy.monitoring.page import google_rows, own_rows
 from pipeline.dead_letters import PIPELINE_VERSION
-from pipeline.parameters import PARAMETERS
+from pipeline.launch.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +33,7 @@ def test_every_make_target_it_names_exists():
 
 def test_every_module_of_the_pipeline_is_in_the_map():
     house = (ROOT / "CONTRIBUTING.md").read_text()
-    for module in (ROOT / "pipeline").glob("[a-z]*.py"):
+    for module in (ROOT / "pipeline").rglob("[a-z]*.py"):
         assert f" {module.name} " in house, module.name
 
 
@@ -58,12 +58,12 @@ def test_dead_letters_carry_the_version_of_the_package():
 
 
 def test_the_metrics_are_those_of_the_code():
-    code = "".join(module.read_text() for module in (ROOT / "pipeline").glob("*.py"))
+    code = "".join(module.read_text() for module in (ROOT / "pipeline").rglob("*.py"))
     counted = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
     assert {metric.name.removesuffix("<error>") for metric in OWN} == counted
     # TooManyRefused stands for items that are counted by their own errors.
-    refusals = set(re.findall(r"^class (\w+)\((?:Refused|BadTimestamp)\)", code, re.MULTILINE))
-    assert set(REFUSALS) == refusals - {"TooManyRefused"}
+    rejections = set(re.findall(r"^class (\w+)\((?:InvalidReading|BadTimestamp)\)", code, re.MULTILINE))
+    assert set(REFUSALS) == rejections - {"TooManyRefused"}
 
 
 @pytest.mark.parametrize(

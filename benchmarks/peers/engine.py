@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from benchmarks.contenders import Outcome
 from benchmarks.load import Load
 from benchmarks.loop import DECODER, latest_allowed
-from pipeline.readings import Reading, Refusal
+from pipeline.decode.decoder import Reading, Rejection
 
 BATCH = 1000  # messages that a source hands over at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default
@@ -41,6 +41,6 @@ class Sinks:
 
 def read(payload: bytes) -> tuple[list[Reading], list[bytes]]:
     """Return a message's readings and dead letters' payloads, by the shipped decoder; for the forms as guides teach."""
-    refusals: list[Refusal] = []
-    readings = list(DECODER.decode((payload,), latest_allowed(), refusals))
-    return readings, [refusal.payload for refusal in refusals]
+    rejections: list[Rejection] = []
+    readings = list(DECODER.decode((payload,), latest_allowed(), rejections))
+    return readings, [rejection.payload for rejection in rejections]

@@ -20,8 +20,8 @@ from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, Load
 from benchmarks.loop import SECOND, Partial, add_cells, averages, by_sensor, fold
 from benchmarks.peers.engine import BATCH, LATENESS, Form, Sinks, read
-from pipeline.readings import Reading
-from pipeline.sums import Sums, add_values
+from pipeline.aggregate.sums import Sums, add_values
+from pipeline.decode.decoder import Reading
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

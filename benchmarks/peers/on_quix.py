@@ -27,7 +27,7 @@ from benchmarks.contenders import Outcome
 from benchmarks.load import INTERVAL, SENSORS, Load
 from benchmarks.loop import averages, by_sensor, fold
 from benchmarks.peers.engine import LATENESS, Form, Sinks, read
-from local.processes import scratch_folder
+from local.stack.processes import scratch_folder
 
 _TOPIC = "readings"
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import end_to_end
 from benchmarks.end_to_end import GRACE, INTERVAL, SENSORS, Ladder, measure, row
-from local.reconcile import Row
+from local.verify.reconcile import Row
 from publisher.sensors import CURVES
 
 START_MS = 1_795_352_401_250

@@ -8,7 +8,7 @@ from benchmarks import growth
 from benchmarks.contenders import partial_sums
 from benchmarks.growth import run, shape
 from benchmarks.load import messages, past
-from pipeline.shards import SHARDS
+from pipeline.aggregate.shards import SHARDS
 
 START = past(3600, whole=3600)  # on a boundary of every interval used here
 

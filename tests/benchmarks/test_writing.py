@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import writing
 from benchmarks.frame import DifferentRows
-from pipeline.bigquery import client
+from pipeline.sinks.bigquery import client
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from google.cloud import bigquery
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from local import emulators
-from local.processes import running, wait_for
-from pipeline.tables import DEAD_LETTER_COLUMNS
+from local.stack import emulators
+from local.stack.processes import running, wait_for
+from pipeline.launch.tables import DEAD_LETTER_COLUMNS
 from tests import tools
 
 ARGUMENTS = [
@@ -31,8 +31,8 @@ ARGUMENTS = [
 ]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-PATIENCE = 30.0
-expect.set_options(timeout=PATIENCE * 1000)
+TIMEOUT_SECONDS = 30.0
+expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -127,7 +127,7 @@ def running_page(host: str, *flags: str, log: Path, address: str = "127.0.0.1") 
     ]
     name = f"[{address}]" if ":" in address else address
     with running("The page", [*command, *flags], log, {"BIGQUERY_EMULATOR_HOST": host}) as child:
-        wait_for(child, lambda: emulators._answers(f"{name}:{port}", "/"), PATIENCE)
+        wait_for(child, lambda: emulators._answers(f"{name}:{port}", "/"), TIMEOUT_SECONDS)
         # `env` replaced itself with the page.
         yield Server(f"http://{name}:{port}/", port, log, child.process.pid)
     assert "Traceback" not in log.read_text()
@@ -158,7 +158,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     def visit(url: str, **how: Any) -> Page:
         context = browser.new_context(**{"viewport": DESKTOP, **how})
         contexts.append((context, url))
-        context.set_default_timeout(PATIENCE * 1000)
+        context.set_default_timeout(TIMEOUT_SECONDS * 1000)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url.replace("ws://", "http://")))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import expect
 
-from local import emulators
+from local.stack import emulators
 from tests.dashboard.conftest import PHONE, Warehouse, drawn, lines, serving, table
 
 ROW = ".rows tbody tr:has(td)"

@@ -22,9 +22,9 @@ from dashboard.flags import parse
 from dashboard.queries import MOST_READINGS, Source, kinds_sql, readings_sql, rows_sql, unpack
 from dashboard.server import AllowedHosts
 from dashboard.tables import MOST_SENSORS, STATISTICS, Columns, Sensor, TableProblem
-from pipeline import statistics
-from pipeline.bigquery import TableId
-from pipeline.forms import TABLE as TABLE_FORM
+from pipeline.aggregate import statistics
+from pipeline.launch.value_types import TABLE as TABLE_FORM
+from pipeline.sinks.bigquery import TableId
 
 TABLE = TableId("my-project", "sensors", "readings")
 LETTERS = TableId("my-project", "sensors", "readings_dead_letters")
@@ -43,7 +43,7 @@ def test_it_imports_no_beam_and_of_the_pipeline_only_what_its_image_has(tmp_path
     for line in (ROOT / "dashboard/Dockerfile").read_text().replace("\\\n", "").splitlines():
         if line.startswith("COPY ") and line.split()[-1] != "./":
             *sources, target = line.split()[1:]
-            (tmp_path / target).mkdir(exist_ok=True)
+            (tmp_path / target).mkdir(parents=True, exist_ok=True)
             for source in (path for pattern in sources for path in ROOT.glob(pattern)):
                 shutil.copy(source, tmp_path / target)
     loaded = """

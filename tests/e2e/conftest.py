@@ -13,11 +13,11 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from local.emulators import ACK_DEADLINE, Emulator, all_rows, insecure_channel
-from local.processes import Child, running, wait_for
-from pipeline import tables
+from local.stack.emulators import ACK_DEADLINE, Emulator, all_rows, insecure_channel
+from local.stack.processes import Child, running, wait_for
+from pipeline.launch import tables
 
-PATIENCE = 90.0
+TIMEOUT_SECONDS = 90.0
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Stack:
 
     def wait_for_rows(self, pipeline: Child, count: int, table: str = "readings") -> list[dict]:
         """Return the table's rows once there are `count` or more."""
-        wait_for(pipeline, lambda: len(self.rows(table)) >= count, PATIENCE)
+        wait_for(pipeline, lambda: len(self.rows(table)) >= count, TIMEOUT_SECONDS)
         return self.rows(table)
 
     def topic_has_subscribers(self, count: int) -> bool:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from local.__main__ import main
-from local.pubsub_source import HELD
-from local.watermark import CATCH_UP, SECOND
-from pipeline import fixed_windows, fold
+from local.runner.pubsub_source import HELD
+from local.runner.watermark import CATCH_UP, SECOND
+from pipeline.aggregate import fold
+from pipeline.windows import fixed
 
 SHORT, LONG = CATCH_UP / SECOND + 0.5, HELD / SECOND + 1
 
@@ -38,6 +39,6 @@ def stop_at(step: Any, method: str, stops: Mapping[int, float]) -> None:
 
 if __name__ == "__main__":
     stop_at(fold._Fold, "finish_bundle", {3: LONG, 12: SHORT})
-    stop_at(fixed_windows._AssignExpiryWindow, "process", {100: SHORT, 1000: SHORT})
-    stop_at(fixed_windows._SplitExpired, "process", {500: SHORT})
+    stop_at(fixed._AssignExpiryWindow, "process", {100: SHORT, 1000: SHORT})
+    stop_at(fixed._SplitExpired, "process", {500: SHORT})
     sys.exit(main(["pipeline", *sys.argv[1:]]))

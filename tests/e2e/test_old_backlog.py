@@ -3,8 +3,8 @@
 import math
 import time
 
-from local.processes import wait_for
-from tests.e2e.conftest import PATIENCE, Stack
+from local.stack.processes import wait_for
+from tests.e2e.conftest import TIMEOUT_SECONDS, Stack
 from tests.e2e.test_pipeline import SENSORS, backlog, by_timestamp, expected_rows, reading
 
 HOUR = 3600
@@ -28,7 +28,7 @@ def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_while_read
             stack.publish([reading(*readings[-1])])
             return len(stack.rows()) >= 2 * HOUR / INTERVAL
 
-        wait_for(pipeline, backlog_is_written, PATIENCE)
+        wait_for(pipeline, backlog_is_written, TIMEOUT_SECONDS)
         expected = expected_rows(readings, INTERVAL)
         rows = stack.wait_for_rows(pipeline, len(expected))
     said = pipeline.log.read_text()

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from local.processes import wait_for
-from tests.e2e.conftest import PATIENCE, Stack
+from local.stack.processes import wait_for
+from tests.e2e.conftest import TIMEOUT_SECONDS, Stack
 
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 
@@ -175,7 +175,7 @@ class TestLive:
         ]
         with stack.start(*flags, stack.table_flag) as pipeline:
             # The stack's own subscription, and the one the pipeline makes for itself.
-            wait_for(pipeline, lambda: stack.topic_has_subscribers(2), PATIENCE)
+            wait_for(pipeline, lambda: stack.topic_has_subscribers(2), TIMEOUT_SECONDS)
             now = round(time.time(), 3)
             readings = [(round(now - n * 0.01, 3), SENSORS[n % 4], float(n), "north") for n in range(300)]
             random.Random(5).shuffle(readings)
@@ -201,7 +201,7 @@ class TestDeadLetterTopic:
                 pulled.extend(stack.subscriber.pull(subscription=subscription, max_messages=9).received_messages)
                 return bool(pulled)
 
-            wait_for(pipeline, arrived, PATIENCE)
+            wait_for(pipeline, arrived, TIMEOUT_SECONDS)
         (message,) = [received.message for received in pulled]
         assert message.data == row["payload"] == b"\xff\x00"
         assert (message.attributes["error"], message.attributes["stage"]) == ("NotJson", "decode")
@@ -236,14 +236,14 @@ class TestSilences:
                     if row["BackAt"]
                 ]
 
-            wait_for(pipeline, lambda: len(over()) >= 2, PATIENCE)
+            wait_for(pipeline, lambda: len(over()) >= 2, TIMEOUT_SECONDS)
             pulled: list = []
 
             def arrived() -> bool:
                 pulled.extend(stack.subscriber.pull(subscription=subscription, max_messages=9).received_messages)
                 return len(pulled) >= 4
 
-            wait_for(pipeline, arrived, PATIENCE)
+            wait_for(pipeline, arrived, TIMEOUT_SECONDS)
         # A key must not be NULL.
         stream = "" if write_method == "upsert" else None
         assert {(row["Device"], row["SilentSince"].timestamp(), row["BackAt"]) for row in noticed} == {
@@ -271,4 +271,4 @@ class TestWithoutATable:
         stack.publish([reading(start, "Temp", 20.0, "north"), reading(start + 1, "Temp", 22.0, "north")])
         flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp"]
         with stack.start(*flags) as pipeline:
-            wait_for(pipeline, lambda: '"Temp": 21.0' in pipeline.log.read_text(), PATIENCE)
+            wait_for(pipeline, lambda: '"Temp": 21.0' in pipeline.log.read_text(), TIMEOUT_SECONDS)

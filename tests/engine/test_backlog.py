@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import fixed_windows
+from pipeline.windows import fixed
 from tests.pipeline.conftest import Stream, message, run_captured
 
 HOUR, MINUTE = 3600, 60
@@ -31,7 +31,7 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return process
 
-    for step in (fixed_windows._AssignExpiryWindow, fixed_windows._SplitExpired):
+    for step in (fixed._AssignExpiryWindow, fixed._SplitExpired):
         monkeypatch.setattr(step, "process", slow(step.process))
     return slowed
 

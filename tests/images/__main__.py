@@ -20,9 +20,10 @@ import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import ExternalEnvironment
 
-from local import emulators
-from local.processes import LocalStackError, interrupt_once, running, wait_for
-from pipeline import graph, options
+from local.stack import emulators
+from local.stack.processes import LocalStackError, interrupt_once, running, wait_for
+from pipeline import graph
+from pipeline.launch import options
 from tests.images.builds import Builder, builder
 
 PROJECT = "image-test"
@@ -32,7 +33,7 @@ PUBLISHER = "registry.example/image-test/sensor-publisher:1.2.3"
 DASHBOARD = "registry.example/image-test/sensor-dashboard:1.2.3"
 STAMPS = {"VERSION": "1.2.3", "REVISION": "0123abc"}
 READINGS = 600
-PATIENCE = 60.0  # seconds for the worker pool to start
+TIMEOUT_SECONDS = 60.0  # seconds for the worker pool to start
 STARTED = time.monotonic()
 
 
@@ -145,7 +146,7 @@ def _check_dashboard(images: Builder, dashboard: str) -> None:
         start = [*images.config(DASHBOARD)["Entrypoint"], f"--table={PROJECT}:sensors.readings"]
         command = images.command(dashboard, *start, env={"PORT": str(port)})
         with running("The dashboard", command, Path(directory) / "log") as child:
-            wait_for(child, lambda: _listens(port), PATIENCE)
+            wait_for(child, lambda: _listens(port), TIMEOUT_SECONDS)
             with urlopen(f"http://127.0.0.1:{port}/") as page:
                 assert b"Sensor Stream" in page.read()
     _say("The dashboard serves its page")
@@ -159,7 +160,7 @@ def _check_worker(images: Builder, template: str, messages: list[bytes]) -> None
         out = Path(directory)
         boot = images.command(template, "/opt/apache/beam/boot", "--worker_pool", f"--service_port={port}", volume=out)
         with running("The worker pool", boot, out / "log") as pool:
-            wait_for(pool, lambda: _listens(port), PATIENCE)
+            wait_for(pool, lambda: _listens(port), TIMEOUT_SECONDS)
             job, beam_options = options.parse([f"--input_topic={TOPIC}"])
             runner = FnApiRunner(default_environment=ExternalEnvironment(f"localhost:{port}"))
             with beam.Pipeline(runner, beam_options) as pipeline:

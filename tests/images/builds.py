@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local.processes import LocalStackError, running
+from local.stack.processes import LocalStackError, running
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -13,10 +13,11 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
-from local.emulators import free_port
-from local.processes import running
-from pipeline import graph, options
-from pipeline.fixed_windows import FixedIntervals
+from local.stack.emulators import free_port
+from local.stack.processes import running
+from pipeline import graph
+from pipeline.launch import options
+from pipeline.windows.fixed import FixedIntervals
 
 # 2024-11-22T13:00:00Z: on a boundary of every interval used in these tests, and long past.
 NOON = 1_732_280_400

@@ -11,13 +11,13 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.shards import ShardCoder, by_shard
+from pipeline.aggregate.statistics import STATISTICS, Statistics
+from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
 from pipeline.dead_letters import DEAD_LETTERS
-from pipeline.fixed_windows import MAYBE_EXPIRED, FixedIntervals
-from pipeline.session_windows import SessionIntervals
-from pipeline.shards import ShardCoder, by_shard
-from pipeline.silences import Heard, NoticeSilences
-from pipeline.statistics import STATISTICS, Statistics
-from pipeline.sums import SECOND, CombineSums, Interval, SumsOf
+from pipeline.silences import DeviceActivity, NoticeSilences
+from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
+from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import Kept
 
 SETTINGS = settings(max_examples=50, deadline=None, derandomize=True)
@@ -116,7 +116,7 @@ def test_activity_and_the_state_of_silences_equal_what_was_encoded(bundles, step
     cells: dict[str, Kept] = {}
     for bundle, now in zip(bundles, steps, strict=False):
         clock[0] = now / SECOND
-        heard = Heard(60 * SECOND)
+        heard = DeviceActivity(60 * SECOND)
         list(heard.note(iter(bundle)))
         for _, encoded in heard.drain():
             element = check(coder_of(tuple[str, Any]), encoded)

@@ -9,10 +9,10 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.transforms.trigger import Repeatedly
 from apache_beam.utils.timestamp import Timestamp
 
-from pipeline.fixed_windows import FixedIntervals, _AssignExpiryWindow
-from pipeline.hopping_windows import PanedIntervals, _Spread
-from pipeline.session_windows import SessionIntervals
-from pipeline.sums import SECOND, Interval
+from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
+from pipeline.windows.hopping import PanedIntervals, _Spread
+from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept
 
 FIXED = FixedIntervals(15, 5, 3600, False)
@@ -41,7 +41,7 @@ def test_sums_until_expiry_have_the_time_that_their_row_is_due_as_timestamp(inte
     ids=["hopping", "hopping-late", "long", "long-late"],
 )
 def test_panes_have_the_time_that_the_first_of_their_rows_is_due_as_timestamp(intervals, late, ends, monkeypatch):
-    monkeypatch.setattr("pipeline.hopping_windows.time", SimpleNamespace(time=lambda: NOON))
+    monkeypatch.setattr("pipeline.windows.hopping.time", SimpleNamespace(time=lambda: NOON))
     spread = _Spread(intervals)
     spread.start_bundle()
     pane = Interval(NOON * SECOND, (NOON + intervals.pane) * SECOND, {"": {"Temp": [1.0, 1]}}, late=late)

@@ -10,18 +10,18 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
-from local.bigquery_server.append import StorageWriteServer
-from local.bigquery_server.tables import MemoryTables
-from pipeline import graph, main, options, tables
-from pipeline.append_stream import EMULATOR
+from local.stack.bigquery_server.append import StorageWriteServer
+from local.stack.bigquery_server.tables import MemoryTables
+from pipeline import graph, main
+from pipeline.launch import options, tables
+from pipeline.sinks.append_stream import EMULATOR
 from tests.pipeline.conftest import message
 from tests.pipeline.fake_bigquery import fake_bigquery
 
 # What only the launcher, or an operator, has a use for.
-NOT_ON_WORKERS = {
-    f"pipeline.{name}"
-    for name in ("main", "options", "parameters", "forms", "checks", "one_line", "graph", "tables", "views", "source")
-} | {"local", "publisher", "redrive", "template", "benchmarks", "tests", "rich", "matplotlib", "duckdb"}
+NOT_ON_WORKERS = {"pipeline.main", "pipeline.launch", "pipeline.graph", "pipeline.source"} | {
+    *("local", "publisher", "redrive", "deploy", "benchmarks", "tests", "rich", "matplotlib", "duckdb")
+}
 
 IN_PROCESS = EmbeddedPythonEnvironment.default()
 
@@ -79,7 +79,7 @@ def test_beams_worker_alone_imports_nothing_of_ours(imports):
 
 def test_steps_import_no_more_than_they_run(imports):
     _, ours = imports
-    assert "pipeline.fold" in ours
+    assert "pipeline.aggregate.fold" in ours
     assert not NOT_ON_WORKERS & set(ours)
 
 

@@ -3,8 +3,9 @@
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 
-from pipeline import graph, options
+from pipeline import graph
 from pipeline.dead_letters import METRICS
+from pipeline.launch import options
 from tests.pipeline.conftest import NOON, captured, message
 
 TOPIC = "--input_topic=projects/test-project/topics/t-1"

@@ -21,9 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.session_windows import SessionIntervals
-from pipeline.statistics import STATISTICS, Statistics
-from pipeline.sums import SECOND, Interval
+from pipeline.aggregate.statistics import STATISTICS, Statistics
+from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept, Stream, message
 
 SENSORS = ("AtmP", "Temp")
@@ -103,7 +103,7 @@ class Expected:
 Event = list[Reading] | float  # a bundle, or where the watermark goes
 
 
-def in_windows(events: list[Event], setting: Setting) -> Expected:
+def declare_windowing(events: list[Event], setting: Setting) -> Expected:
     """Return what fixed or hopping windows of INTERVAL seconds make of a stream."""
     # By window: bundles that came on time or, when revising, late; the first list is what was on time.
     on_time: dict[tuple[str, int], list[Reading]] = defaultdict(list)
@@ -406,19 +406,19 @@ def expected_of(events: list[Event], setting: Setting) -> Expected:
         events = [
             [Reading(r.at, "", r.values) for r in event] if isinstance(event, list) else event for event in events
         ]
-    return in_sessions(events, setting) if setting.window == "session" else in_windows(events, setting)
+    return in_sessions(events, setting) if setting.window == "session" else declare_windowing(events, setting)
 
 
 def set_clock(patch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the clock by which sums have expired show this many seconds after NOON."""
     clock = SimpleNamespace(time=lambda: NOON + seconds)
-    patch.setattr("pipeline.fold.time", clock)
-    patch.setattr("pipeline.hopping_windows.time", clock)
+    patch.setattr("pipeline.aggregate.fold.time", clock)
+    patch.setattr("pipeline.windows.hopping.time", clock)
 
 
 def set_pane_length(patch: pytest.MonkeyPatch, seconds: int) -> None:
     """Put all intervals together from panes of this many seconds."""
-    patch.setattr("pipeline.options.pane_length", lambda hop: seconds)
+    patch.setattr("pipeline.launch.options.pane_length", lambda hop: seconds)
 
 
 def check(run_graph, setting: Setting, events: list[Event]) -> None:

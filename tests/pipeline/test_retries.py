@@ -18,11 +18,11 @@ from apache_beam.runners.direct import transform_evaluator
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline import sinks
+from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.dead_letters import new_id
-from pipeline.rows import AverageRows
-from pipeline.session_windows import SessionIntervals
-from pipeline.sums import SECOND, Interval
+from pipeline.rows import MakeRows
+from pipeline.sinks import streaming_inserts
+from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, run_captured
 from tests.pipeline.test_model import events, stream_of
 
@@ -125,7 +125,7 @@ class TestFailures:
         with captured() as (_, silences):
             run_captured(stream.end(), *FLAGS["session"], "--silence_after=3s", write_silences=silences)
         retried = {step for label, again in tries if again for step in label.split("/")}
-        assert {"FoldReadings", "EmitIntervals(session_gap 10s)", "AverageRows", "NoticeSilences"} <= retried
+        assert {"FoldReadings", "EmitIntervals(session_gap 10s)", "MakeRows", "NoticeSilences"} <= retried
 
 
 class TestRepeatedBundles:
@@ -145,9 +145,9 @@ class TestRepeatedBundles:
     @pytest.mark.parametrize(
         "sink",
         [
-            lambda to: sinks.DeadLetters(to, None),
-            lambda to: sinks.Silences(to, None),
-            sinks.Reshuffled,
+            lambda to: streaming_inserts.DeadLetters(to, None),
+            lambda to: streaming_inserts.Silences(to, None),
+            streaming_inserts.Reshuffled,
         ],
         ids=["dead letters", "silences", "rows of sessions"],
     )
@@ -170,7 +170,7 @@ class TestIds:
     def test_of_a_dead_letter_that_is_made_again_are_the_same_though_its_sums_are_rounded_differently(
         self, error, first
     ):
-        make = AverageRows(("Temp",), by_device=True, numbered=False)._make_row
+        make = MakeRows(("Temp",), by_device=True, numbered=False)._make_row
         start = NOON * SECOND
         made, again = (
             self.letters(make, Interval(start, start + 15 * SECOND, {"a": {"Temp": [total, 3]}}, 2, error, first))
@@ -194,7 +194,7 @@ class TestIds:
         start, sums = NOON * SECOND, {"Temp": [1.0, 1]}
         found = []
         for _job in range(2):
-            make = AverageRows(("Temp",), by_device=True, numbered=False)._make_row
+            make = MakeRows(("Temp",), by_device=True, numbered=False)._make_row
             for row_time in (start, start + 15 * SECOND):
                 for revision in range(3):
                     for late in ("Late", "Expired"):
@@ -238,7 +238,12 @@ class TestIds:
             with captured() as (letters, to_letters):
                 with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
                     failed = [(*one, [{"reason": "invalid"}]) for one in rejected]
-                    _ = pipeline | beam.Create(failed, reshuffle=False) | sinks.to_dead_letters() | to_letters
+                    _ = (
+                        pipeline
+                        | beam.Create(failed, reshuffle=False)
+                        | streaming_inserts.to_dead_letters()
+                        | to_letters
+                    )
                 ids += [letter["dead_letter_id"] for letter in letters]
         first, first_again, second, second_again, *others = ids[: len(rejected)]
         assert (first, second) == (first_again, second_again)

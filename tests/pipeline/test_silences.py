@@ -12,9 +12,9 @@ from apache_beam.transforms.window import TimestampedValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.sums import SECOND
 from pipeline.dead_letters import rfc3339
-from pipeline.silences import REMEMBERED, STREAM, Heard, NoticeSilences
-from pipeline.sums import SECOND
+from pipeline.silences import REMEMBERED, STREAM, DeviceActivity, NoticeSilences
 from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, parse, run_captured
 
 AFTER, GRACE = 30, 5
@@ -46,7 +46,7 @@ class Watch:
 
     def hear(self, *readings: tuple[str, float], watching: str | None = None) -> "Watch":
         """Fold readings (device, seconds) as a bundle; those of other devices than `watching` are left out."""
-        heard = Heard(AFTER * SECOND)
+        heard = DeviceActivity(AFTER * SECOND)
         for _ in heard.note(iter([(micros(at), device, {}) for device, at in readings])):
             pass
         for earliest, (device, runs) in heard.drain():
@@ -411,7 +411,7 @@ class TestInTheGraph:
 
 class TestHeard:
     def test_gives_a_run_of_each_device_and_of_the_stream_and_begins_anew(self):
-        heard = Heard(AFTER * SECOND)
+        heard = DeviceActivity(AFTER * SECOND)
         readings = [(micros(at), device, {}) for device, at in [("a", 5), ("b", 50), ("a", 0), ("a", 20), ("", 100)]]
         assert list(heard.note(iter(readings))) == readings
         assert sorted(heard.drain()) == [
@@ -424,7 +424,7 @@ class TestHeard:
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(ats=st.lists(st.integers(0, 60).map(lambda n: n * 10), min_size=1, max_size=40))
     def test_runs_are_cut_where_neighbours_in_time_are_that_far_apart(self, ats):
-        heard = Heard(AFTER * SECOND)
+        heard = DeviceActivity(AFTER * SECOND)
         assert len(list(heard.note(iter([(micros(at), "a", {}) for at in ats])))) == len(ats)
         expected: list[list[int]] = []
         for at in sorted(ats):
@@ -437,7 +437,7 @@ class TestHeard:
 
     def test_is_full_when_there_are_very_many_devices(self, monkeypatch):
         monkeypatch.setattr("pipeline.silences.MAX_BUCKETS", 3)
-        heard = Heard(AFTER * SECOND)
+        heard = DeviceActivity(AFTER * SECOND)
         list(heard.note(iter([(micros(0), device, {}) for device in "ab"])))
         assert not heard.full
         list(heard.note(iter([(micros(0), "c", {})])))

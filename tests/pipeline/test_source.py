@@ -7,7 +7,7 @@ from apache_beam.metrics.metric import Lineage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 
-from pipeline.options import LOCAL_RUNNER
+from pipeline.launch.options import LOCAL_RUNNER
 from pipeline.source import Read, ReadMessages, RemoveDuplicates
 from tests.pipeline.conftest import captured
 

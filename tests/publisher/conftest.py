@@ -17,8 +17,8 @@ import grpc
 import pytest
 from google.pubsub_v1 import types
 
-from local import emulators
-from local.pubsub_server import PubsubServer
+from local.stack import emulators
+from local.stack.pubsub_server import PubsubServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,13 +75,13 @@ def topic(pubsub_server: str, project: str) -> Topic:
 class FakeService:
     """Publisher and Subscriber services that answer as they are told.
 
-    refusals: status codes of the first Publish calls, or of every call if `always`. hold: publishes wait for `release`;
-    hold_first: only the first one does. withheld_ids: how many message ids each answer lacks.
+    rejections: status codes of the first Publish calls, or of every call if `always`. hold: publishes wait for
+    `release`;     hold_first: only the first one does. withheld_ids: how many message ids each answer lacks.
     outbox: messages of the one StreamingPull; it then stays open, or ends with `stream_status` if that is set.
     """
 
     host: str = ""
-    refusals: list[grpc.StatusCode] = field(default_factory=list)
+    rejections: list[grpc.StatusCode] = field(default_factory=list)
     always: grpc.StatusCode | None = None
     hold: bool = False
     hold_first: bool = False
@@ -99,7 +99,7 @@ class FakeService:
         self.called.set()
         if self.hold or (self.hold_first and self.calls == 1):
             self.release.wait(30)
-        if code := self.always or (self.refusals.pop(0) if self.refusals else None):
+        if code := self.always or (self.rejections.pop(0) if self.rejections else None):
             context.abort(code, "as the test told")
         self.published += request.messages
         count = len(request.messages) - self.withheld_ids

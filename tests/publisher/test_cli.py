@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from local import emulators
+from local.stack import emulators
 from publisher import progress as progress_module
 from publisher.cli import main
 from publisher.progress import progress

@@ -6,7 +6,7 @@ import pytest
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1 import types
 
-from local import emulators
+from local.stack import emulators
 from publisher.listen import describe
 
 SUBSCRIPTION = "projects/sensor-stream-test/subscriptions/some-subscription"

@@ -99,7 +99,7 @@ class TestPublishingInStepWithTheClock:
 
 class TestPublishingToAServiceThatFails:
     def test_a_passing_error_is_tried_again(self, service):
-        service.refusals = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
+        service.rejections = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
         run = Publishing(TOPIC)
         run.run(backlog(10))
         assert (run.published, run.failed, len(service.published)) == (10, 0, 10)

@@ -13,8 +13,8 @@ from google.api_core.exceptions import InvalidArgument, RetryError, ServiceUnava
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 
-from pipeline import tables
 from pipeline.dead_letters import dead_letter
+from pipeline.launch import tables
 from redrive.__main__ import _batches, main
 from redrive.flags import parse
 from redrive.ledger import Ledger

@@ -1,0 +1,49 @@
+"""Writes deploy/terraform/parameters.tf, a variable for each parameter in pipeline/launch/parameters.py."""
+
+import json
+from pathlib import Path
+
+from pipeline.launch.parameters import PARAMETERS, Parameter
+
+VARIABLES = Path(__file__).parents[2] / "deploy/terraform/parameters.tf"
+
+_HEAD = """\
+# Made by `make metadata` from pipeline/launch/parameters.py. Null: the template's default.
+
+locals {
+  template_parameters = {
+"""
+
+
+def variables() -> str:
+    """Return what deploy/terraform/parameters.tf must hold, formatted as `terraform fmt` does."""
+    width = max(len(parameter.name) for parameter in PARAMETERS)
+    pairs = [f"    {parameter.name:<{width}} = var.{parameter.name}\n" for parameter in PARAMETERS]
+    return _HEAD + "".join(pairs) + "  }\n}\n" + "".join(map(_variable, PARAMETERS))
+
+
+def _variable(parameter: Parameter) -> str:
+    name = parameter.name
+    default = f" Default: {parameter.default}." if parameter.default else ""
+    # Everything is text to the template, and Terraform makes text of true and 5 by itself.
+    return f"""
+variable "{name}" {{
+  description = {_quoted(parameter.help + default)}
+  type        = string
+  default     = null
+
+  validation {{
+    condition     = var.{name} == null || can(regex({_quoted(f"^({parameter.value_type.pattern})$")}, var.{name}))
+    error_message = {_quoted(f"Expected {parameter.value_type.expected}.")}
+  }}
+}}
+"""
+
+
+def _quoted(text: str) -> str:
+    """Return it as a literal of HCL."""
+    return json.dumps(text, ensure_ascii=False, allow_nan=False).replace("${", "$${").replace("%{", "%%{")
+
+
+if __name__ == "__main__":
+    VARIABLES.write_text(variables())

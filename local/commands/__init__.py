@@ -1,0 +1,1 @@
+"""What `python -m local` runs: up, demo and soak, and what they show."""

@@ -1,0 +1,1 @@
+"""The emulators and the processes of the local stack."""

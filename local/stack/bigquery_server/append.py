@@ -1,0 +1,228 @@
+"""BigQueryWrite.AppendRows on the default stream, as strict as the service, for Google's own clients.
+
+Tests run it in their own process, on tables in memory, and give it faults:
+
+    tables = MemoryTables()
+    tables.create("project.dataset.table", columns, primary_key=("Timestamp",))
+    with StorageWriteServer(tables) as server:                  # server.host is 127.0.0.1:PORT
+        server.faults.fail(grpc.StatusCode.UNAVAILABLE, times=2)
+        server.faults.fail(None, stored=True)                   # the stream is cut, and the rows are there
+        server.faults.refuse_rows(lambda table, row: "bad" if row["Temp"] > 99 else None)
+        server.go_away()
+
+Other streams, Arrow, and default values are refused. As on the service, a request whose table or schema is wrong ends
+the call; one with bad rows is answered with row_errors, none of its rows is stored, and the call goes on.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc  # type: ignore[import-untyped]
+from google.cloud.bigquery_storage_v1 import types
+from google.protobuf.any_pb2 import Any as AnyProto  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from grpc_status import rpc_status  # type: ignore[import-untyped]
+
+from local.stack.bigquery_server.faults import Faults
+from local.stack.bigquery_server.rows import RowError, RowReader, SchemaError
+from local.stack.bigquery_server.tables import Change, Row, Tables
+
+# Raw protobuf: reading and filling fields through proto-plus costs ten times as much.
+AppendRowsRequest = types.AppendRowsRequest.pb()
+AppendRowsResponse = types.AppendRowsResponse.pb()
+StorageError = types.StorageError.pb()
+StorageErrorCode = types.StorageError.StorageErrorCode
+FIELDS_ERROR = types.RowError.RowErrorCode.FIELDS_ERROR
+
+REQUEST_BYTES = 10 * 1024 * 1024  # https://cloud.google.com/bigquery/quotas#write-api-limits
+ROW_ERRORS = "Errors found while processing rows. Please refer to the row_errors field for details. The list may not \
+be complete because of the size limitations."
+STOP_GRACE = 0.3  # seconds calls have to end when the server stops; then they are cancelled
+CALLS = 1_000  # at one time, each with a thread while it lasts; beyond that RESOURCE_EXHAUSTED
+STREAM = re.compile(r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)/(?:streams/)?_default")
+Code = grpc.StatusCode
+
+
+class Rejection(Exception):
+    """Ends a call with this status code, these words, and a StorageError where BigQuery attaches one."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, error: int | None = None) -> None:
+        super().__init__(details)
+        self.code = code
+        self.error = error
+
+    def status(self, stream: str) -> Any:
+        """Return it as google.rpc.Status."""
+        status = Status(code=self.code.value[0], message=f"{self} Entity: {stream}" if stream else str(self))
+        if self.error is not None:
+            detail = AnyProto()
+            detail.Pack(StorageError(code=self.error, entity=stream, error_message=status.message))
+            status.details.append(detail)
+        return status
+
+
+class Cut(Exception):
+    """Ends a call without an answer, as if all were done."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that came: which call of the server it came by, counted from 0, and what it was to append."""
+
+    call: int
+    table: str  # project.dataset.table
+    rows: int
+
+
+@dataclass
+class _Call:
+    """What a call has said so far and need not say again."""
+
+    number: int
+    stream: str = ""
+    table: str = ""
+    descriptor: Any = None
+
+
+class StorageWriteServer:
+    """The server, running for the length of a `with` block; `host` is 127.0.0.1:PORT.
+
+    `port` 0 takes a free one; RuntimeError if a port cannot be had. `requests` are those that came, faulty or not.
+    """
+
+    def __init__(self, tables: Tables, port: int = 0) -> None:
+        self.faults = Faults()
+        self.requests: list[Request] = []
+        self._tables = tables
+        self._calls = 0
+        self._lock = threading.Lock()  # one request at a time looks at the tables
+        self._server, self._port = self._listen(port)
+        self.host = f"127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(grace=0)
+
+    def stop(self, grace: float = STOP_GRACE) -> None:
+        """Stop, and wait until all calls have ended."""
+        stopped = self._server.stop(grace)
+        self.faults.release()
+        stopped.wait()
+
+    def go_away(self) -> None:
+        """End every connection as a server does that goes down for an update: GOAWAY, and another one takes over."""
+        self._server.stop(STOP_GRACE).wait()
+        self._server, _ = self._listen(self._port)
+        self._server.start()
+
+    def _listen(self, port: int) -> tuple[Any, int]:
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+        pool = ThreadPoolExecutor(CALLS, "storage-write")
+        server = grpc.server(pool, options=options, maximum_concurrent_rpcs=CALLS)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._append_rows, AppendRowsRequest.FromString, AppendRowsResponse.SerializeToString
+        )
+        service = "google.cloud.bigquery.storage.v1.BigQueryWrite"
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"AppendRows": handler})])
+        return server, server.add_insecure_port(f"127.0.0.1:{port}")
+
+    def _append_rows(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        with self._lock:
+            call = _Call(self._calls)
+            self._calls += 1
+        try:
+            for request in requests:
+                yield self._answer(request, call)
+        except Cut:
+            return
+        except grpc.RpcError:
+            return  # the client is gone
+        except Rejection as refusal:
+            context.abort_with_status(rpc_status.to_status(refusal.status(call.stream)))
+
+    def _answer(self, request: Any, call: _Call) -> Any:
+        _check(request, call)
+        with self._lock:
+            self.requests.append(Request(call.number, call.table, len(request.proto_rows.rows.serialized_rows)))
+        fault = self.faults.take(call.table)
+        response = AppendRowsResponse(write_stream=call.stream)
+        if not fault or fault.stored:
+            self._store(request, call, response)
+        if fault and fault.code is None:
+            raise Cut
+        if fault and fault.code:
+            refusal = Rejection(fault.code, fault.message(call.table))
+            if not fault.in_answer:
+                raise refusal
+            response.error.CopyFrom(refusal.status(call.stream))
+        return response
+
+    def _store(self, request: Any, call: _Call, response: Any) -> None:
+        """Store all rows of the request, or none and say in the response which are bad."""
+        with self._lock:
+            table = self._tables.find(call.table)
+            if table is None:
+                raise Rejection(Code.NOT_FOUND, "Requested entity was not found.", StorageErrorCode.TABLE_NOT_FOUND)
+            try:
+                reader = RowReader.bind(call.descriptor, table)
+            except SchemaError as error:
+                code = StorageErrorCode.SCHEMA_MISMATCH_EXTRA_FIELDS if error.extra else None
+                raise Rejection(Code.INVALID_ARGUMENT, str(error), code) from None
+            if reader.captures_changes and not table.primary_key:
+                raise Rejection(
+                    Code.INVALID_ARGUMENT,
+                    f"The primary keys of the table {call.table} are required to create an upsert stream.",
+                )
+            rows: list[Row] = []
+            changes: list[Change] = []
+            for index, serialized in enumerate(request.proto_rows.rows.serialized_rows):
+                try:
+                    one = reader.read(serialized)
+                    row = one.row if isinstance(one, Change) else one
+                    if why := self.faults.refusal(call.table, row):
+                        raise RowError(why)
+                except RowError as error:
+                    response.row_errors.add(index=index, code=FIELDS_ERROR, message=str(error))
+                    continue
+                if isinstance(one, Change):
+                    changes.append(one)
+                else:
+                    rows.append(one)
+            if response.row_errors:
+                response.error.CopyFrom(Rejection(Code.INVALID_ARGUMENT, ROW_ERRORS).status(call.stream))
+                return
+            if rows:
+                self._tables.append(call.table, rows)
+            if changes:
+                self._tables.change(call.table, changes)
+            response.append_result.SetInParent()
+
+
+def _check(request: Any, call: _Call) -> None:
+    """Check a request as far as no table is needed for it, and note in `call` what it says."""
+    if (size := request.ByteSize()) > REQUEST_BYTES:
+        raise Rejection(Code.INVALID_ARGUMENT, f"AppendRows request too large: {size} limit {REQUEST_BYTES}")
+    if request.write_stream and request.write_stream != call.stream:
+        match = STREAM.fullmatch(request.write_stream)
+        if not match:
+            raise Rejection(Code.INVALID_ARGUMENT, f"This server does default streams only: {request.write_stream}")
+        call.stream, call.table, call.descriptor = request.write_stream, ".".join(match.groups()), None
+    if not call.stream:
+        raise Rejection(Code.INVALID_ARGUMENT, "The first request of a connection must name a write_stream")
+    if request.HasField("offset"):
+        raise Rejection(Code.INVALID_ARGUMENT, "An offset cannot be given for the default stream")
+    if not request.HasField("proto_rows"):
+        raise Rejection(Code.UNIMPLEMENTED, "This server does proto_rows only")
+    if request.missing_value_interpretations or request.default_missing_value_interpretation:
+        raise Rejection(Code.UNIMPLEMENTED, "This server does not do missing value interpretations")
+    if request.proto_rows.HasField("writer_schema"):
+        call.descriptor = request.proto_rows.writer_schema.proto_descriptor
+    if call.descriptor is None:
+        raise Rejection(Code.INVALID_ARGUMENT, "The first request to a stream must come with a writer_schema")

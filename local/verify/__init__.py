@@ -1,0 +1,1 @@
+"""Whether every value that was published is in exactly one place."""

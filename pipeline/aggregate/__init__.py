@@ -1,0 +1,1 @@
+"""Readings to sums per interval and device, inside each bundle."""

@@ -1,0 +1,64 @@
+"""Devices shuffled together: a record for each shard of them, not for each device.
+
+A record costs the worker and the service some microseconds, whatever is in it. With a thousand devices a bundle of a
+thousand readings would shuffle hundreds; of shards it shuffles at most SHARDS for each interval.
+"""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from apache_beam import coders
+
+from pipeline.aggregate.sums import Sums, SumsOf
+
+# Enough for the devices of an interval to spread over workers. With another number a device that is in an open
+# interval would come to have two rows for it, so it is in the label of the step that holds them.
+SHARDS = 32
+
+_KEYS = tuple(f"shard {number}" for number in range(SHARDS))
+
+
+# MessagePack has one kind of array. A component is a number or a tuple of numbers: an array within a list is a tuple.
+_SUMS_OF = dict[str, dict[str, list[int | float | tuple[int | float, ...]]]]
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_SUMS_OF).decode
+
+
+class Shard(dict[str, Sums]):
+    """Sums by device, of the devices of a shard."""
+
+
+class ShardCoder(coders.Coder):
+    """Encodes a `Shard` as MessagePack, in a fifth of the time of the coder that Beam has for any value."""
+
+    def encode(self, value: SumsOf) -> bytes:
+        """Return the bytes."""
+        return _encode(value)
+
+    def decode(self, encoded: bytes) -> Shard:
+        """Return what was encoded, with the types it had."""
+        return Shard(_decode(encoded))
+
+    def to_type_hint(self) -> Any:
+        """Return what it encodes."""
+        return Shard
+
+
+coders.registry.register_coder(Shard, ShardCoder)
+
+
+def by_shard(sums_of: SumsOf) -> Iterable[tuple[str, Shard]]:
+    """Return (key, `Shard`) of each that has devices; a device is always in the same."""
+    shards: dict[str, Shard] = defaultdict(Shard)
+    for device, sums in sums_of.items():
+        shards[_KEYS[zlib.crc32(device.encode()) % SHARDS]][device] = sums
+    return shards.items()
+
+
+def merge_devices(merge: Callable[[Sums, Sums], None], into: SumsOf, other: SumsOf) -> None:
+    """Add `other` to `into` in place, device by device; `merge` adds `Sums` to others in place."""
+    for device, sums in other.items():
+        merge(into.setdefault(device, {}), sums)

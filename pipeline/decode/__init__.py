@@ -1,0 +1,1 @@
+"""Message bytes to readings, or to the reason why not. Nothing here imports Beam."""

@@ -1,0 +1,1 @@
+"""Parameters, and everything that is checked or created before a job starts."""

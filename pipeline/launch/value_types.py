@@ -1,0 +1,148 @@
+"""How the value of a parameter is written: its pattern, and what it means."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.aggregate.statistics import STATISTICS as KNOWN
+from pipeline.aggregate.statistics import Statistics
+from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.launch import one_line
+from pipeline.sinks.bigquery import PROJECT, TableId
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """How a value is written.
+
+    Attributes:
+      pattern: of the whole text, in the part of POSIX extended syntax that Python reads in the same way, so that the
+        template's form and `parse` check the very same thing.
+      expected: the pattern in words.
+      value: makes the value of such a text; raises ValueError for what a pattern cannot say.
+      choices: the label of each value, when there are only so many.
+    """
+
+    pattern: str
+    expected: str
+    value: Callable[[str], Any] = str
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, text: str) -> Any:
+        """Return the value, or raise ValueError saying what is expected."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"expected {self.expected}")
+        return self.value(text)
+
+
+def pubsub_path(kind: str) -> ValueType:
+    """Return how the full name of a topic or subscription is written."""
+    # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
+    return ValueType(
+        f"projects/{PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
+        f"projects/PROJECT/{kind}s/NAME with a project id of 6 to 63 characters and a name of 3 to 255, each beginning "
+        "with a letter",
+    )
+
+
+def duration(at_least_one: bool) -> ValueType:
+    """Return how a length of time is written; its value is in seconds, at most a year."""
+    positive = "[1-9][0-9]{0,8}[smh]"
+    if at_least_one:
+        return ValueType(positive, "a whole number above 0 with s, m or h, such as 15s, 5m or 1h", _seconds)
+    return ValueType(f"0[smh]|{positive}", "a whole number with s, m or h, such as 0s, 5m or 1h", _seconds)
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST // 3600}h, a year")
+    return seconds
+
+
+def _micros(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"no such date: {error}") from None
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def one_of(choices: Mapping[str, str]) -> ValueType:
+    """Return the form of a value that is one of few; `choices` gives the label of each."""
+    return ValueType("|".join(choices), " or ".join(choices), choices=choices)
+
+
+def _attribute(text: str) -> str:
+    # https://cloud.google.com/pubsub/quotas#resource_limits
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("expected an attribute's name in UTF-8") from None
+    if size > 256:
+        raise ValueError("expected an attribute name of at most 256 bytes")
+    if not text.isprintable():
+        raise ValueError("expected an attribute's name, without control characters")
+    if text.startswith("goog"):
+        raise ValueError("expected a publisher's attribute; names that begin with goog are reserved for Pub/Sub")
+    return text
+
+
+def _sensors(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    taken = {TIMESTAMP.lower(), DEVICE.lower(), "revision", "writtenat"}
+    for name in names:
+        # https://cloud.google.com/bigquery/docs/schemas#column_names
+        if len(name) > 300:
+            raise ValueError("expected names of at most 300 characters")
+        # So must the columns of its statistics not begin: _TABLE_max.
+        if f"{name}_".upper().startswith(_RESERVED_PREFIXES):
+            raise ValueError(f"{one_line.value(name)} begins as BigQuery's own columns do; rename the sensor")
+        if name.lower() in taken:
+            raise ValueError(
+                f"{one_line.value(name)} is taken, by another sensor or by a column of ours (BigQuery compares column "
+                "names without regard to case); name each sensor once"
+            )
+        taken.add(name.lower())
+    return names
+
+
+def _statistics(text: str) -> Statistics:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is there twice; name each statistic once")
+    return Statistics(names)
+
+
+# A year; beyond it a window would outlive any job, and its state with it.
+_LONGEST = 366 * 24 * 3600
+
+_RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_")
+
+BOOLEAN = ValueType("true|false", "true or false", lambda text: text == "true")
+ATTRIBUTE = ValueType("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+RFC3339 = ValueType(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])",
+    "a time with its offset, such as 2026-11-22T13:00:00Z",
+    _micros,
+)
+_COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
+SENSORS = ValueType(
+    f"{_COLUMN}(,{_COLUMN})*",
+    "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
+    _sensors,
+)
+_STATISTIC = f" *({'|'.join(KNOWN)}) *"
+STATISTICS = ValueType(
+    f"{_STATISTIC}(,{_STATISTIC})*",
+    f"comma-separated names out of {', '.join(KNOWN)}",
+    _statistics,
+)
+TABLE = ValueType(
+    f"{PROJECT}[:.][A-Za-z0-9_]+[.][-A-Za-z0-9_]+",
+    "project:dataset.table, for example my-project:sensors.readings",
+    TableId.parse,
+)

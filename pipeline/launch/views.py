@@ -1,0 +1,147 @@
+"""Views on the output table: its newest revisions, and its rows without gaps.
+
+A sensor may have any name that BigQuery takes for a column. So every column is quoted, and what a query names itself
+(see `_Unused`) is spelled so that no column has that name.
+"""
+
+from collections.abc import Iterable
+
+from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
+from google.cloud import bigquery
+from requests.exceptions import RequestException
+
+from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.launch import one_line
+from pipeline.launch.tables import TableError, check_permission, retry
+from pipeline.rows import REVISION, WRITTEN_AT
+from pipeline.sinks.bigquery import TableId, client
+
+# What the view without gaps reaches back, so that looking at it reads no more of the table.
+FILLED_DAYS = 30
+
+# Intervals for which a value is carried forward.
+CARRIED = 20
+
+# Column of the view without gaps: the row has a value that was carried forward, or is not in the table.
+FILLED = "Filled"
+
+# Characters of a query: https://cloud.google.com/bigquery/quotas#query_jobs
+_LONGEST_QUERY = 1_000_000
+
+Columns = tuple[bigquery.SchemaField, ...]
+
+
+def latest_query(rows: TableId, columns: Columns) -> str:
+    """Return the SQL of the newest revision of each Timestamp and device, without what was retracted.
+
+    Args:
+      rows: the output table.
+      columns: its columns, as `row_columns` returns them.
+    """
+    table = _Unused(columns)("stored")
+    key = ", ".join(f"`{name}`" for name in _names(columns) if name in (TIMESTAMP, DEVICE))
+    values = ", ".join(f"`{name}`" for name in _value_names(columns))
+    return (
+        f"SELECT * FROM {rows.sql} AS {table} WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} "
+        f"ORDER BY `{REVISION}` DESC, `{WRITTEN_AT}` DESC) = 1 AND COALESCE({values}) IS NOT NULL"
+    )
+
+
+def filled_query(rows: TableId, columns: Columns, step: int) -> str:
+    """Return the SQL of a row of each device every `step` seconds, from its first row to its last.
+
+    It covers the last FILLED_DAYS. A FLOAT without a value has its last one, for up to CARRIED rows; an INTEGER is
+    never carried. FILLED says that the row has such a value, or is not in the table. Each row is spread over the
+    steps up to the next one.
+
+    Args:
+      rows: the output table, or the view of its newest revisions.
+      columns: the table's columns, as `row_columns` returns them.
+      step: seconds from row to row.
+    """
+    unused = _Unused(columns)
+    own, spread, table, next_row, slot, missing, carried = map(
+        unused, ("own", "spread", "stored", "next_row", "slot", "missing", "carried")
+    )
+    time, values = f"`{TIMESTAMP}`", [f"`{name}`" for name in _value_names(columns)]
+    device, of_device = (f", `{DEVICE}`", f"PARTITION BY `{DEVICE}` ") if DEVICE in _names(columns) else ("", "")
+    floats = [f"`{column.name}`" for column in columns if column.field_type == "FLOAT"]
+    last = {name: f"LAST_VALUE({name} IGNORE NULLS) OVER {carried}" for name in floats}
+    return (
+        f"WITH {own} AS (SELECT {time}{device}, {', '.join(values)}, "
+        f"LEAD({time}) OVER ({of_device}ORDER BY {time}) AS {next_row} FROM {rows.sql} AS {table} "
+        f"WHERE {time} >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL {FILLED_DAYS} DAY)), "
+        f"{spread} AS (SELECT {slot}{device}, {', '.join(f'IF({slot} = {time}, {v}, NULL) AS {v}' for v in values)}, "
+        f"{slot} > {time} AS {missing} FROM {own}, UNNEST(GENERATE_TIMESTAMP_ARRAY({time}, GREATEST({time}, "
+        f"COALESCE(TIMESTAMP_SUB({next_row}, INTERVAL 1 MICROSECOND), {time})), INTERVAL {step} SECOND)) AS {slot}) "
+        f"SELECT {slot} AS {time}, {', '.join(f'{last.get(v, v)} AS {v}' for v in values)}{device}, "
+        f"{' OR '.join([missing, *(f'({v} IS NULL AND {last[v]} IS NOT NULL)' for v in floats)])} AS {FILLED} "
+        f"FROM {spread} "
+        f"WINDOW {carried} AS ({of_device}ORDER BY {slot} ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
+    )
+
+
+def check_view(view_id: TableId, query: str) -> None:
+    """Check that the view can be created or replaced.
+
+    Raises:
+      TableError: a table has its name, the query is too long, or BigQuery refuses or cannot be reached.
+    """
+    if len(query) > _LONGEST_QUERY:
+        raise TableError(
+            f"the query of view {view_id} would have {len(query):,} characters, and BigQuery takes at most "
+            f"{_LONGEST_QUERY:,}; name fewer sensors or statistics"
+        )
+    bq = client(view_id.project)
+    try:
+        existing = bq.get_table(view_id.reference, retry=retry())
+        if existing.table_type == "VIEW":
+            check_permission(bq, view_id, "bigquery.tables.update")
+    except NotFound:
+        return
+    except (GoogleAPIError, RequestException) as error:
+        raise TableError(f"cannot look up view {view_id}: {one_line.reason(error)}") from None
+    if existing.table_type != "VIEW":
+        raise TableError(
+            f"{view_id} is a {existing.table_type}, and the job needs a view of this name; rename it, or name another "
+            "--output_table"
+        )
+
+
+def create_view(view_id: TableId, query: str) -> None:
+    """Create the view, or replace it.
+
+    Raises:
+      TableError: BigQuery refuses or cannot be reached.
+    """
+    view = bigquery.Table(view_id.reference)
+    view.view_query = query
+    bq = client(view_id.project)
+    try:
+        try:
+            bq.create_table(view, retry=retry())
+        except Conflict:
+            bq.update_table(view, ["view_query"], retry=retry())
+    except (GoogleAPIError, RequestException) as error:
+        raise TableError(f"cannot create view {view_id}: {one_line.reason(error)}") from None
+
+
+def _names(columns: Columns) -> list[str]:
+    return [column.name for column in columns]
+
+
+def _value_names(columns: Columns) -> list[str]:
+    return [name for name in _names(columns) if name not in (TIMESTAMP, DEVICE, REVISION, WRITTEN_AT)]
+
+
+class _Unused:
+    """Returns names that are no column's and that it has not returned before: `slot`, or `slot_` where that is one."""
+
+    def __init__(self, columns: Iterable[bigquery.SchemaField]):
+        self._used = {column.name.lower() for column in columns} | {FILLED.lower()}
+
+    def __call__(self, name: str) -> str:
+        while name in self._used:
+            name += "_"
+        self._used.add(name)
+        return name

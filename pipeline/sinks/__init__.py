@@ -1,0 +1,1 @@
+"""Where rows, silences and dead letters are written."""

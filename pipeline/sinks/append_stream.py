@@ -1,0 +1,217 @@
+"""A table's default stream of BigQuery's Storage Write API: one connection that the threads of a process share."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
+from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
+from google.protobuf.descriptor_pb2 import DescriptorProto  # type: ignore[import-untyped]
+
+from pipeline.sinks.bigquery import TableId, TransientError
+from pipeline.sinks.streaming_inserts import RETRY_TRANSIENT
+
+# Bytes of a request: https://cloud.google.com/bigquery/quotas#write-api-limits
+MAX_REQUEST = 10_000_000
+
+# host:port of an emulator, which wants neither encryption nor credentials.
+EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
+
+# Seconds to wait for an answer before the call is given up.
+_TIMEOUT_SECONDS = 120.0
+
+# Milliseconds without data after which the other end is asked whether it is there, and to wait for its answer. Unasked,
+# a connection that is dead without a word is found out only by the operating system, and every new call goes there.
+_PING_AFTER, _PING_TIMEOUT = 60_000, 20_000
+
+# What may pass by itself, and what a connection ends with that was closed, moved or cut:
+# https://cloud.google.com/bigquery/docs/write-api-best-practices, and https://grpc.io/docs/guides/status-codes
+_TRANSIENT = frozenset(
+    ["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
+) | {"UNKNOWN"}
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}
+
+
+class WriteRejected(Exception):
+    """BigQuery refused a request for good, with this status code and these words; none of its rows is stored."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def stream_name(table_id: TableId) -> str:
+    """Return the name of the table's default stream."""
+    return f"projects/{table_id.project}/datasets/{table_id.dataset}/tables/{table_id.table}/streams/_default"
+
+
+def write_client() -> BigQueryWriteClient:
+    """Return a client of the Storage Write API, of an emulator when BIGQUERY_STORAGE_EMULATOR_HOST is set."""
+    options = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # By default it grows to two minutes, by which rows would be late after an outage.
+        ("grpc.max_reconnect_backoff_ms", 10_000),
+        ("grpc.keepalive_time_ms", _PING_AFTER),
+        ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT),
+    ]
+    emulator = os.environ.get(EMULATOR)
+    if emulator:
+        channel = grpc.insecure_channel(emulator, options)
+    else:
+        channel = BigQueryWriteGrpcTransport.create_channel(options=options)
+    return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=channel))
+
+
+_STREAMS: dict[Any, "AppendStream"] = {}
+_STREAMS_LOCK = threading.Lock()
+
+
+def shared_stream(table_id: TableId, schema: bytes) -> "AppendStream":
+    """Return the process's one stream to a table for rows of `schema`, a serialized DescriptorProto."""
+    key = table_id, schema, os.environ.get(EMULATOR)
+    with _STREAMS_LOCK:
+        if key not in _STREAMS:
+            _STREAMS[key] = AppendStream(table_id, schema)
+        return _STREAMS[key]
+
+
+class AppendStream:
+    """Appends rows; the connection is opened when one is needed, and opened anew after a loss.
+
+    Google's own AppendRowsStream is not used: it does not say with what a connection ended that could not be opened,
+    and matches answers to requests by an order that two threads can disturb.
+    """
+
+    def __init__(self, table_id: TableId, schema: bytes):
+        name = stream_name(table_id)
+        proto_rows = types.AppendRowsRequest.ProtoData(
+            writer_schema=types.ProtoSchema(proto_descriptor=DescriptorProto.FromString(schema))
+        )
+        self._first_request = types.AppendRowsRequest(write_stream=name, proto_rows=proto_rows)
+        # The service finds the table's region by it: AppendRowsRequest.write_stream in the API's reference.
+        self._metadata = (("x-goog-request-params", f"write_stream={name}"),)
+        self._client: BigQueryWriteClient | None = None
+        self._lock = threading.Lock()
+        self._call: _Call | None = None
+        # What rows may take of a request.
+        self.room = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
+
+    def store(self, rows: Sequence[bytes], timeout: float | None = None) -> dict[int, tuple[str, str]]:
+        """Append rows until BigQuery has all but those it refuses for good.
+
+        Args:
+          rows: serialized rows of the stream's schema.
+          timeout: seconds after which no further attempt begins; None to try for ever, as a job must.
+
+        Returns:
+          By the index of each refused row its error code, and BigQuery's words.
+
+        Raises:
+          RetryError: the timeout has passed; its cause is what the last attempt failed with.
+        """
+        append = RETRY_TRANSIENT.with_timeout(timeout)(self.append)
+        waiting: Sequence[int] = range(len(rows))
+        refused: dict[int, tuple[str, str]] = {}
+        while waiting:
+            try:
+                errors = append([rows[index] for index in waiting])
+            except WriteRejected as error:
+                return refused | dict.fromkeys(waiting, (error.code, str(error)))
+            refused |= {waiting[position]: error for position, error in errors.items()}
+            # None of a request with a bad row is stored.
+            waiting = [index for index in waiting if index not in refused] if errors else []
+        return refused
+
+    def append(self, rows: Sequence[bytes]) -> dict[int, tuple[str, str]]:
+        """Append rows, once, and wait until BigQuery has them; if it refuses some, none is stored.
+
+        Returns:
+          By the index of each refused row its error code, and BigQuery's words.
+
+        Raises:
+          TransientError: try again.
+          WriteRejected: do not.
+        """
+        with self._lock:
+            if self._call is None or self._call.ended:
+                self._client = self._client or write_client()
+                self._call = _Call(self._client, self._metadata)
+                request = types.AppendRowsRequest(self._first_request)
+            else:
+                request = types.AppendRowsRequest()
+            types.AppendRowsRequest.pb(request).proto_rows.rows.serialized_rows.extend(rows)
+            call, answer = self._call, self._call.send(request)
+        try:
+            response = types.AppendRowsResponse.pb(answer.result(_TIMEOUT_SECONDS))
+        except TimeoutError:
+            call.cancel()
+            raise TransientError(f"no answer in {_TIMEOUT_SECONDS:.0f} s") from None
+        except grpc.RpcError as error:
+            raise _failure(error.code().name, error.details()) from None
+        if response.row_errors:
+            unknown = types.RowError.RowErrorCode.ROW_ERROR_CODE_UNSPECIFIED.name
+            return {one.index: (_ROW_CODES.get(one.code, unknown), one.message) for one in response.row_errors}
+        if response.error.code:
+            raise _failure(_CODES[response.error.code], response.error.message)
+        return {}
+
+
+class _Call:
+    """One AppendRows call. Answers come in the order of requests."""
+
+    def __init__(self, client: BigQueryWriteClient, metadata: Sequence[tuple[str, str]]):
+        self.ended = False
+        self._ended_by = ""
+        self._lock = threading.Lock()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._unanswered: deque[Future[Any]] = deque()
+        # Not the client's own method: it waits for the first answer, and hides its errors among its retries.
+        self._responses = client.transport.append_rows(iter(self._requests.get, None), metadata=metadata)
+        threading.Thread(target=self._read, name="AppendRows", daemon=True).start()
+
+    def send(self, request: types.AppendRowsRequest) -> Future[Any]:
+        """Send a request; return what will be its answer."""
+        answer: Future[Any] = Future()
+        with self._lock:
+            if self.ended:
+                answer.set_exception(TransientError(self._ended_by))
+            else:
+                self._unanswered.append(answer)
+                self._requests.put(request)
+        return answer
+
+    def cancel(self) -> None:
+        """End the call; what is unanswered fails."""
+        self._responses.cancel()
+
+    def _read(self) -> None:
+        reason: Exception = TransientError("the connection was closed before an answer came")
+        try:
+            for response in self._responses:
+                self._unanswered.popleft().set_result(response)
+        except grpc.RpcError as error:
+            reason = error
+        except IndexError:  # an answer to no request, after which nobody knows whose the next one is
+            self.cancel()
+        with self._lock:
+            self.ended = True
+            self._ended_by = (
+                f"{reason.code().name}: {reason.details()}" if isinstance(reason, grpc.RpcError) else str(reason)
+            )
+        self._requests.put(None)  # ends gRPC's wait for another request
+        # What ended the call is about the request that was next; those behind it were never looked at.
+        for answer in self._unanswered:
+            answer.set_exception(reason)
+            reason = TransientError("the connection was lost")
+
+
+def _failure(code: str, message: str) -> Exception:
+    return TransientError(f"{code}: {message}") if code in _TRANSIENT else WriteRejected(code, message)

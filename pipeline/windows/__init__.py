@@ -1,0 +1,1 @@
+"""Sums to intervals: fixed, hopping and session windows, and what is late."""

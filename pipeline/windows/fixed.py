@@ -1,0 +1,337 @@
+"""Fixed windows: one row per interval of a set length, aligned to the epoch.
+
+Grace is a shift of event time. Beam's windows live `grace` later than the intervals they stand for, so an interval is
+emitted once, `grace` after its end, without timers of our own:
+
+    interval  [00:00 ------- 00:15)                    interval=15s, grace=5s
+    window        [00:05 ------- 00:20)                fires when the watermark passes 00:20
+    row                                *               Timestamp 00:00, holds every reading that arrived until then
+    late                                 x  x          until 00:20 + allowed lateness; each makes a pane of its own
+    expired                                     x  x   after that; Beam would silently drop these
+
+docs/event-time.md follows the timestamps of all elements, and what holds the watermark on their way.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import apache_beam as beam
+from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark, Repeatedly
+from apache_beam.transforms.window import (
+    FixedWindows,
+    GlobalWindows,
+    IntervalWindow,
+    SlidingWindows,
+    TimestampCombiner,
+    WindowFn,
+)
+from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
+
+from pipeline.aggregate.shards import SHARDS, Shard, by_shard, merge_devices
+from pipeline.aggregate.statistics import MEANS, Statistics
+from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, SumsOf
+from pipeline.decode.decoder import Reading
+from pipeline.side_output import NEVER_DROPPED, declare_windowing, to_side_output
+from pipeline.windows.labels import emit_label
+
+# Tags of sums that may have expired, and of intervals that have.
+MAYBE_EXPIRED, EXPIRED = "maybe_expired", "expired"
+
+# Why an interval is no row; see `Interval.late`.
+LATE_ERROR, EXPIRED_ERROR = "Late", "Expired"
+
+# Seconds by which the watermark may be ahead of a worker's clock, besides `max_future_skew`.
+_CLOCK_SLACK = 3600
+
+
+@dataclass(frozen=True)
+class FixedIntervals:
+    """Intervals of `interval` seconds, emitted `grace` seconds after their end; a row's Timestamp is the start.
+
+    What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are set apart; with
+    `revise` they instead emit the whole corrected interval again. Expired sums are always set apart. What is kept of
+    the readings is up to `statistics`. Accepted readings are at most `max_future_skew` seconds ahead of the clock.
+    """
+
+    interval: int
+    grace: int
+    allowed_lateness: int
+    revise: bool
+    statistics: Statistics = MEANS
+    by_device: bool = False
+    max_future_skew: int = 600
+
+    # What buckets set aside, with its type.
+    aside: ClassVar[dict[str, Any]] = {MAYBE_EXPIRED: tuple[int, str, Any]}
+
+    @property
+    def label(self) -> str:
+        """The name of the step that holds open intervals, with what must not change while it does."""
+        return emit_label(**self._held())
+
+    def _held(self) -> dict[str, tuple[int | str, int | str]]:
+        return {
+            "interval": (self.interval, 15),
+            "grace_period": (self.grace, 5),
+            "on_late": ("revise" if self.revise else "dead_letter", "dead_letter"),
+            # With `revise`, a row is held for as long as it can be revised. A reading that is within a longer allowed
+            # lateness, but whose row is no longer held, would begin another row in its place.
+            "allowed_lateness": (self.allowed_lateness if self.revise else 3600, 3600),
+            "kept": (self.statistics.kept, MEANS.kept),
+            "key": (f"{SHARDS} shards" if self.sharded else "device" if self.by_device else "none", "none"),
+        }
+
+    @property
+    def expires_after(self) -> int:
+        """Seconds from when a row is due to when its interval has expired."""
+        return self.allowed_lateness
+
+    @property
+    def sharded(self) -> bool:
+        """Whether devices are shuffled by the shard. With `revise` each is a key, as revisions count panes of a key."""
+        return self.by_device and not self.revise
+
+    def new_buckets(self) -> "FixedBuckets":
+        """Return empty buckets for one bundle."""
+        return FixedBuckets(self)
+
+    @property
+    def folded(self) -> "FixedIntervals":
+        """The intervals that readings are folded into, inside each bundle."""
+        return self
+
+    def emit(self) -> beam.PTransform:
+        """Return the transform from what was folded to `Interval`s."""
+        return EmitFixedIntervals(self)
+
+    def starts(self, bucket: int) -> Sequence[int]:
+        """Return the starts of the intervals that hold a bucket, in order; all are microseconds since the epoch."""
+        return (bucket,)
+
+    def expiry_cutoff(self, now: float) -> float:
+        """Return the start, in microseconds, of the oldest interval that has not expired at `now`, in seconds."""
+        return (now - self.interval - self.grace - self.allowed_lateness) * SECOND
+
+    @property
+    def keyed_type(self) -> Any:
+        """The type of (key, what is kept for it)."""
+        return tuple[str, Shard] if self.sharded else tuple[str, Any]
+
+    def keyed(self, sums_of: SumsOf) -> Iterable[tuple[str, Any]]:
+        """Return (key, what is kept for it) of all devices; `sums_of` undoes it."""
+        return by_shard(sums_of) if self.sharded else sums_of.items()
+
+    def sums_of(self, key: str, kept: Any) -> SumsOf:
+        """Return the Sums by device of what `keyed` returned."""
+        return kept if self.sharded else {key: kept}
+
+    def combine_sums(self) -> CombineSums:
+        """Return what adds up what `keyed` returns."""
+        merge = self.statistics.merge
+        return CombineSums(functools.partial(merge_devices, merge) if self.sharded else merge)
+
+    @property
+    def windowing(self) -> beam.Windowing:
+        """In which windows sums are combined.
+
+        Sums come here directly if they have not expired by the worker's clock. So that none of them is dropped when the
+        watermark is ahead of that clock, a window accepts sums for longer than `allowed_lateness`, by as much as the
+        watermark may be ahead. It follows the timestamps of readings, which are at most `max_future_skew` ahead.
+        """
+        return beam.Windowing(
+            self.window_fn(),
+            triggerfn=AfterWatermark(late=AfterCount(1)),
+            # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
+            accumulation_mode=AccumulationMode.ACCUMULATING if self.revise else AccumulationMode.DISCARDING,
+            allowed_lateness=Duration(seconds=self.allowed_lateness + self.max_future_skew + _CLOCK_SLACK),
+        )
+
+    @property
+    def expiry_windowing(self) -> beam.Windowing:
+        """In which windows sums are classified as expired or not.
+
+        Panes keep the earliest timestamp of their sums, so that the watermark cannot overtake them. The trigger is not
+        `AfterWatermark(early=AfterCount(1), late=AfterCount(1))`, because Beam's Python trigger driver then holds the
+        watermark until the window's end, though the early pane has been emitted.
+        """
+        return beam.Windowing(
+            self.expiry_window_fn(),
+            triggerfn=Repeatedly(AfterCount(1)),
+            accumulation_mode=AccumulationMode.DISCARDING,
+            timestamp_combiner=TimestampCombiner.OUTPUT_AT_EARLIEST,
+            allowed_lateness=NEVER_DROPPED,
+        )
+
+    def window_fn(self) -> WindowFn:
+        """Return Beam's windows for these intervals."""
+        return FixedWindows(self.interval, self.grace % self.interval)
+
+    def expiry_window_fn(self) -> WindowFn:
+        """Return Beam's windows that end where these intervals expire."""
+        return SlidingWindows(self.interval + self.expires_after, self.interval, self.grace % self.interval)
+
+
+@functools.lru_cache(maxsize=4_000)
+def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+    """Return when an interval's row is due, as its sums' timestamp, and Beam's window for it.
+
+    The readings' own timestamps would be of no use as a watermark hold. `start` is in microseconds, the others are in
+    seconds.
+    """
+    begin = start + grace * SECOND
+    found = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
+    return found.max_timestamp(), (found,)
+
+
+class FixedBuckets:
+    """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
+
+    def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
+        self._interval = intervals.interval * SECOND
+        self._by_device = intervals.by_device
+        self._add = intervals.statistics.add
+        self._count = 0
+        self._sums: dict[int, SumsOf] = {}
+
+    def add(self, readings: Iterator[Reading]) -> bool:
+        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        add, by_device = self._add, self._by_device
+        start = end = 0
+        sums_of: SumsOf = {}
+        for event_time, device, values in readings:
+            if not start <= event_time < end:
+                start = event_time - event_time % self._interval
+                end = start + self._interval
+                sums_of = self._sums.setdefault(start, {})
+            key = device if by_device else ""
+            sums = sums_of.get(key)
+            if sums is not None:
+                add(sums, values)
+                continue
+            sums_of[key] = sums = {}
+            add(sums, values)
+            self._count += 1
+            if self._count == MAX_BUCKETS:
+                return True
+        return False
+
+    def drain(self, now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        """Yield (key, what is kept for it) in the windows of the intervals, and begin anew; `now` is in seconds.
+
+        What has expired by the clock is set aside instead, as (the bucket's start, key, what is kept for it).
+        """
+        drained, self._sums, self._count = self._sums, {}, 0
+        cutoff = self._intervals.expiry_cutoff(now)
+        for start, sums_of in drained.items():
+            due, held_in = window(self._intervals.grace, start, self._intervals.interval)
+            for key, kept in self._intervals.keyed(sums_of):
+                if start >= cutoff:
+                    yield WindowedValue((key, kept), due, held_in)
+                else:
+                    yield to_side_output(MAYBE_EXPIRED, (start, key, kept), due)
+
+
+class EmitFixedIntervals(beam.PTransform):
+    """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
+
+    GroupByKey silently drops elements that are more than the allowed lateness behind the watermark, and a DoFn cannot
+    read the watermark. A pane's timing, however, shows on which side of its window's end the watermark was. Sums that
+    may have expired therefore first pass a GroupByKey whose windows end when intervals expire, and which drops nothing:
+
+        interval + grace  [--------)
+        expiry window     [--------------------------)   fires for each arrival
+        pane                    EARLY: to be combined     LATE: expired
+
+    Sums that have not expired by the worker's clock skip it. All sums have the time their row is due as timestamp, and
+    keep it until they are combined: so the watermark cannot pass that time while they are on their way, and what was
+    on time when it was folded is never late.
+
+    Input: two, of what `FixedBuckets` drain: sums in their windows, and sums that may have expired.
+    """
+
+    def __init__(self, intervals: FixedIntervals):
+        super().__init__()
+        self._intervals = intervals
+
+    def expand(self, sums: Any) -> beam.PCollection:
+        """Apply the grouping."""
+        it = self._intervals
+        unexpired, maybe_expired = sums
+        assign = beam.ParDo(_AssignExpiryWindow(it)).with_output_types(tuple[str, Any])
+        split = beam.ParDo(_SplitExpired(it)).with_output_types(it.keyed_type, **{EXPIRED: Any})
+        waiting = declare_windowing(maybe_expired | "AssignExpiryWindow" >> assign, it.expiry_windowing)
+        grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
+        classified = grouped | "SplitExpired" >> split.with_outputs(EXPIRED, main="unexpired")
+        all_unexpired = (
+            declare_windowing(unexpired, it.windowing),
+            declare_windowing(classified.unexpired, it.windowing),
+        )
+        combine = beam.CombinePerKey(it.combine_sums())
+        combined = all_unexpired | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
+        emitted = combined | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
+        # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
+        in_global_window = beam.Windowing(GlobalWindows())
+        all_intervals = (
+            declare_windowing(emitted, in_global_window),
+            declare_windowing(classified[EXPIRED], in_global_window),
+        )
+        return all_intervals | "AllIntervals" >> beam.Flatten()
+
+
+class _AssignExpiryWindow(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
+        self._until_expiry = intervals.interval + intervals.expires_after
+
+    def process(self, element: tuple[int, str, Any]) -> Iterator[WindowedValue]:
+        bucket, key, kept = element
+        grace, interval = self._intervals.grace, self._intervals.interval
+        for start in self._intervals.starts(bucket):
+            # Not the end of the expiry window: until the sums are combined, the watermark must not pass the due time.
+            due, _ = window(grace, start, interval)
+            _, expiry_window = window(grace, start, self._until_expiry)
+            yield WindowedValue((key, (start, kept)), due, expiry_window)
+
+
+class _SplitExpired(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
+        self._length = intervals.interval * SECOND
+        self._combine = intervals.combine_sums()
+
+    def process(
+        self,
+        element: tuple[str, Iterable[tuple[int, Any]]],
+        timestamp: Any = beam.DoFn.TimestampParam,
+        pane: Any = beam.DoFn.PaneInfoParam,
+    ) -> Iterator[Any]:
+        key, arrivals = element
+        if pane.timing != PaneInfoTiming.LATE:
+            for start, kept in arrivals:
+                yield WindowedValue((key, kept), *window(self._intervals.grace, start, self._intervals.interval))
+            return
+        # One interval, the window's: its dead letters are then the only ones with the number of the pane.
+        for start in {start for start, _ in arrivals}:
+            sums = self._combine.merge_accumulators(kept for _, kept in arrivals)
+            end, sums_of = start + self._length, self._intervals.sums_of(key, sums)
+            expired = Interval(start, end, sums_of, pane.index, EXPIRED_ERROR)
+            yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
+
+
+class _Emit(beam.DoFn):
+    def __init__(self, intervals: FixedIntervals):
+        self._intervals = intervals
+        self._grace = intervals.grace
+        self._revise = intervals.revise
+
+    def process(
+        self, element: tuple[str, Any], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
+    ) -> list[WindowedValue]:
+        late = LATE_ERROR if pane.timing == PaneInfoTiming.LATE and not self._revise else None
+        start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
+        interval = Interval(start, end, self._intervals.sums_of(*element), pane.index, late)
+        return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

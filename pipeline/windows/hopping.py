@@ -1,0 +1,150 @@
+"""Intervals put together from panes: hopping windows, and fixed ones of more than 15 minutes.
+
+Hopping windows have a row every `hop` over the last `interval`, so that intervals overlap. Readings are folded once,
+into panes, most often of one hop each. A pane is a fixed window, and emitted as such: once when it is due, then
+whatever comes late for it, and what has expired. Each of these is then added to the intervals that hold it:
+
+    panes      [00:00 - 00:05)[00:05 - 00:10)[00:10 - 00:15)      interval=15s, hop=5s, grace=5s
+    intervals  [--------------- 00:00 ---------------)            row Timestamp 00:00, when the watermark passes 00:20
+                              [--------------- 00:05 ---- ...     row Timestamp 00:05, when it passes 00:25
+                                             [------ 00:10 ...    row Timestamp 00:10, when it passes 00:30
+
+A reading of 00:12 that arrives at 00:22 is late for the first of these rows, and in the two others. So a reading is in
+exactly one place for each of its `interval / hop` intervals: in the row, late, or expired. What it costs up to the
+first shuffle is what it costs with fixed windows of one hop.
+
+A runner may keep every record of an open window until the window fires, so what it holds grows with bundles. Hops of
+more than 15 minutes are therefore several panes. For each key, an open interval then holds at most one record for each
+pane that is over, besides those that came late for their pane. Fixed windows are hopping ones whose hop is `interval`.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import IntervalWindow, SlidingWindows, WindowFn
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.decode.bounded_cache import BoundedCache
+from pipeline.windows.fixed import EXPIRED_ERROR, MAYBE_EXPIRED, EmitFixedIntervals, FixedIntervals, window
+
+# Seconds. Shorter panes hold less while they are open, but an interval has more of them. At a reading of each device
+# every 10 s, a day is best made of panes of 15 minutes: what the open one and the 95 others hold is about the same.
+_SHORTEST_PANE, _LONGEST_PANE = 60, 900
+
+
+def pane_length(hop: int) -> int:
+    """Return how long the panes of intervals are of which one starts every `hop`; both are seconds.
+
+    It is the longest length of at most 15 minutes that divides `hop`; or `hop`, if that would be less than a minute.
+    """
+    if hop <= _LONGEST_PANE:
+        return hop
+    return next((length for length in range(_LONGEST_PANE, _SHORTEST_PANE - 1, -1) if hop % length == 0), hop)
+
+
+@dataclass(frozen=True)
+class _Panes(FixedIntervals):
+    """The panes that intervals are put together from.
+
+    What is late for its pane may be on time for later intervals that hold the pane, and is classified for each of them.
+    So all that is asked of sums that may have expired is whether they are on time for the pane. If not, the grouping
+    must not give them a later timestamp than when the pane is due: it may be that of a row they are on time for.
+    """
+
+    @property
+    def expires_after(self) -> int:
+        """Seconds from when a pane is due to when sums that may have expired bypass it."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanedIntervals(FixedIntervals):
+    """Intervals of `interval` seconds, of which one starts every `hop` seconds; otherwise like `FixedIntervals`.
+
+    They are put together from panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` one of `pane`.
+    """
+
+    hop: int
+    pane: int
+
+    @property
+    def panes(self) -> FixedIntervals:
+        """What intervals are put together from."""
+        late = self.grace, self.allowed_lateness, False
+        return _Panes(self.pane, *late, self.statistics, self.by_device, self.max_future_skew)
+
+    def _held(self) -> dict[str, tuple[int | str, int | str]]:
+        return super()._held() | {"hop": (self.hop, self.interval), "pane": (self.pane, self.hop)}
+
+    @property
+    def folded(self) -> FixedIntervals:
+        """The intervals that readings are folded into, inside each bundle."""
+        return self.panes
+
+    def emit(self) -> beam.PTransform:
+        """Return the transform from what was folded to `Interval`s."""
+        return EmitPanedIntervals(self)
+
+    def starts(self, bucket: int) -> Sequence[int]:
+        """Return the starts of the intervals that hold a pane, in order; all are microseconds since the epoch."""
+        last = bucket - bucket % (self.hop * SECOND)
+        return range(last - (self.interval - self.hop) * SECOND, last + 1, self.hop * SECOND)
+
+    def window_fn(self) -> WindowFn:
+        """Return Beam's windows for these intervals."""
+        return SlidingWindows(self.interval, self.hop, self.grace % self.hop)
+
+    def expiry_window_fn(self) -> WindowFn:
+        """Return Beam's windows that end where these intervals expire."""
+        return SlidingWindows(self.interval + self.expires_after, self.hop, self.grace % self.hop)
+
+
+class EmitPanedIntervals(beam.PTransform):
+    """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
+
+    A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
+    for its pane may be late or on time for the other intervals, or have expired; it is split as sums are in
+    `EmitFixedIntervals`.
+    """
+
+    def __init__(self, intervals: PanedIntervals):
+        super().__init__()
+        self._intervals = intervals
+
+    def expand(self, sums: Any) -> beam.PCollection:
+        """Apply both groupings."""
+        it = self._intervals
+        spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.aside)
+        panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
+        spread_out = panes | "SpreadPanes" >> spread.with_outputs(MAYBE_EXPIRED, main="unexpired")
+        return EmitFixedIntervals(it).expand((spread_out.unexpired, spread_out[MAYBE_EXPIRED]))
+
+
+class _Spread(beam.DoFn):
+    def __init__(self, intervals: PanedIntervals):
+        self._intervals = intervals
+        self._windows = BoundedCache(self._windows_of, full=max(1, 1_000 // len(intervals.starts(0))))
+
+    def _windows_of(self, pane: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
+        """Return when the first of the intervals that hold a pane is due, and the windows of all."""
+        it = self._intervals
+        each = [window(it.grace, start, it.interval) for start in it.starts(pane)]
+        return each[0][0], tuple(alone for _, (alone,) in each)
+
+    def start_bundle(self) -> None:
+        self._cutoff = self._intervals.panes.expiry_cutoff(time.time())
+
+    def process(self, pane: Interval) -> Iterator[Any]:
+        # Whatever this worker's clock says, another's said so of an expired pane.
+        maybe_expired = pane.late == EXPIRED_ERROR or (pane.late and pane.row_time < self._cutoff)
+        due, held_in = self._windows[pane.row_time]
+        for key, kept in self._intervals.keyed(pane.sums_of):
+            if maybe_expired:
+                yield beam.pvalue.TaggedOutput(MAYBE_EXPIRED, (pane.row_time, key, kept))
+            else:
+                yield WindowedValue((key, kept), due, held_in)

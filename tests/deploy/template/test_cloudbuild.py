@@ -1,0 +1,142 @@
+"""cloudbuild.yaml, as gcloud submits it; and its steps, run as Cloud Build does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.template.launched import IMAGES, SPEC, TOPIC
+from tests.deploy.template.fake_google import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def submitted(gcloud, google) -> dict:
+    """What gcloud sends for a build by hand."""
+    ran = gcloud("builds", "submit", "--no-source", "--async", "--config=cloudbuild.yaml", "--region=europe-west1")
+    assert ran.returncode == 0, ran.stderr
+    return google.builds[-1]
+
+
+def test_it_is_valid_and_tidy():
+    rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
+    for command in (
+        ["check-jsonschema", "--builtin-schema", "vendor.cloudbuild"],
+        ["yamllint", "--strict", "-d", rules],
+    ):
+        checked = subprocess.run(
+            [BIN / command[0], *command[1:], "cloudbuild.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_gcloud_submits_every_field(submitted, cloudbuild):
+    assert [step["id"] for step in submitted["steps"]] == [step["id"] for step in cloudbuild["steps"]]
+    assert submitted["substitutions"] == cloudbuild["substitutions"]
+    assert submitted["timeout"] == "3600s"
+    # An account of one's own demands this logging, and nested substitutions the other.
+    assert submitted["options"] == {
+        "logging": "CLOUD_LOGGING_ONLY",
+        "dynamicSubstitutions": True,
+        "requestedVerifyOption": "VERIFIED",
+    }
+    assert submitted["images"] == cloudbuild["images"]
+    assert submitted["serviceAccount"].startswith("projects/${PROJECT_ID}/serviceAccounts/sensor-stream-build@")
+
+
+def test_the_tag_is_one_that_builds_by_hand_have_too(submitted):
+    assert submitted["substitutions"]["_TAG"] == "${BUILD_ID}"
+
+
+def test_every_substitution_is_declared_and_used():
+    text = re.sub(r"#.*", "", (ROOT / "cloudbuild.yaml").read_text())
+    declared = set(re.findall(r"^  (_\w+):", text, re.MULTILINE))
+    built_in = {"PROJECT_ID", "BUILD_ID", "COMMIT_SHA"}
+    assert set(re.findall(r"\$\{(\w+)\}", text)) - built_in == declared
+
+
+def test_images_are_pushed_before_the_spec_names_one(cloudbuild):
+    steps = [step["id"] for step in cloudbuild["steps"]]
+    assert steps == ["test", "bases", "build", "push", "spec", "upload", "smoke"]
+    assert not any("waitFor" in step for step in cloudbuild["steps"])
+
+
+def test_cloud_build_pushes_the_same_images_itself(cloudbuild, built):
+    names = [name.replace("${_IMAGES}", IMAGES).replace("${_TAG}", "t1") for name in cloudbuild["images"]]
+    assert {f"push {name}" for name in names} == {call for call in calls(built) if call.startswith("push ")}
+
+
+def test_images_are_built_on_digests_which_are_noted(built):
+    noted = (built / "bases").read_text().splitlines()
+    assert [line.partition("=")[0] for line in noted] == ["BEAM", "LAUNCHER", "PYTHON"]
+    assert all(line.endswith("@sha256:" + "1" * 64) for line in noted)
+    builds = [call for call in calls(built) if call.startswith("build ")]
+    assert len(builds) == 3
+    assert all(f"--build-arg={line}" in build for build in builds for line in noted)
+
+
+def test_the_image_is_told_its_own_name(built):
+    [build] = [call for call in calls(built) if call.startswith("build ") and call.endswith(" .") and "IMAGE=" in call]
+    name = f"{IMAGES}/pipeline:t1"
+    told = {f"--build-arg=IMAGE={name}", f"--tag={name}", "--build-arg=VERSION=t1", "--build-arg=REVISION=abc"}
+    assert told < set(build.split())
+
+
+def test_a_spec_is_never_replaced(cloudbuild):
+    script = next(step["script"] for step in cloudbuild["steps"] if step["id"] == "upload")
+    copies = re.findall(r"^gcloud storage cp (\S+)", script, re.MULTILINE)
+    assert copies == ["--if-generation-match=0"] * 5
+
+
+def calls(built: Path) -> list[str]:
+    return (built / "docker-calls").read_text().splitlines()
+
+
+def test_scripts_are_told_all_they_read(cloudbuild):
+    for step in cloudbuild["steps"]:
+        script = step.get("script", "")
+        told = {pair.partition("=")[0] for pair in step.get("env", [])}
+        assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == told, step["id"]
+
+
+class TestSmokeLaunch:
+    @pytest.fixture
+    def smoke(self, run_step, spec, google, tmp_path):
+        def run(parameters: str) -> tuple[subprocess.CompletedProcess, list]:
+            before = len(google.launches)
+            ran = run_step(
+                "smoke",
+                tmp_path,
+                PATH=os.environ["PATH"],
+                PARAMETERS=parameters,
+                SPEC=SPEC,
+                STAGING="gs://b/staging",
+                REGION="europe-west1",
+                WORKER="w@p.iam.gserviceaccount.com",
+            )
+            return ran, google.launches[before:]
+
+        return run
+
+    def test_is_left_out_by_default(self, smoke, cloudbuild):
+        ran, launches = smoke(cloudbuild["substitutions"]["_SMOKE_PARAMETERS"])
+        assert (ran.returncode, launches) == (0, [])
+
+    def test_waits_for_the_job_to_run_and_cancels_it(self, smoke):
+        ran, [launch] = smoke(f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.smoke")
+        assert ran.returncode == 0, ran.stderr
+        assert "JOB_STATE_RUNNING" in ran.stdout
+        assert launch.state == "JOB_STATE_CANCELLED"
+
+    def test_fails_the_build_when_the_job_fails(self, smoke):
+        ran, _ = smoke("output_table=sensor-stream-test:sensors.smoke")
+        assert (ran.returncode, "JOB_STATE_FAILED" in ran.stdout) == (1, True)
+
+    def test_fails_the_build_when_the_launch_is_refused(self, smoke):
+        ran, launches = smoke("output_table=readings")
+        assert (ran.returncode, launches) == (1, [])
+        assert "does not match" in ran.stderr

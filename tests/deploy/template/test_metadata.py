@@ -1,0 +1,216 @@
+"""metadata.json is made from the options, and its regexes are egrep's and Python's alike."""
+
+import json
+import re
+from string import Template
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from deploy.template.metadata import METADATA, template_metadata
+from pipeline.launch.parameters import PARAMETERS, Parameter
+from pipeline.launch.tables import TableId
+from tests.deploy.template.fake_google import ROOT, egrep, faults
+
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+FIELDS = {field["name"]: field for field in template_metadata()["parameters"]}
+
+GOOD = {
+    "input_subscription": [
+        "projects/my-project/subscriptions/s-1",
+        "projects/example.com:proj-1/subscriptions/a.b~c+%d",
+    ],
+    "input_topic": ["projects/my-project/topics/sensor-readings"],
+    "timestamp_attribute": ["timestamp", "Event-Time", "ts/µs"],
+    "id_attribute": ["reading_id"],
+    "output_table": ["my-project:sensors.readings", "my-project.sensors.readings", "example.com:my-proj.d.t-1"],
+    "dead_letter_table": ["my-project:sensors.readings_dead_letters"],
+    "dead_letter_topic": ["projects/my-project/topics/dead.letters"],
+    "silence_after": ["1s", "5m"],
+    "silence_topic": ["projects/my-project/topics/silences"],
+    "fill_gaps": ["true", "false"],
+    "sensors": ["Temp", "Temp,AtmP", " Temp , _a1 "],
+    "statistics": ["mean", "max,mean", " count , min,sum ,stddev,first,last"],
+    "group_by_device": ["true", "false"],
+    "max_future_skew": ["0s", "10m"],
+    "window": ["fixed", "hopping", "session"],
+    "interval": ["1s", "15s", "5m", "1h", "999s"],
+    "hop": ["5s", "1m"],
+    "session_gap": ["60s"],
+    "grace_period": ["0s", "0h", "5s"],
+    "allowed_lateness": ["0m", "1h", "24h"],
+    "on_late": ["dead_letter", "revise"],
+    "rows_since": ["2026-11-22T13:00:00Z", "2026-11-22T13:00:00.25+01:00"],
+    "write_method": ["streaming_inserts", "storage_write", "upsert"],
+    "keep_attributes": ["true", "false"],
+    "check_before_launch": ["true", "false"],
+}
+
+DURATIONS = ["'15s'", '"15s"', "15", "15 s", "15S", "1.5m", "-5s", "015s", "1h30m", "15sec", "s", " 15s", "15s "]
+BOOLEANS = ["True", "TRUE", "yes", "1", "0", "t", "'true'", "truefalse", "true|false", "true "]
+TABLES = [
+    "readings",
+    "sensors.readings",
+    "my-project:readings",
+    "my-project/d/t",
+    "my-project:d.t.u",
+    "my-project.d.t.u",
+    "my-project:d:t",
+]
+TOPICS = [
+    "t-1",
+    "topics/t-1",
+    "projects/p/topics/t-1",
+    "projects/my-project/topics/1t",
+    "projects/my-project/topics/tt",
+]
+BAD = {
+    "input_subscription": ["projects/my-project/topics/t-1", "s-1", "/projects/my-project/subscriptions/s-1"],
+    "input_topic": [*TOPICS, "projects/my-project/subscriptions/s-1", "//projects/my-project/topics/t-1"],
+    "timestamp_attribute": ["'timestamp'", '"timestamp"', "time stamp", "timestamp "],
+    "id_attribute": ["'reading_id'"],
+    "output_table": ["", *TABLES, *(f"`{good}`" for good in GOOD["output_table"])],
+    "dead_letter_table": TABLES,
+    "dead_letter_topic": TOPICS,
+    "silence_after": [*DURATIONS, "0s"],
+    "silence_topic": TOPICS,
+    "fill_gaps": BOOLEANS,
+    "sensors": ["Temp,", ",Temp", "Temp;AtmP", "Temp AtmP", "2Temp", "Température", "a-b", "Temp,,AtmP", "'Temp'"],
+    "statistics": ["average", "Mean", "mean,", ",max", "mean;max", "mean max", "meanmax", "'mean'", "mean,,max"],
+    "group_by_device": BOOLEANS,
+    "max_future_skew": DURATIONS,
+    "window": ["sliding", "Fixed", "fixed,session", "fixedsession"],
+    "interval": [*DURATIONS, "0s", "0h"],
+    "hop": [*DURATIONS, "0s"],
+    "session_gap": [*DURATIONS, "0s"],
+    "grace_period": DURATIONS,
+    "allowed_lateness": DURATIONS,
+    "on_late": ["drop", "dead-letter", "dead_letters"],
+    "rows_since": [
+        "2026-11-22",
+        "2026-11-22T13:00:00",
+        "2026-11-22 13:00:00Z",
+        "13:00:00Z",
+        "1795352400",
+        "2026-11-22T24:00:00Z",
+        "2026-11-22T13:00:00+00:99",
+    ],
+    "write_method": ["insert", "Upsert", "storage-write", "STORAGE_WRITE_API"],
+    "keep_attributes": BOOLEANS,
+    "check_before_launch": BOOLEANS,
+}
+
+
+def cases(values: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, several in values.items() for value in several]
+
+
+def reads(parameter: Parameter, text: str) -> bool:
+    try:
+        parameter.value_type.read(text)
+    except ValueError:
+        return False
+    return True
+
+
+class TestTheFile:
+    def test_is_what_make_metadata_writes(self):
+        assert json.loads(METADATA.read_text()) == template_metadata(), "run: make metadata"
+
+    def test_says_how_the_template_streams(self):
+        made = template_metadata()
+        assert (made["streaming"], made["supportsExactlyOnce"], made["supportsAtLeastOnce"]) == (True, True, False)
+        assert made["defaultStreamingMode"] == "EXACTLY_ONCE"
+
+
+class TestTheForm:
+    def test_has_every_parameter_once_in_unbroken_groups(self):
+        groups = [field["groupName"] for field in FIELDS.values() if "groupName" in field]
+        assert list(FIELDS) == [parameter.name for parameter in PARAMETERS]
+        assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Silences", "Target"]
+        assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
+
+    def test_requires_the_output_table_alone_and_says_so(self):
+        assert [name for name, field in FIELDS.items() if not field["isOptional"]] == ["output_table"]
+        assert "Required on Dataflow" in FIELDS["output_table"]["helpText"]
+
+    def test_says_of_subscription_and_topic_that_one_is_needed(self):
+        for name in ("input_subscription", "input_topic"):
+            assert re.search("Give either this or a (topic|subscription), not both", FIELDS[name]["helpText"])
+
+    def test_shows_what_depends_on_the_kind_of_window_only_then(self):
+        shown = {name: (f["parentName"], f["parentTriggerValues"]) for name, f in FIELDS.items() if "parentName" in f}
+        assert shown == {
+            "interval": ("window", ["fixed", "hopping"]),
+            "hop": ("window", ["hopping"]),
+            "session_gap": ("window", ["session"]),
+            "fill_gaps": ("window", ["fixed", "hopping"]),
+        }
+
+    def test_offers_the_choices_that_the_regex_allows_each_with_a_label(self):
+        enums = {name: field["enumOptions"] for name, field in FIELDS.items() if field["paramType"] == "ENUM"}
+        assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
+            "window": ["fixed", "hopping", "session"],
+            "on_late": ["dead_letter", "revise"],
+            "write_method": ["streaming_inserts", "storage_write", "upsert"],
+        }
+        assert all(option["label"] for options in enums.values() for option in options)
+
+    def test_speaks_the_fields_of_the_service(self):
+        known = {"name", "label", "helpText", "paramType", "isOptional", "regexes", "groupName", "parentName"}
+        known |= {"parentTriggerValues", "enumOptions", "defaultValue"}
+        types = {"TEXT", "PUBSUB_TOPIC", "PUBSUB_SUBSCRIPTION", "BIGQUERY_TABLE", "BOOLEAN", "ENUM"}
+        for field in FIELDS.values():
+            assert field.keys() <= known
+            assert field["paramType"] in types
+
+
+class TestTheRegexes:
+    def test_are_anchored_and_posix(self):
+        for field in FIELDS.values():
+            [regex] = field["regexes"]
+            assert regex.startswith("^(")
+            assert regex.endswith((")$", ")?$"))
+            assert not re.search(r"\\|\(\?", regex), "egrep has no \\d, \\w or lookaround"
+            # POSIX promises repeats up to 255.
+            assert all(int(most) <= 255 for most in re.findall(r"\{\d+,(\d+)\}", regex))
+
+    @pytest.mark.parametrize(("name", "value"), cases(GOOD))
+    def test_accept_what_the_pipeline_accepts(self, name, value):
+        assert egrep(FIELDS[name]["regexes"][0], value)
+        assert reads(BY_NAME[name], value)
+
+    @pytest.mark.parametrize(("name", "value"), cases(BAD))
+    def test_refuse_near_misses_as_the_pipeline_does(self, name, value):
+        assert not egrep(FIELDS[name]["regexes"][0], value)
+        assert not reads(BY_NAME[name], value)
+
+    @pytest.mark.parametrize("name", FIELDS)
+    def test_accept_the_default_or_a_blank(self, name):
+        field = FIELDS[name]
+        assert egrep(field["regexes"][0], field.get("defaultValue", "")) == (name != "output_table")
+        assert field["isOptional"] == egrep(field["regexes"][0], "")
+
+    def test_accept_every_example_of_the_pages(self):
+        pairs = re.findall(r"^(\w+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+        pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+        text = Template(pages).safe_substitute(dict(pairs))
+        examples = re.findall(rf"\b({'|'.join(FIELDS)})=([^\s`'\"~;)\\]+?)(?=[\s`'\"~;)\\]|,\s|,\w+=)", text)
+        assert {"timestamp_attribute", "input_subscription", "output_table", "group_by_device"} <= dict(examples).keys()
+        assert [(n, v) for n, v in examples if not egrep(FIELDS[n]["regexes"][0], v)] == []
+
+    def test_cover_every_parameter(self):
+        assert GOOD.keys() == BAD.keys() == FIELDS.keys()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.from_regex(re.compile(BY_NAME["output_table"].value_type.pattern, re.ASCII), fullmatch=True))
+def test_a_table_of_the_form_is_one_to_table_id(text):
+    assume(len(text) < 60)
+    assert str(TableId.parse(text)).replace(":", ".") == text.replace(":", ".")
+
+
+def test_the_fake_service_finds_nothing_wrong_with_every_default():
+    given_ = {"output_table": "my-project:d.t"} | {p.name: p.default for p in PARAMETERS if p.default}
+    assert faults(template_metadata(), given_) == []

@@ -1,0 +1,31 @@
+"""The spec that the steps of cloudbuild.yaml write, by way of the real gcloud."""
+
+import json
+
+from deploy.template.metadata import template_metadata
+from deploy.template.spec import complete
+from tests.deploy.template.launched import DIGEST
+
+
+def test_its_metadata_is_ours_streaming_keys_included(spec, google):
+    made = json.loads(google.path(spec).read_text())
+    assert made["metadata"] == template_metadata()
+    assert made["sdkInfo"] == {"language": "PYTHON"}
+
+
+def test_it_names_the_image_by_digest_for_launcher_and_workers(spec, google):
+    made = json.loads(google.path(spec).read_text())
+    assert made["image"] == DIGEST
+    assert made["defaultEnvironment"]["sdkContainerImage"] == DIGEST
+
+
+def test_only_what_is_missing_is_put_in():
+    made = {
+        "image": "i@sha256:1",
+        "defaultEnvironment": {"maxWorkers": 3, "sdkContainerImage": "theirs"},
+        "metadata": {"name": "theirs"},
+    }
+    assert complete(made, {"name": "ours", "streaming": True}) == {
+        **made,
+        "metadata": {"name": "theirs", "streaming": True},
+    }

@@ -1,0 +1,97 @@
+"""Runs of sessions and of silences: which of them a reading touches, and how many are looked at to find out."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.aggregate.sums import SECOND, Interval, Sums
+from pipeline.decode.decoder import Reading
+from pipeline.silences import DeviceActivity
+from pipeline.windows import runs as runs_module
+from pipeline.windows.runs import Run, touching
+from pipeline.windows.session import SessionIntervals
+from tests.pipeline.conftest import NOON, Kept
+
+GAP = 10
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    steps=st.lists(st.tuples(st.integers(GAP, 3 * GAP), st.integers(0, 2 * GAP)), max_size=8),
+    first=st.integers(-2 * GAP, 20 * GAP),
+    length=st.integers(0, 5 * GAP),
+)
+def test_touching_finds_all_runs_less_than_a_gap_away_and_no_other(steps, first, length):
+    runs: list[Run] = []
+    at = 0
+    for pause, span in steps:
+        runs.append(Run(at + pause, at + pause + span))
+        at += pause + span
+    new = Run(first, first + length)
+    near = touching(runs, new, GAP)
+    assert runs[near] == [run for run in runs if run.first - new.last < GAP and new.first - run.last < GAP]
+    before, after = runs[: near.start], runs[near.stop :]
+    assert all(run.last <= new.first - GAP for run in before)
+    assert all(run.first >= new.last + GAP for run in after)
+
+
+class Counted(list):
+    """A list that counts how often one of its items is read."""
+
+    reads = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        Counted.reads += 1
+        return super().__getitem__(place)
+
+
+def in_sessions(readings: Iterator[Reading]) -> int:
+    buckets = SessionIntervals(GAP, 5, 0, False, by_device=True).new_buckets()
+    assert not buckets.add(readings)
+    return len(list(buckets.drain(0)))
+
+
+def in_silences(readings: Iterator[Reading]) -> int:
+    heard = DeviceActivity(GAP * SECOND)
+    list(heard.note(readings))
+    return len(dict(element for _, element in heard.drain())["a"])
+
+
+@pytest.mark.parametrize("count", [1_000, 2_000])
+@pytest.mark.parametrize(("module", "add"), [("session_windows", in_sessions), ("silences", in_silences)])
+def test_a_reading_looks_at_no_more_runs_of_its_device_than_bisection_does(
+    monkeypatch, module: str, add: Callable[[Iterator[Reading]], int], count: int
+):
+    readings: list[Reading] = [((NOON + n * GAP) * SECOND, "a", {"Temp": 1.0}) for n in range(count)]
+    random.Random(1).shuffle(readings)
+    monkeypatch.setattr(Counted, "reads", 0)
+    monkeypatch.setattr(
+        f"pipeline.{module}.touching", lambda runs, new, gap: runs_module.touching(Counted(runs), new, gap)
+    )
+    assert add(iter(readings)) == count
+    # Twice, as both ends are looked for; looking at all runs of each would be count / 2.
+    assert count < Counted.reads <= count * 2 * (math.log2(count) + 1)
+
+
+def test_sessions_that_an_earlier_version_wrote_in_any_order_are_joined_and_emitted():
+    def sums(value: float) -> Sums:
+        return {"Temp": [value, 1]}
+
+    emit: Any = SessionIntervals(GAP, 5, 0, False, by_device=True).emit()
+    state, due = Kept(), Kept()
+    runs = [(at * SECOND, at * SECOND, sums(at), 0, (), True) for at in (40, 0, 20)]
+    state.write((0, runs))
+    assert emit.fn.process(("a", (9 * SECOND, 11 * SECOND, sums(10))), state, due, Kept()) == []
+    emitted = []
+    while due.value is not None:
+        now, due.value = due.value, None
+        emitted += emit.fn.emit_due("a", now, state, due)
+    assert emitted == [
+        Interval(30 * SECOND, 30 * SECOND, {"a": {"Temp": [30.0, 3]}}, first=0),
+        Interval(50 * SECOND, 50 * SECOND, {"a": {"Temp": [40.0, 1]}}, first=40 * SECOND),
+    ]
