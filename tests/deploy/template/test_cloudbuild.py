@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.template.launched import IMAGES, SPEC, TOPIC
 from tests.deploy.template.fake_google import ROOT
+from tests.deploy.template.launched import IMAGES, SPEC, TOPIC
 
 BIN = Path(sys.executable).parent
 

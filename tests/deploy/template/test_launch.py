@@ -4,8 +4,8 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2, standard_window_fns_pb2
 from google.protobuf.json_format import MessageToDict
 
-from tests.deploy.template.launched import DIGEST, SUBSCRIPTION, TOPIC
 from tests.deploy.template.fake_google import Launch
+from tests.deploy.template.launched import DIGEST, SUBSCRIPTION, TOPIC
 
 TABLE = "output_table=sensor-stream-test:sensors.readings"
 INPUT = f"input_topic={TOPIC}"
