@@ -108,9 +108,10 @@ acceptance: $(READY)  ## everything once in a real project, checked, then delete
 mutants: $(READY)  ## small changes that a module's tests do not notice (MODULE=pipeline/decode/decoder.py or SINCE=main, SAMPLE=50)
 	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SINCE),--since=$(SINCE)) $(if $(SAMPLE),--sample=$(SAMPLE))
 
-lint: $(READY)  ## ruff (style, imports, formatting) and mypy (types)
+lint: $(READY)  ## ruff (style, formatting), import-linter (who may import whom) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@echo "mypy (up to a minute without a cache)"
 	@$(BIN)/mypy
 
