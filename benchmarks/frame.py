@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local.stack.processes import guard
+from pipeline.errors import SensorStreamError
 
 QUICK = os.environ.get("BENCH_QUICK") == "1"
 OUT = Path("build/bench")
@@ -39,7 +40,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class DifferentRows(AssertionError):
+class DifferentRows(SensorStreamError):
     """Two contenders do not make the same rows of the same messages."""
 
 

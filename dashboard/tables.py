@@ -8,6 +8,7 @@ from typing import Self
 from google.cloud import bigquery
 
 from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.errors import SensorStreamError
 from pipeline.sinks.bigquery import TableId
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
@@ -23,7 +24,7 @@ MOST_SENSORS = 50
 _TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER"}
 
 
-class TableProblem(Exception):
+class TableProblem(SensorStreamError):
     """A table cannot be shown; the text is one sentence for whoever looks at the page."""
 
 

@@ -12,6 +12,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
 from pipeline import graph
+from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line, options, preflight, tables, views
 from pipeline.sinks import storage_write, streaming_inserts
 from pipeline.sinks.bigquery import TableId
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False)
         _create_resources(job, missing)
     except GoogleAuthError as error:
         return _refuse(preflight.credentials_advice(error))
-    except (options.UsageError, preflight.CheckError, tables.TableError) as error:
+    except SensorStreamError as error:
         return _refuse(str(error))
 
     if on_dataflow:

@@ -16,6 +16,7 @@ from google.api_core.retry import Retry
 from google.api_core.timeout import ConstantTimeout
 from google.pubsub_v1 import PublisherClient, types
 
+from publisher.errors import PublisherError
 from publisher.messages import Message
 from publisher.service import are_credentials_refused
 
@@ -43,7 +44,7 @@ PASSING = (
 )
 
 
-class WrongAnswer(Exception):
+class WrongAnswer(PublisherError):
     """The service has accepted a request, but not told the ids of its messages."""
 
 

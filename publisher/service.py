@@ -12,6 +12,8 @@ from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 
+from publisher.errors import PublisherError
+
 CONNECT_SECONDS = 5
 REASON_LENGTH = 400  # characters of what a service says, which may be a page
 SCOPES = ["https://www.googleapis.com/auth/pubsub"]
@@ -22,7 +24,7 @@ NO_CONNECTION = re.compile(
 )
 
 
-class ServiceError(Exception):
+class ServiceError(PublisherError):
     """Pub/Sub cannot be used; the text is one line that names the fix."""
 
 

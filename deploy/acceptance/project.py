@@ -16,6 +16,7 @@ from rich.console import Console
 
 from deploy.acceptance.names import Run
 from local.stack import processes
+from pipeline.errors import SensorStreamError
 
 # What is not there need not be deleted.
 _GONE = ("not_found", "not found", "does not exist", "could not be found")
@@ -25,7 +26,7 @@ _SETTLING = re.compile(r"service account \S+ does not exist", re.IGNORECASE).sea
 _SETTLE_SECONDS = 90.0
 
 
-class StepError(Exception):
+class StepError(SensorStreamError):
     """A step did not hold; the message says what was found."""
 
 

@@ -24,13 +24,14 @@ from typing import Any, Literal
 
 from local.stack.guardian import __file__ as GUARDIAN
 from local.stack.guardian import signal_group
+from pipeline.errors import SensorStreamError
 
 STOP_GRACE = 8.0  # seconds a child has to end by itself after SIGTERM
 TAIL_LINES = 15
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class LocalStackError(Exception):
+class LocalStackError(SensorStreamError):
     """Something the local stack needs is missing or failed; the message says what and how to fix it."""
 
 

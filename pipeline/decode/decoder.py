@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipeline.decode.bounded_cache import BoundedCache
+from pipeline.errors import SensorStreamError
 
 TIMESTAMP = "Timestamp"
 DEVICE = "Device"
@@ -81,7 +82,7 @@ class Rejection(NamedTuple):
     errors: dict[str, int]
 
 
-class InvalidReading(ValueError):
+class InvalidReading(SensorStreamError, ValueError):
     """Why a reading cannot be used. Subclasses name the errors found in the dead-letter table."""
 
     stage = "validate"

@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import (
 from pipeline.aggregate.statistics import Statistics
 from pipeline.aggregate.sums import SECOND
 from pipeline.dead_letters import rfc3339
+from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line
 from pipeline.launch.parameters import PARAMETERS, Parameter
 from pipeline.sinks.bigquery import TableId
@@ -44,7 +45,7 @@ _LONGEST_TABLE, _LONGEST_COLUMN = 1_024, 300
 _SERVICE_RUNNERS = frozenset(["DataflowRunner", "TestDataflowRunner"])
 
 
-class UsageError(ValueError):
+class UsageError(SensorStreamError):
     """A parameter is wrong; the message is one line that says what, and how to fix it."""
 
 

@@ -17,6 +17,7 @@ from google.cloud import bigquery, pubsub_v1
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from requests.exceptions import RequestException
 
+from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line, tables
 from pipeline.launch.credentials import credentials_problem
 from pipeline.launch.options import Job
@@ -88,7 +89,7 @@ _FIT_SUBSCRIPTIONS = frozenset(
 _WRITABLE_DATASETS = frozenset(["DEFAULT", "PUBLIC"])
 
 
-class CheckError(Exception):
+class CheckError(SensorStreamError):
     """The job could not run as it is asked to; the message is one line that says how to fix that."""
 
 

@@ -13,6 +13,7 @@ from requests.exceptions import RequestException
 
 from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line
 from pipeline.rows import REVISION, WRITTEN_AT
 from pipeline.silences import BACK_AT, NOTICED_AT, SILENT_SINCE
@@ -67,7 +68,7 @@ _WIDENED_TO = {"FLOAT": frozenset(["INTEGER", "NUMERIC"])}
 _TAKEN_BY = {"INTEGER": frozenset(["NUMERIC", "BIGNUMERIC"])}
 
 
-class TableError(Exception):
+class TableError(SensorStreamError):
     """A table cannot be used as it is; the message says how to fix it."""
 
 

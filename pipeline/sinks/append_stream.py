@@ -13,6 +13,7 @@ from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
 from google.protobuf.descriptor_pb2 import DescriptorProto  # type: ignore[import-untyped]
 
+from pipeline.errors import SensorStreamError
 from pipeline.sinks.bigquery import TableId, TransientError
 from pipeline.sinks.streaming_inserts import RETRY_TRANSIENT
 
@@ -39,7 +40,7 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}
 
 
-class WriteRejected(Exception):
+class WriteRejected(SensorStreamError):
     """BigQuery refused a request for good, with this status code and these words; none of its rows is stored."""
 
     def __init__(self, code: str, message: str):

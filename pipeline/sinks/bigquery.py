@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from pipeline.errors import SensorStreamError
+
 # A project id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that
 # Beam's ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
 PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
@@ -16,7 +18,7 @@ _TABLE = re.compile(
 ).fullmatch
 
 
-class TransientError(Exception):
+class TransientError(SensorStreamError):
     """A write failed in a way that may pass by itself; what it wrote may be stored or not."""
 
 

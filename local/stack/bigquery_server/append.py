@@ -30,6 +30,7 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]
 from local.stack.bigquery_server.faults import Faults
 from local.stack.bigquery_server.rows import RowError, RowReader, SchemaError
 from local.stack.bigquery_server.tables import Change, Row, Tables
+from pipeline.errors import SensorStreamError
 
 # Raw protobuf: reading and filling fields through proto-plus costs ten times as much.
 AppendRowsRequest = types.AppendRowsRequest.pb()
@@ -47,7 +48,7 @@ STREAM = re.compile(r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)/(?:stream
 Code = grpc.StatusCode
 
 
-class Rejection(Exception):
+class AppendRejected(SensorStreamError):
     """Ends a call with this status code, these words, and a StorageError where BigQuery attaches one."""
 
     def __init__(self, code: grpc.StatusCode, details: str, error: int | None = None) -> None:
@@ -65,7 +66,7 @@ class Rejection(Exception):
         return status
 
 
-class Cut(Exception):
+class Cut(SensorStreamError):
     """Ends a call without an answer, as if all were done."""
 
 
@@ -144,7 +145,7 @@ class StorageWriteServer:
             return
         except grpc.RpcError:
             return  # the client is gone
-        except Rejection as refusal:
+        except AppendRejected as refusal:
             context.abort_with_status(rpc_status.to_status(refusal.status(call.stream)))
 
     def _answer(self, request: Any, call: _Call) -> Any:
@@ -158,7 +159,7 @@ class StorageWriteServer:
         if fault and fault.code is None:
             raise Cut
         if fault and fault.code:
-            refusal = Rejection(fault.code, fault.message(call.table))
+            refusal = AppendRejected(fault.code, fault.message(call.table))
             if not fault.in_answer:
                 raise refusal
             response.error.CopyFrom(refusal.status(call.stream))
@@ -169,14 +170,16 @@ class StorageWriteServer:
         with self._lock:
             table = self._tables.find(call.table)
             if table is None:
-                raise Rejection(Code.NOT_FOUND, "Requested entity was not found.", StorageErrorCode.TABLE_NOT_FOUND)
+                raise AppendRejected(
+                    Code.NOT_FOUND, "Requested entity was not found.", StorageErrorCode.TABLE_NOT_FOUND
+                )
             try:
                 reader = RowReader.bind(call.descriptor, table)
             except SchemaError as error:
                 code = StorageErrorCode.SCHEMA_MISMATCH_EXTRA_FIELDS if error.extra else None
-                raise Rejection(Code.INVALID_ARGUMENT, str(error), code) from None
+                raise AppendRejected(Code.INVALID_ARGUMENT, str(error), code) from None
             if reader.captures_changes and not table.primary_key:
-                raise Rejection(
+                raise AppendRejected(
                     Code.INVALID_ARGUMENT,
                     f"The primary keys of the table {call.table} are required to create an upsert stream.",
                 )
@@ -196,7 +199,7 @@ class StorageWriteServer:
                 else:
                     rows.append(one)
             if response.row_errors:
-                response.error.CopyFrom(Rejection(Code.INVALID_ARGUMENT, ROW_ERRORS).status(call.stream))
+                response.error.CopyFrom(AppendRejected(Code.INVALID_ARGUMENT, ROW_ERRORS).status(call.stream))
                 return
             if rows:
                 self._tables.append(call.table, rows)
@@ -208,21 +211,23 @@ class StorageWriteServer:
 def _check(request: Any, call: _Call) -> None:
     """Check a request as far as no table is needed for it, and note in `call` what it says."""
     if (size := request.ByteSize()) > REQUEST_BYTES:
-        raise Rejection(Code.INVALID_ARGUMENT, f"AppendRows request too large: {size} limit {REQUEST_BYTES}")
+        raise AppendRejected(Code.INVALID_ARGUMENT, f"AppendRows request too large: {size} limit {REQUEST_BYTES}")
     if request.write_stream and request.write_stream != call.stream:
         match = STREAM.fullmatch(request.write_stream)
         if not match:
-            raise Rejection(Code.INVALID_ARGUMENT, f"This server does default streams only: {request.write_stream}")
+            raise AppendRejected(
+                Code.INVALID_ARGUMENT, f"This server does default streams only: {request.write_stream}"
+            )
         call.stream, call.table, call.descriptor = request.write_stream, ".".join(match.groups()), None
     if not call.stream:
-        raise Rejection(Code.INVALID_ARGUMENT, "The first request of a connection must name a write_stream")
+        raise AppendRejected(Code.INVALID_ARGUMENT, "The first request of a connection must name a write_stream")
     if request.HasField("offset"):
-        raise Rejection(Code.INVALID_ARGUMENT, "An offset cannot be given for the default stream")
+        raise AppendRejected(Code.INVALID_ARGUMENT, "An offset cannot be given for the default stream")
     if not request.HasField("proto_rows"):
-        raise Rejection(Code.UNIMPLEMENTED, "This server does proto_rows only")
+        raise AppendRejected(Code.UNIMPLEMENTED, "This server does proto_rows only")
     if request.missing_value_interpretations or request.default_missing_value_interpretation:
-        raise Rejection(Code.UNIMPLEMENTED, "This server does not do missing value interpretations")
+        raise AppendRejected(Code.UNIMPLEMENTED, "This server does not do missing value interpretations")
     if request.proto_rows.HasField("writer_schema"):
         call.descriptor = request.proto_rows.writer_schema.proto_descriptor
     if call.descriptor is None:
-        raise Rejection(Code.INVALID_ARGUMENT, "The first request to a stream must come with a writer_schema")
+        raise AppendRejected(Code.INVALID_ARGUMENT, "The first request to a stream must come with a writer_schema")

@@ -20,6 +20,7 @@ from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from local.stack.bigquery_server.tables import Change, Row, Table, sequence
+from pipeline.errors import SensorStreamError
 
 CHANGE_TYPE = "_CHANGE_TYPE"
 CHANGE_SEQUENCE_NUMBER = "_CHANGE_SEQUENCE_NUMBER"
@@ -41,7 +42,7 @@ _FITTING = {
 }
 
 
-class SchemaError(Exception):
+class SchemaError(SensorStreamError):
     """The descriptor does not fit the table; `extra` if it is only that it has fields the table has not."""
 
     def __init__(self, message: str, extra: bool = False) -> None:
@@ -49,7 +50,7 @@ class SchemaError(Exception):
         self.extra = extra
 
 
-class RowError(Exception):
+class RowError(SensorStreamError):
     """A row cannot be stored; the message says why."""
 
 

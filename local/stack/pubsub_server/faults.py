@@ -5,7 +5,7 @@ from collections import deque
 
 import grpc  # type: ignore[import-untyped]
 
-from local.stack.pubsub_server.requests import Rejection
+from local.stack.pubsub_server.requests import RequestRejected
 
 
 class Faults:
@@ -54,4 +54,4 @@ class Faults:
             code = self._refusals[method].popleft()
         except IndexError:
             return
-        raise Rejection(code, f"{method} is refused on command")
+        raise RequestRejected(code, f"{method} is refused on command")

@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
+from pipeline.errors import SensorStreamError
+
 PUBLISH_MESSAGES = 1000  # the most in one request, as on the service
 PUBLISH_BYTES = 10_000_000
 ACK_DEADLINES = range(10, 601)  # seconds a subscription may ask for
@@ -22,7 +24,7 @@ NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-
 Code = grpc.StatusCode
 
 
-class Rejection(Exception):
+class RequestRejected(SensorStreamError):
     """Ends a call with this status code and these words."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
@@ -33,13 +35,13 @@ class Rejection(Exception):
 def check_published(request: Any) -> None:
     """Refuse a publish request that the service would not take."""
     if not request.messages:
-        raise Rejection(Code.INVALID_ARGUMENT, "No messages to publish")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "No messages to publish")
     if len(request.messages) > PUBLISH_MESSAGES:
-        raise Rejection(Code.INVALID_ARGUMENT, "Too many messages to publish")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "Too many messages to publish")
     if request.ByteSize() > PUBLISH_BYTES:
-        raise Rejection(Code.INVALID_ARGUMENT, f"The request is larger than {PUBLISH_BYTES} bytes")
+        raise RequestRejected(Code.INVALID_ARGUMENT, f"The request is larger than {PUBLISH_BYTES} bytes")
     if not all(message.data or message.attributes for message in request.messages):
-        raise Rejection(Code.INVALID_ARGUMENT, "Some messages are empty")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "Some messages are empty")
     for message in request.messages:
         # Reading attributes is expensive, and most are too small to break a limit.
         if message.ByteSize() - len(message.data) > ATTRIBUTE_NAME_BYTES:
@@ -48,14 +50,18 @@ def check_published(request: Any) -> None:
 
 def _check_attributes(message: Any) -> None:
     if len(message.attributes) > ATTRIBUTES:
-        raise Rejection(Code.INVALID_ARGUMENT, f"A message has more than {ATTRIBUTES} attributes")
+        raise RequestRejected(Code.INVALID_ARGUMENT, f"A message has more than {ATTRIBUTES} attributes")
     for name, value in message.attributes.items():
         if len(name.encode()) > ATTRIBUTE_NAME_BYTES:
-            raise Rejection(Code.INVALID_ARGUMENT, f"The name of an attribute exceeds {ATTRIBUTE_NAME_BYTES} bytes")
+            raise RequestRejected(
+                Code.INVALID_ARGUMENT, f"The name of an attribute exceeds {ATTRIBUTE_NAME_BYTES} bytes"
+            )
         if len(value.encode()) > ATTRIBUTE_VALUE_BYTES:
-            raise Rejection(Code.INVALID_ARGUMENT, f"The value of an attribute exceeds {ATTRIBUTE_VALUE_BYTES} bytes")
+            raise RequestRejected(
+                Code.INVALID_ARGUMENT, f"The value of an attribute exceeds {ATTRIBUTE_VALUE_BYTES} bytes"
+            )
     if len(message.ordering_key.encode()) > ORDERING_KEY_BYTES:
-        raise Rejection(Code.INVALID_ARGUMENT, f"An ordering key exceeds {ORDERING_KEY_BYTES} bytes")
+        raise RequestRejected(Code.INVALID_ARGUMENT, f"An ordering key exceeds {ORDERING_KEY_BYTES} bytes")
 
 
 def check_topic(request: Any) -> None:
@@ -67,16 +73,18 @@ def check_subscription(request: Any) -> None:
     """Refuse a subscription that asks for what this server, or the service, does not do."""
     _check_fields(request, HONOURED | KEPT)
     if request.ack_deadline_seconds and request.ack_deadline_seconds not in ACK_DEADLINES:
-        raise Rejection(Code.INVALID_ARGUMENT, "ack_deadline_seconds must be from 10 to 600")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "ack_deadline_seconds must be from 10 to 600")
     if request.HasField("message_retention_duration"):
         least, most = (seconds * 10**9 for seconds in RETENTIONS)
         if not least <= nanoseconds(request.message_retention_duration) <= most:
-            raise Rejection(Code.INVALID_ARGUMENT, "message_retention_duration must be from 10 minutes to 31 days")
+            raise RequestRejected(
+                Code.INVALID_ARGUMENT, "message_retention_duration must be from 10 minutes to 31 days"
+            )
 
 
 def _check_fields(request: Any, known: set[str]) -> None:
     if unknown := {field.name for field, _ in request.ListFields()} - known:
-        raise Rejection(Code.UNIMPLEMENTED, f"This server does not do {', '.join(sorted(unknown))}")
+        raise RequestRejected(Code.UNIMPLEMENTED, f"This server does not do {', '.join(sorted(unknown))}")
 
 
 def nanoseconds(moment: Any) -> int:
@@ -84,44 +92,44 @@ def nanoseconds(moment: Any) -> int:
     try:
         moment.ToJsonString()  # checks both parts, unlike ToNanoseconds of a Duration
     except ValueError as error:
-        raise Rejection(Code.INVALID_ARGUMENT, str(error)) from None
+        raise RequestRejected(Code.INVALID_ARGUMENT, str(error)) from None
     return int(moment.ToNanoseconds())
 
 
 def check_ack_ids(request: Any) -> None:
     """Refuse a request that names no delivery."""
     if not request.ack_ids:
-        raise Rejection(Code.INVALID_ARGUMENT, "No ack ids specified")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "No ack ids specified")
 
 
-def no_subscription() -> Rejection:
+def no_subscription() -> RequestRejected:
     """How a call ends that is about a subscription which is not there, or not any more."""
-    return Rejection(Code.NOT_FOUND, "Subscription does not exist")
+    return RequestRejected(Code.NOT_FOUND, "Subscription does not exist")
 
 
 def check_name(name: str, kind: str) -> None:
     """Refuse what is no name of a kind, topics or subscriptions."""
     match = NAME.fullmatch(name)
     if not match or match[1] != kind:
-        raise Rejection(Code.INVALID_ARGUMENT, f"Invalid [{kind}] name: (name={name})")
+        raise RequestRejected(Code.INVALID_ARGUMENT, f"Invalid [{kind}] name: (name={name})")
 
 
 def check_project(name: str) -> None:
     """Refuse what is no name of a project."""
     if not PROJECT.fullmatch(name):
-        raise Rejection(Code.INVALID_ARGUMENT, f"Invalid [projects] name: (name={name})")
+        raise RequestRejected(Code.INVALID_ARGUMENT, f"Invalid [projects] name: (name={name})")
 
 
 def check_stream_deadline(seconds: int) -> None:
     """Refuse a deadline that the service does not give the deliveries of a streaming pull."""
     if seconds not in ACK_DEADLINES:
-        raise Rejection(Code.INVALID_ARGUMENT, "stream_ack_deadline_seconds must be from 10 to 600")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "stream_ack_deadline_seconds must be from 10 to 600")
 
 
 def check_deadline(seconds: int) -> None:
     """Refuse a new deadline of a delivery that is too long."""
     if not 0 <= seconds < ACK_DEADLINES.stop:
-        raise Rejection(Code.INVALID_ARGUMENT, "An ack deadline must be from 0 to 600 seconds")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "An ack deadline must be from 0 to 600 seconds")
 
 
 def page(request: Any, names: Iterable[str]) -> tuple[list[str], str]:
@@ -130,7 +138,7 @@ def page(request: Any, names: Iterable[str]) -> tuple[list[str], str]:
     Refuses a negative size, as https://google.aip.dev/158 says.
     """
     if request.page_size < 0:
-        raise Rejection(Code.INVALID_ARGUMENT, "page_size must be 0 or more")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "page_size must be 0 or more")
     rest = sorted(name for name in names if name > request.page_token)
     page = rest[: min(request.page_size or PAGE, PAGE)]
     return page, page[-1] if len(page) < len(rest) else ""

@@ -8,7 +8,7 @@ import grpc  # type: ignore[import-untyped]
 from google.pubsub_v1 import types
 
 from local.stack.pubsub_server.faults import Faults
-from local.stack.pubsub_server.requests import Rejection
+from local.stack.pubsub_server.requests import RequestRejected
 from local.stack.pubsub_server.service import SUBSCRIBER, Call, Service
 from local.stack.pubsub_server.streaming_pull import StreamingPull
 
@@ -69,7 +69,7 @@ class PubsubServer:
                 self._faults.obey(method)
                 with self._service.lock:
                     return answer(request, context)
-            except Rejection as refusal:
+            except RequestRejected as refusal:
                 context.abort(refusal.code, str(refusal))
 
         self._faults.add(method)
@@ -80,7 +80,7 @@ class PubsubServer:
             try:
                 self._faults.obey(method)
                 yield from answer(requests, context)
-            except Rejection as refusal:
+            except RequestRejected as refusal:
                 context.abort(refusal.code, str(refusal))
 
         self._faults.add(method)

@@ -12,7 +12,7 @@ from google.pubsub_v1 import types
 
 from local.stack.pubsub_server.requests import (
     Code,
-    Rejection,
+    RequestRejected,
     check_ack_ids,
     check_deadline,
     check_name,
@@ -87,7 +87,7 @@ class Service:
         check_name(request.name, "topics")
         check_topic(request)
         if request.name in self._topics:
-            raise Rejection(Code.ALREADY_EXISTS, "Topic already exists")
+            raise RequestRejected(Code.ALREADY_EXISTS, "Topic already exists")
         self._topics[request.name] = request
         return request
 
@@ -130,7 +130,7 @@ class Service:
         check_name(request.name, "subscriptions")
         check_subscription(request)
         if request.name in self._subscriptions:
-            raise Rejection(Code.ALREADY_EXISTS, "Subscription already exists")
+            raise RequestRejected(Code.ALREADY_EXISTS, "Subscription already exists")
         self._find_topic(request.topic)
         request.ack_deadline_seconds = request.ack_deadline_seconds or ACK_DEADLINE
         if not request.HasField("message_retention_duration"):
@@ -158,7 +158,7 @@ class Service:
     def _pull(self, request: Any, context: Any) -> Any:
         subscription = self.find_subscription(request.subscription)
         if request.max_messages <= 0:
-            raise Rejection(Code.INVALID_ARGUMENT, "max_messages must be 1 or more")
+            raise RequestRejected(Code.INVALID_ARGUMENT, "max_messages must be 1 or more")
         response = PullResponse()
         wait = 0 if request.return_immediately else min(PULL_WAIT, context.time_remaining() - 1)
         give_up = time.monotonic() + wait
@@ -189,16 +189,16 @@ class Service:
     def _seek(self, request: Any, _: Any) -> Any:
         subscription = self.find_subscription(request.subscription)
         if request.HasField("snapshot"):
-            raise Rejection(Code.UNIMPLEMENTED, "This server does not do snapshots")
+            raise RequestRejected(Code.UNIMPLEMENTED, "This server does not do snapshots")
         if not request.HasField("time"):
-            raise Rejection(Code.INVALID_ARGUMENT, "No target was specified: a time is needed")
+            raise RequestRejected(Code.INVALID_ARGUMENT, "No target was specified: a time is needed")
         subscription.seek(nanoseconds(request.time))
         return SeekResponse()
 
     def _find_topic(self, name: str) -> Any:
         check_name(name, "topics")
         if name not in self._topics:
-            raise Rejection(Code.NOT_FOUND, "Topic not found")
+            raise RequestRejected(Code.NOT_FOUND, "Topic not found")
         return self._topics[name]
 
     def find_subscription(self, name: str) -> Subscription:

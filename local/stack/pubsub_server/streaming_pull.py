@@ -8,7 +8,13 @@ import grpc  # type: ignore[import-untyped]
 from google.pubsub_v1 import types
 
 from local.stack.pubsub_server.faults import Faults
-from local.stack.pubsub_server.requests import Code, Rejection, check_deadline, check_stream_deadline, no_subscription
+from local.stack.pubsub_server.requests import (
+    Code,
+    RequestRejected,
+    check_deadline,
+    check_stream_deadline,
+    no_subscription,
+)
 from local.stack.pubsub_server.service import Service, is_there
 from local.stack.pubsub_server.subscription import Flow, Subscription
 
@@ -27,7 +33,7 @@ class StreamingPull:
         """Answer until the client has gone, or closed its side."""
         first = next(requests, None)
         if first is None:
-            raise Rejection(Code.INVALID_ARGUMENT, "The first request must set subscription; there was none")
+            raise RequestRejected(Code.INVALID_ARGUMENT, "The first request must set subscription; there was none")
         check_stream_deadline(first.stream_ack_deadline_seconds)
         flow = Flow(first.max_outstanding_messages, first.max_outstanding_bytes, first.stream_ack_deadline_seconds)
         with self._service.lock:
@@ -55,13 +61,13 @@ class StreamingPull:
             for request in requests:
                 for name in FIRST_ONLY:
                     if getattr(request, name):
-                        raise Rejection(Code.INVALID_ARGUMENT, f"{name} may only be set in the first request")
+                        raise RequestRejected(Code.INVALID_ARGUMENT, f"{name} may only be set in the first request")
                 with self._service.lock:
                     if request.stream_ack_deadline_seconds:
                         check_stream_deadline(request.stream_ack_deadline_seconds)
                         flow.deadline = request.stream_ack_deadline_seconds
                     _apply(request, subscription)
-        except Rejection as refusal:
+        except RequestRejected as refusal:
             flow.refusal = refusal
         except grpc.RpcError:
             pass  # the client is gone
@@ -79,7 +85,7 @@ def _apply(request: Any, subscription: Subscription) -> None:
     """Acknowledge what a streaming pull's client acknowledges, and give deliveries the deadlines it asks for."""
     subscription.acknowledge(request.ack_ids)
     if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
-        raise Rejection(Code.INVALID_ARGUMENT, "modify_deadline_seconds must be as many as the ack ids")
+        raise RequestRejected(Code.INVALID_ARGUMENT, "modify_deadline_seconds must be as many as the ack ids")
     for ack_id, seconds in zip(request.modify_deadline_ack_ids, request.modify_deadline_seconds, strict=True):
         check_deadline(seconds)
         subscription.modify_deadline([ack_id], seconds)

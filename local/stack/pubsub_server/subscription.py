@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from local.stack.pubsub_server.requests import Code, Rejection
+from local.stack.pubsub_server.requests import Code, RequestRejected
 
 RESPONSE_BYTES = 1_000_000  # a pull is cut at the message that passes it; clients take 4 MB unless told otherwise
 
@@ -26,7 +26,7 @@ class Flow:
     messages: int = 0
     bytes: int = 0
     ended: bool = False  # the client has closed its side, or is refused
-    refusal: Rejection | None = None
+    refusal: RequestRejected | None = None
 
     def room(self) -> int:
         """Messages that may be sent now."""
@@ -152,7 +152,7 @@ class Subscription:
             if ack_id in self.leases:
                 known.append(ack_id)
             elif not ack_id.removeprefix(f"{self.settings.name}:").isdecimal():
-                raise Rejection(Code.INVALID_ARGUMENT, f"Invalid ack id (ack_id={ack_id})")
+                raise RequestRejected(Code.INVALID_ARGUMENT, f"Invalid ack id (ack_id={ack_id})")
         return known
 
     def _expire(self, now: float) -> None:
