@@ -29,6 +29,7 @@ from pipeline import graph
 from pipeline.aggregate.sums import CombineSums, Sums, add_sums, add_values
 from pipeline.decode.decoder import DEVICE, TIMESTAMP
 from pipeline.launch import options
+from pipeline.launch.job import Job
 from pipeline.source import Read
 
 NAMES = ("seed", "combine", "shipped", "floor", "loop")
@@ -169,7 +170,7 @@ def _combine(pipeline: beam.Pipeline, load: Load) -> None:
     _ = _keyed_readings(pipeline, load) | beam.CombinePerKey(_MeanPerSensor())
 
 
-def job(load: Load) -> options.Job:
+def job(load: Load) -> Job:
     """Return what the pipeline is told."""
     told = {"input_topic": "projects/bench-project/topics/readings", "interval": f"{INTERVAL}s"}
     told |= {"sensors": ",".join(load.sensors), "group_by_device": str(load.by_device).lower()}

@@ -3,7 +3,7 @@
 import apache_beam as beam
 
 from pipeline.aggregate.fold import FoldReadings
-from pipeline.launch.options import Job
+from pipeline.launch.job import Job
 from pipeline.rows import MakeRows
 from pipeline.silences import NoticeSilences
 

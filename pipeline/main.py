@@ -14,6 +14,7 @@ from google.cloud import bigquery
 from pipeline import graph
 from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line, options, preflight, tables, views
+from pipeline.launch.job import Job
 from pipeline.sinks import storage_write, streaming_inserts
 from pipeline.sinks.bigquery import TableId
 from pipeline.source import ReadMessages
@@ -66,7 +67,7 @@ def _region(beam_options: PipelineOptions) -> str | None:
     return beam_options.view_as(GoogleCloudOptions).region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
 
 
-def _build(job: options.Job, beam_options: PipelineOptions, runner_removes_duplicates: bool) -> beam.Pipeline:
+def _build(job: Job, beam_options: PipelineOptions, runner_removes_duplicates: bool) -> beam.Pipeline:
     try:
         pipeline = beam.Pipeline(options=beam_options)
     except (ImportError, ValueError) as error:
@@ -77,7 +78,7 @@ def _build(job: options.Job, beam_options: PipelineOptions, runner_removes_dupli
     return pipeline
 
 
-def _source(job: options.Job, runner_removes_duplicates: bool) -> beam.PTransform:
+def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform:
     return ReadMessages(
         job.input_topic,
         job.input_subscription,
@@ -88,7 +89,7 @@ def _source(job: options.Job, runner_removes_duplicates: bool) -> beam.PTransfor
     )
 
 
-def _row_sink(job: options.Job) -> beam.PTransform:
+def _row_sink(job: Job) -> beam.PTransform:
     sink = _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
     if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
         # A retried bundle may join a session with readings that the first attempt did not have; its row then has
@@ -98,7 +99,7 @@ def _row_sink(job: options.Job) -> beam.PTransform:
 
 
 def _rows_to(
-    job: options.Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
+    job: Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
 ) -> beam.PTransform:
     if not table:
         return streaming_inserts.PrintRows()
@@ -110,11 +111,11 @@ def _rows_to(
     return storage_write.UpsertRows(table, columns, key, job_start=int(time.time() * 1000))
 
 
-def _row_columns(job: options.Job) -> tuple[bigquery.SchemaField, ...]:
+def _row_columns(job: Job) -> tuple[bigquery.SchemaField, ...]:
     return tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table, job.statistics)
 
 
-def _dead_letter_sink(job: options.Job) -> beam.PTransform:
+def _dead_letter_sink(job: Job) -> beam.PTransform:
     table = job.dead_letter_table
     if not table:
         sink: beam.PTransform = streaming_inserts.PrintDeadLetters()
@@ -125,12 +126,12 @@ def _dead_letter_sink(job: options.Job) -> beam.PTransform:
     return streaming_inserts.DeadLetters(sink, job.dead_letter_topic)
 
 
-def _silence_sink(job: options.Job) -> beam.PTransform:
+def _silence_sink(job: Job) -> beam.PTransform:
     sink = _rows_to(job, job.silence_table, tables.SILENCE_COLUMNS, tables.SILENCE_KEY)
     return streaming_inserts.Silences(sink, job.silence_topic, job.upsert)
 
 
-def _check_resources(job: options.Job, region: str | None) -> list[tables.TableSpec]:
+def _check_resources(job: Job, region: str | None) -> list[tables.TableSpec]:
     """Check everything that the job names, without changing anything; return the tables that are missing."""
     if not job.check_before_launch:
         return []
@@ -145,7 +146,7 @@ def _check_resources(job: options.Job, region: str | None) -> list[tables.TableS
     return missing
 
 
-def _create_resources(job: options.Job, missing: list[tables.TableSpec]) -> None:
+def _create_resources(job: Job, missing: list[tables.TableSpec]) -> None:
     for spec in missing:
         tables.create_table(spec)
     if job.check_before_launch:
@@ -153,12 +154,12 @@ def _create_resources(job: options.Job, missing: list[tables.TableSpec]) -> None
             views.create_view(view_id, query)
 
 
-def _only_emulators(job: options.Job) -> bool:
+def _only_emulators(job: Job) -> bool:
     used = ["PUBSUB_EMULATOR_HOST", *(["BIGQUERY_EMULATOR_HOST"] if job.named_tables else [])]
     return all(map(os.environ.get, used))
 
 
-def _table_specs(job: options.Job) -> Iterator[tables.TableSpec]:
+def _table_specs(job: Job) -> Iterator[tables.TableSpec]:
     if job.output_table:
         cluster_by = tables.DEVICE if job.group_by_device else None
         key = tables.row_key(job.group_by_device) if job.upsert else ()
@@ -170,7 +171,7 @@ def _table_specs(job: options.Job) -> Iterator[tables.TableSpec]:
         yield tables.TableSpec(job.dead_letter_table, tables.DEAD_LETTER_COLUMNS, "received_at")
 
 
-def _views(job: options.Job) -> Iterator[tuple[TableId, str]]:
+def _views(job: Job) -> Iterator[tuple[TableId, str]]:
     """Yield the views and their queries; a view may read the one before."""
     columns = _row_columns(job)
     if job.output_table and job.latest_view:

@@ -17,7 +17,10 @@ PACKAGES = ("pipeline", "redrive", "publisher", "local")
 
 
 def test_the_parameter_table_is_that_of_the_options():
-    rows = [f"| `{p.name}` | {p.type} | {f'`{p.default}`' if p.default else ''} | {p.help} |" for p in PARAMETERS]
+    rows = [
+        f"| `{name}` | {p.type} | {f'`{p.default}`' if p.default else ''} | {p.help} |"
+        for name, p in PARAMETERS.items()
+    ]
     page = (ROOT / "docs/parameters.md").read_text()
     table = page.partition("| name | type | default | meaning |\n| --- | --- | --- | --- |\n")[2].partition("\n\n")[0]
     assert table.splitlines() == rows

@@ -22,15 +22,15 @@ def template_metadata() -> dict[str, Any]:
         "supportsAtLeastOnce": False,
         "supportsExactlyOnce": True,
         "defaultStreamingMode": "EXACTLY_ONCE",
-        "parameters": [_field(parameter) for parameter in PARAMETERS],
+        "parameters": [_field(name, parameter) for name, parameter in PARAMETERS.items()],
     }
 
 
-def _field(parameter: Parameter) -> dict[str, Any]:
+def _field(name: str, parameter: Parameter) -> dict[str, Any]:
     # Left blank, an optional parameter arrives as empty text.
     blank = "" if parameter.required else "?"
     field: dict[str, Any] = {
-        "name": parameter.name,
+        "name": name,
         "label": parameter.label,
         "helpText": parameter.help,
         "paramType": parameter.type,

@@ -17,13 +17,12 @@ locals {
 
 def variables() -> str:
     """Return what deploy/terraform/parameters.tf must hold, formatted as `terraform fmt` does."""
-    width = max(len(parameter.name) for parameter in PARAMETERS)
-    pairs = [f"    {parameter.name:<{width}} = var.{parameter.name}\n" for parameter in PARAMETERS]
-    return _HEAD + "".join(pairs) + "  }\n}\n" + "".join(map(_variable, PARAMETERS))
+    width = max(map(len, PARAMETERS))
+    pairs = [f"    {name:<{width}} = var.{name}\n" for name in PARAMETERS]
+    return _HEAD + "".join(pairs) + "  }\n}\n" + "".join(_variable(*each) for each in PARAMETERS.items())
 
 
-def _variable(parameter: Parameter) -> str:
-    name = parameter.name
+def _variable(name: str, parameter: Parameter) -> str:
     default = f" Default: {parameter.default}." if parameter.default else ""
     # Everything is text to the template, and Terraform makes text of true and 5 by itself.
     return f"""

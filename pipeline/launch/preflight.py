@@ -18,9 +18,9 @@ from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from requests.exceptions import RequestException
 
 from pipeline.errors import SensorStreamError
-from pipeline.launch import one_line, tables
+from pipeline.launch import one_line, rules, tables
 from pipeline.launch.credentials import credentials_problem
-from pipeline.launch.options import Job
+from pipeline.launch.job import Job
 from pipeline.sinks.append_stream import EMULATOR, stream_name, write_client
 from pipeline.sinks.bigquery import TableId
 
@@ -168,9 +168,8 @@ def _check_subscription(job: Job, path: str) -> str:
                 field.name, (f"has {field.name}, of which this version knows nothing", _CREATE_ANOTHER)
             )
             raise CheckError(f"{path} {fault}; {advice.format(name=name, project=project)}")
-    feedback = job.feedback_error(topic, f"--input_subscription={path}")
-    if feedback:
-        raise CheckError(feedback)
+    if error := rules.feedback(job, topic, f"--input_subscription={path}"):
+        raise CheckError(error)
     _check_permission(subscriber, path, "pubsub.subscriptions.consume")
     return topic
 

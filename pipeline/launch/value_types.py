@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Generic, TypeVar
 
 from pipeline.aggregate.statistics import STATISTICS as KNOWN
 from pipeline.aggregate.statistics import Statistics
@@ -12,9 +12,11 @@ from pipeline.decode.decoder import DEVICE, TIMESTAMP
 from pipeline.launch import one_line
 from pipeline.sinks.bigquery import PROJECT, TableId
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class ValueType:
+class ValueType(Generic[T]):
     """How a value is written.
 
     Attributes:
@@ -27,27 +29,28 @@ class ValueType:
 
     pattern: str
     expected: str
-    value: Callable[[str], Any] = str
+    value: Callable[[str], T]
     choices: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str) -> T:
         """Return the value, or raise ValueError saying what is expected."""
         if not re.fullmatch(self.pattern, text):
             raise ValueError(f"expected {self.expected}")
         return self.value(text)
 
 
-def pubsub_path(kind: str) -> ValueType:
+def pubsub_path(kind: str) -> ValueType[str]:
     """Return how the full name of a topic or subscription is written."""
     # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
     return ValueType(
         f"projects/{PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
         f"projects/PROJECT/{kind}s/NAME with a project id of 6 to 63 characters and a name of 3 to 255, each beginning "
         "with a letter",
+        str,
     )
 
 
-def duration(at_least_one: bool) -> ValueType:
+def duration(at_least_one: bool) -> ValueType[int]:
     """Return how a length of time is written; its value is in seconds, at most a year."""
     positive = "[1-9][0-9]{0,8}[smh]"
     if at_least_one:
@@ -70,9 +73,9 @@ def _micros(text: str) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def one_of(choices: Mapping[str, str]) -> ValueType:
-    """Return the form of a value that is one of few; `choices` gives the label of each."""
-    return ValueType("|".join(choices), " or ".join(choices), choices=choices)
+def one_of(choices: Mapping[str, str]) -> ValueType[str]:
+    """Return the type of a value that is one of few; `choices` gives the label of each."""
+    return ValueType("|".join(choices), " or ".join(choices), str, choices)
 
 
 def _attribute(text: str) -> str:

@@ -17,6 +17,7 @@ from local.stack.emulators import free_port
 from local.stack.processes import running
 from pipeline import graph
 from pipeline.launch import options
+from pipeline.launch.job import Job
 from pipeline.windows.fixed import FixedIntervals
 
 # 2024-11-22T13:00:00Z: on a boundary of every interval used in these tests, and long past.
@@ -111,7 +112,7 @@ class Stream:
         return self._stream.advance_watermark_to_infinity()
 
 
-def parse(*flags: str) -> tuple[options.Job, PipelineOptions]:
+def parse(*flags: str) -> tuple[Job, PipelineOptions]:
     """Return the shipped options for these flags, on the engine under test; a --runner among the flags wins."""
     return options.parse(["--input_topic=projects/test-project/topics/readings", *ENGINE_FLAGS, *flags])
 

@@ -13,7 +13,6 @@ from pipeline.launch.parameters import PARAMETERS, Parameter
 from pipeline.launch.tables import TableId
 from tests.deploy.template.fake_google import ROOT, egrep, faults
 
-BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 FIELDS = {field["name"]: field for field in template_metadata()["parameters"]}
 
 GOOD = {
@@ -127,7 +126,7 @@ class TestTheFile:
 class TestTheForm:
     def test_has_every_parameter_once_in_unbroken_groups(self):
         groups = [field["groupName"] for field in FIELDS.values() if "groupName" in field]
-        assert list(FIELDS) == [parameter.name for parameter in PARAMETERS]
+        assert list(FIELDS) == list(PARAMETERS)
         assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Silences", "Target"]
         assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
 
@@ -179,12 +178,12 @@ class TestTheRegexes:
     @pytest.mark.parametrize(("name", "value"), cases(GOOD))
     def test_accept_what_the_pipeline_accepts(self, name, value):
         assert egrep(FIELDS[name]["regexes"][0], value)
-        assert reads(BY_NAME[name], value)
+        assert reads(PARAMETERS[name], value)
 
     @pytest.mark.parametrize(("name", "value"), cases(BAD))
     def test_refuse_near_misses_as_the_pipeline_does(self, name, value):
         assert not egrep(FIELDS[name]["regexes"][0], value)
-        assert not reads(BY_NAME[name], value)
+        assert not reads(PARAMETERS[name], value)
 
     @pytest.mark.parametrize("name", FIELDS)
     def test_accept_the_default_or_a_blank(self, name):
@@ -205,12 +204,12 @@ class TestTheRegexes:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.from_regex(re.compile(BY_NAME["output_table"].value_type.pattern, re.ASCII), fullmatch=True))
+@given(st.from_regex(re.compile(PARAMETERS["output_table"].value_type.pattern, re.ASCII), fullmatch=True))
 def test_a_table_of_the_form_is_one_to_table_id(text):
     assume(len(text) < 60)
     assert str(TableId.parse(text)).replace(":", ".") == text.replace(":", ".")
 
 
 def test_the_fake_service_finds_nothing_wrong_with_every_default():
-    given_ = {"output_table": "my-project:d.t"} | {p.name: p.default for p in PARAMETERS if p.default}
+    given_ = {"output_table": "my-project:d.t"} | {name: p.default for name, p in PARAMETERS.items() if p.default}
     assert faults(template_metadata(), given_) == []

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipeline.launch import options
+from pipeline.launch.job import Job
 from pipeline.launch.parameters import PARAMETERS
 from pipeline.launch.tables import TableId
 from pipeline.windows.fixed import FixedIntervals
@@ -23,7 +24,7 @@ TABLE = "--output_table=my-project:d.t"
 ROOT = Path(__file__).parents[3]
 
 
-def parse(*flags: str) -> options.Job:
+def parse(*flags: str) -> Job:
     return options.parse([TOPIC, *flags])[0]
 
 
@@ -358,7 +359,7 @@ class TestBeamFlags:
 
     def test_none_of_them_has_the_name_of_a_parameter(self):
         # Beam would refuse to add a parameter of the same name.
-        assert {parameter.name for parameter in PARAMETERS} <= PipelineOptions([]).get_all_options().keys()
+        assert PARAMETERS.keys() <= PipelineOptions([]).get_all_options().keys()
 
     @pytest.mark.parametrize(
         ("flag", "expected"),
@@ -388,7 +389,7 @@ class TestBeamFlags:
 
 class TestValuesInMessages:
     # Every parameter but those that take almost any text.
-    NAMES = sorted({parameter.name for parameter in PARAMETERS} - {"timestamp_attribute", "id_attribute"})
+    NAMES = sorted(PARAMETERS.keys() - {"timestamp_attribute", "id_attribute"})
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("text", ["x" * 5_000, "\x1b[31m\r\n\u202e" * 1_000, "\udc80"])

@@ -23,11 +23,12 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from local.stack.pubsub_server import PubsubServer
 from pipeline import main
 from pipeline.launch import options, preflight, tables
+from pipeline.launch.job import Job
 from pipeline.launch.preflight import CheckError
 from pipeline.sinks.append_stream import EMULATOR
 
 
-def job(*flags: str) -> options.Job:
+def job(*flags: str) -> Job:
     return options.parse(flags)[0]
 
 

@@ -1,0 +1,162 @@
+"""What the parameters of a job must satisfy together.
+
+Each rule is a function that returns None, or one line that says what is wrong and how to fix it.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from pipeline.aggregate.sums import SECOND
+from pipeline.dead_letters import rfc3339
+from pipeline.launch import one_line
+from pipeline.launch.job import Job
+from pipeline.launch.views import FILLED
+
+# Intervals that hold a reading: a row every minute over the last day. Each is kept open, and costs work for each pane.
+_MOST_OVERLAPS = 1_440
+# Characters of a table's name, and of a column's:
+# https://cloud.google.com/bigquery/docs/tables#table_naming, https://cloud.google.com/bigquery/docs/schemas#column_names
+_LONGEST_TABLE, _LONGEST_COLUMN = 1_024, 300
+
+
+def broken(job: Job) -> str | None:
+    """Return what the first rule says that the job does not satisfy; None if it satisfies all."""
+    errors = (rule(job) for rule in RULES)
+    return next((error for error in errors if error), None)
+
+
+def feedback(job: Job, topic: str | None, flag: str) -> str | None:
+    """Return why the job must not read this topic, which `flag` names: it publishes to it; None if it may."""
+    outputs = {
+        "--dead_letter_topic": (job.dead_letter_topic, "dead letters would come back for ever"),
+        "--silence_topic": (job.silence_topic, "silences would be taken for readings"),
+    }
+    for output, (published_to, harm) in outputs.items():
+        if topic and topic == published_to:
+            return f"{output}={one_line.value(topic)} is the topic that {flag} reads: {harm}; name another topic"
+    return None
+
+
+def _one_input(job: Job) -> str | None:
+    if bool(job.input_subscription) != bool(job.input_topic):
+        return None
+    given = "both are" if job.input_topic else "neither is"
+    return f"give exactly one of --input_subscription and --input_topic; {given} given"
+
+
+def _silence_topic_has_silences(job: Job) -> str | None:
+    if job.silence_topic and not job.silence_after:
+        return "--silence_topic needs --silence_after, which says how long a silence is, such as 5m"
+    return None
+
+
+def _gaps_are_of_intervals(job: Job) -> str | None:
+    if job.fill_gaps and job.window == "session":
+        return "--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out"
+    return None
+
+
+def _rows_since_has_passed(job: Job) -> str | None:
+    now = int(time.time() * SECOND)
+    if job.rows_since is None or job.rows_since <= now:
+        return None
+    ahead = timedelta(seconds=math.ceil((job.rows_since - now) / SECOND))
+    return (
+        f"--rows_since={rfc3339(job.rows_since)}: this is {ahead} (h:mm:ss) in the future, and no row would be written "
+        "until then; give a time that has passed"
+    )
+
+
+def _columns_are_short(job: Job) -> str | None:
+    for column in job.sensor_columns:
+        if len(column) > _LONGEST_COLUMN:
+            return (
+                f"--statistics: {one_line.value(column)} would be longer than {_LONGEST_COLUMN} characters; rename the "
+                "sensor"
+            )
+    return None
+
+
+def _columns_are_distinct(job: Job) -> str | None:
+    sensor_of: dict[str, str] = {}
+    for sensor in job.sensors:
+        for column, _ in job.statistics.columns(sensor):
+            other = sensor_of.setdefault(column.lower(), sensor)
+            if other != sensor:
+                return (
+                    f"--statistics: {one_line.value(column)} would be a column of {one_line.value(other)} and of "
+                    f"{one_line.value(sensor)}; rename one of these sensors, or leave the statistic out"
+                )
+    return None
+
+
+def _rows_differ_from_retractions(job: Job) -> str | None:
+    if (job.revise or job.upsert) and job.statistics.names == ("stddev",):
+        return (
+            "--statistics=stddev: one reading has no deviation, and with on_late=revise or write_method=upsert a row "
+            "without any value takes back the one before it; ask for count as well"
+        )
+    return None
+
+
+def _hop_divides_interval(job: Job) -> str | None:
+    if job.window != "hopping":
+        unused = f"--hop={job.hop}s: only hopping windows hop; give --window=hopping too, or leave it out"
+        return unused if job.hop else None
+    if not job.hop:
+        return "--window=hopping needs --hop, how often a row is made, such as --hop=5s"
+    if job.interval % job.hop:
+        return f"--hop={job.hop}s: --interval={job.interval}s is not a multiple of it; make it one"
+    overlaps = job.interval // job.hop
+    if overlaps > _MOST_OVERLAPS:
+        return (
+            f"--hop={job.hop}s: each reading would be in {overlaps:,} rows, of at most {_MOST_OVERLAPS:,}; make it "
+            "longer, or --interval shorter"
+        )
+    return None
+
+
+def _table_names_are_short(job: Job) -> str | None:
+    for name, table_id in job.named_tables.items():
+        if len(table_id.table) > _LONGEST_TABLE:
+            return (
+                f"--output_table: {name} would be {one_line.value(table_id.table)}, and BigQuery's names have at most "
+                f"{_LONGEST_TABLE:,} characters; choose a shorter one"
+            )
+    return None
+
+
+def _tables_are_distinct(job: Job) -> str | None:
+    for (name, table_id), (other_name, other) in itertools.combinations(job.named_tables.items(), 2):
+        if table_id == other:
+            return f"{one_line.value(str(table_id))} is both {name} and {other_name}; name another table"
+    return None
+
+
+def _no_column_is_named_filled(job: Job) -> str | None:
+    if job.fill_gaps and FILLED.lower() in {column.lower() for column in job.sensor_columns}:
+        return f"--fill_gaps=true: the view has a column {FILLED} of its own; rename the sensor"
+    return None
+
+
+def _input_is_no_output(job: Job) -> str | None:
+    return feedback(job, job.input_topic, "--input_topic")
+
+
+RULES: tuple[Callable[[Job], str | None], ...] = (
+    _one_input,
+    _silence_topic_has_silences,
+    _gaps_are_of_intervals,
+    _rows_since_has_passed,
+    _columns_are_short,
+    _columns_are_distinct,
+    _rows_differ_from_retractions,
+    _hop_divides_interval,
+    _table_names_are_short,
+    _tables_are_distinct,
+    _no_column_is_named_filled,
+    _input_is_no_output,
+)
