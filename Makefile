@@ -135,12 +135,12 @@ monitoring: $(READY)  ## write the alerts, the dashboard and the log-based metri
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
-lock: $(READY)  ## recompute the hash-pinned locks from the requirements.in files
-	$(COMPILE) requirements-dev.in -o requirements-dev.txt
-	$(COMPILE) requirements.in -c requirements-dev.txt -o requirements.txt
-	$(COMPILE) publisher/requirements.in -c requirements-dev.txt -o publisher/requirements.txt
-	$(COMPILE) dashboard/requirements.in -c requirements-dev.txt -o dashboard/requirements.txt
-	$(COMPILE) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
+lock: $(READY)  ## recompute the hash-pinned locks from the dependencies and groups of pyproject.toml
+	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --group image -c requirements-dev.txt -o requirements.txt
+	$(COMPILE) --group publisher -c requirements-dev.txt -o publisher/requirements.txt
+	$(COMPILE) --group dashboard -c requirements-dev.txt -o dashboard/requirements.txt
+	$(COMPILE) pyproject.toml --group peers -o benchmarks/peers/requirements.txt
 
 .PHONY: sbom audit
 sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
@@ -173,7 +173,7 @@ SUPPORTED := 3.11 3.12 3.13 3.14
 export UV_SYSTEM_CERTS ?= true
 failed = { echo "Setting up $(VENV) failed: $(1). The reason is above. The next try continues with what was downloaded." >&2; exit 1; }
 
-$(READY): requirements-dev.txt setup.py
+$(READY): requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(SUPPORTED)".split())' 2> /dev/null || { \
 	  echo "One of Python $(SUPPORTED) is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1 || true)."; \
 	  for version in $(SUPPORTED); do python$$version -c pass 2> /dev/null && found="$$found python$$version"; done; \
@@ -187,6 +187,6 @@ $(READY): requirements-dev.txt setup.py
 	@[ -t 2 ] || quiet=--quiet; $(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements-dev.txt || \
 	  { echo "Trying once more with pip (about two minutes)"; \
 	    $(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --no-build-isolation --progress-bar=on -r requirements-dev.txt; } || $(call failed,requirements-dev.txt not installed)
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable . || $(call failed,the package of setup.py not installed)
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable . || $(call failed,the package of pyproject.toml not installed)
 	@$(BIN)/uv pip check --python $(BIN)/python --quiet || $(call failed,installed packages do not fit together)
 	@touch $@

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.decode import strict_json
-
-PIPELINE_VERSION = "0.2.0"
+from pipeline.version import VERSION
 
 # Namespace of the job's own metrics.
 METRICS = "sensor_stream"
@@ -60,7 +59,7 @@ def dead_letter(
         "attributes": [{"key": key, "value": value} for key, value in sorted((attributes or {}).items())],
         "message_id": message_id,
         "device": device or None,
-        "pipeline_version": PIPELINE_VERSION,
+        "pipeline_version": VERSION,
     }
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.monitoring.metrics import OWN, REFUSALS
 from deploy.monitoring.page import google_rows, own_rows
-from pipeline.dead_letters import PIPELINE_VERSION
 from pipeline.launch.parameters import PARAMETERS
+from pipeline.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,10 +56,6 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_dead_letters_carry_the_version_of_the_package():
-    assert f'version="{PIPELINE_VERSION}"' in (ROOT / "setup.py").read_text()
-
-
 def test_the_metrics_are_those_of_the_code():
     code = "".join(module.read_text() for module in (ROOT / "pipeline").rglob("*.py"))
     counted = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
@@ -95,7 +91,7 @@ def test_the_glossary_names_what_is_in_the_code_and_every_metric():
 def test_the_changelog_says_of_each_version_how_to_update_to_it():
     versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
     assert versions[0].startswith("[Unreleased]\n")
-    assert versions[1].startswith(f"[{PIPELINE_VERSION}] - ")
+    assert versions[1].startswith(f"[{VERSION}] - ")
     # There is nothing to update from to the first one.
     for version in versions[:-1]:
         assert re.search(r"\*\*Update: (drain first|update in place)", version), version.partition("\n")[0]

@@ -1,17 +1,18 @@
-"""Import every module of an installed package: wheel.py PACKAGE FOLDER, where FOLDER is its source.
+"""Import every module of the installed wheel: wheel.py PACKAGE FOLDER, where FOLDER is the package's source.
 
-Run by a Python that has the package and what its lock names, and nothing else. Fails if a module cannot be imported, or
-is in the source and not in the wheel, as happens to a sub-package that setup.py does not list.
+Run by a Python that has the wheel and what its lock names, and nothing else. Fails if a module cannot be imported, is
+in the source but not in the wheel, or if the wheel has another version than its dead letters.
 """
 
 import importlib
+import importlib.metadata
 import pkgutil
 import sys
 from pathlib import Path
 
 
 def main(package: str, folder: str) -> str | None:
-    """Return what is wrong, or None."""
+    """Return the fault as one line, or None if there is none."""
     root = importlib.import_module(package)
     assert Path(root.__file__ or "").parent.resolve() != Path(folder).resolve(), "imported from the source"
     installed = {package, *(found.name for found in pkgutil.walk_packages(root.__path__, f"{package}."))}
@@ -21,6 +22,9 @@ def main(package: str, folder: str) -> str | None:
     source = {".".join([package, *(part for part in file.parts if part != "__init__")]) for file in files}
     if missing := source - installed:
         return f"Not in the wheel: {', '.join(sorted(missing))}"
+    version = importlib.import_module(f"{package}.version").VERSION
+    if (built := importlib.metadata.version("sensor-stream")) != version:
+        return f"The wheel is version {built}, and its dead letters say {version}"
     print(f"Imported the {len(installed)} modules of {package} from its wheel")
     return None
 
