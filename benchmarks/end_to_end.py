@@ -27,10 +27,10 @@ import numpy as np
 
 from benchmarks.frame import CONSOLE, OUT, QUICK, Goal, publish
 from benchmarks.load import SENSORS
-from local.stack import emulators, programs
+from local.stack import emulators
+from local.stack.local_stack import SURPLUS_WAIT, TIMEOUT_SECONDS, LocalStack, local_stack, published_count
 from local.stack.processes import Child, LocalStackError, interrupt_once, wait_for
-from local.stack.programs import SETTLE, TIMEOUT_SECONDS, Stage
-from local.verify.balance import Sent, balance
+from local.verify.balance import ManifestEntry, balance
 from local.verify.reconcile import Row
 from publisher.messages import encode
 from publisher.sensors import readings
@@ -100,25 +100,25 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
     sent = [f"--rate={rate}", f"--pack={ladder.packed}", f"--devices={DEVICES}", f"--seed={SEED}"]
     intervals = [f"--interval={INTERVAL}s", f"--grace_period={GRACE}s"]
     with (
-        programs.stage(PROJECT, LOGS, server=SERVERS[ladder.server](log_dir=LOGS)) as stage,
-        stage.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
+        local_stack(PROJECT, LOGS, pubsub_server=SERVERS[ladder.server](log_dir=LOGS)) as stack,
+        stack.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
     ):
-        name = stage.topic.rpartition("/")[2]
-        heard = emulators.create_subscription(stage.pubsub.host, PROJECT, name, f"{name}-first")
-        with stage.publisher(seconds, sent) as publisher:
-            children = {"publisher": publisher, "Pub/Sub": stage.pubsub.child}
-            children |= {"pipeline": pipeline, "BigQuery": stage.bigquery_.child}
+        name = stack.topic.rpartition("/")[2]
+        heard = emulators.create_subscription(stack.pubsub.host, PROJECT, name, f"{name}-first")
+        with stack.publisher(seconds, sent) as publisher:
+            children = {"publisher": publisher, "Pub/Sub": stack.pubsub.child}
+            children |= {"pipeline": pipeline, "BigQuery": stack.bigquery.child}
             before, started = _cpu_seconds(children), time.monotonic()
-            start_ms = _first_reading(stage, heard, rate, publisher)
-            delays = _watch(stage, start_ms, seconds, pipeline)
+            start_ms = _first_reading(stack, heard, rate, publisher)
+            delays = _watch(stack, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
             wait_for(publisher, lambda: not publisher.alive(), TIMEOUT_SECONDS)
-        time.sleep(SETTLE)  # for dead letters, and second rows of an interval, that still come
-        rows = [Row.of(found, SENSORS) for found in emulators.all_rows(stage.client, stage.table)]
-        letters = [found["payload"] for found in emulators.all_rows(stage.client, stage.dead_letters)]
+        time.sleep(SURPLUS_WAIT)  # for dead letters, and second rows of an interval, that still come
+        rows = [Row.from_record(found, SENSORS) for found in emulators.all_rows(stack.client, stack.table)]
+        letters = [found["payload"] for found in emulators.all_rows(stack.client, stack.dead_letters)]
 
     problems = differences(rate, start_ms, seconds, rows, letters)
-    published, publishing = programs.published(publisher) or (0, math.inf)
+    published, publishing = published_count(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
     for problem in problems[:5]:
@@ -127,9 +127,9 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
     return row(ladder, rate, published / publishing, delays, bool(problems)) | cores
 
 
-def _first_reading(stage: Stage, subscription: str, rate: int, publisher: Child) -> int:
+def _first_reading(stack: LocalStack, subscription: str, rate: int, publisher: Child) -> int:
     """Hear what is published first, and stop listening; return the publisher's start, milliseconds since 1970."""
-    with emulators.subscriber_client(stage.pubsub.host) as client:
+    with emulators.subscriber_client(stack.pubsub.host) as client:
         while not (heard := client.pull(subscription=subscription, max_messages=1).received_messages):
             publisher.check()
         client.delete_subscription(subscription=subscription)
@@ -138,7 +138,7 @@ def _first_reading(stage: Stage, subscription: str, rate: int, publisher: Child)
     return round(datetime.fromisoformat(attributes["timestamp"]).timestamp() * 1000) - round(number * 1000 / rate)
 
 
-def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[float]:
+def _watch(stack: LocalStack, start_ms: int, seconds: int, pipeline: Child) -> list[float]:
     """Look at the table until the row of the last interval is there; return when each was first seen, as a delay."""
     first, end = start_ms // 1000 // INTERVAL * INTERVAL, start_ms / 1000 + seconds
     seen: dict[datetime, float] = {}
@@ -146,7 +146,7 @@ def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[f
         while datetime.fromtimestamp(due, UTC) not in seen and time.time() < end + TIMEOUT_SECONDS:
             pipeline.check()
             time.sleep(max(due + INTERVAL + GRACE / 2 - time.time(), POLL))
-            for record in emulators.all_rows(stage.client, stage.table):
+            for record in emulators.all_rows(stack.client, stack.table):
                 late = datetime.now(UTC) - record["Timestamp"]
                 seen.setdefault(record["Timestamp"], late.total_seconds() - INTERVAL)
     return [delay for _, delay in sorted(seen.items())]
@@ -155,7 +155,7 @@ def _watch(stage: Stage, start_ms: int, seconds: int, pipeline: Child) -> list[f
 def differences(rate: int, start_ms: int, seconds: int, rows: Sequence[Row], letters: Iterable[bytes]) -> list[str]:
     """A line for each row that is not as the publisher's readings make it, there once, and for each dead letter."""
     made = readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED)
-    sent = (Sent(f"{one.number}", encode(one, "").data, datetime.now(UTC)) for one in made)
+    sent = (ManifestEntry(f"{one.number}", encode(one, "").data, datetime.now(UTC)) for one in made)
     # No reading is to be in a dead letter, so rows are compared with all of them.
     found = balance(sent, rows, [], SENSORS, timedelta(seconds=INTERVAL))
     return [*found.problems, *(f"dead letter: {payload[:100]!r}" for payload in letters)]

@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 from benchmarks.frame import QUICK, publish
-from local.stack import programs
 from local.stack.emulators import own_pubsub_server
+from local.stack.local_stack import local_stack
 from local.stack.processes import run, scratch_folder
 
 PROJECT = "sensor-stream-bench"
@@ -75,11 +75,11 @@ def main() -> None:
     """Measure, print, and write build/bench/startup.json."""
     with (
         scratch_folder("bench-startup-") as scratch,
-        programs.stage(PROJECT, scratch, server=own_pubsub_server()) as stage,
+        local_stack(PROJECT, scratch, pubsub_server=own_pubsub_server()) as stack,
     ):
-        os.environ |= stage.env
+        os.environ |= stack.env
         request = scratch / "job_object"
-        flags = [f"--input_topic={stage.topic}", f"--output_table={stage.table.replace('.', ':', 1)}", "--no_auth"]
+        flags = [f"--input_topic={stack.topic}", f"--output_table={stack.table.replace('.', ':', 1)}", "--no_auth"]
         flags += ["--runner=DataflowRunner", f"--project={PROJECT}", "--region=us-central1", "--job_name=bench"]
         flags += ["--dataflow_endpoint=http://localhost:1", "--sdk_container_image=pkg.dev/project/images/i:1"]
         flags += [f"--temp_location={scratch}", f"--staging_location={scratch}", f"--template_location={request}"]

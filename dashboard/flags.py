@@ -7,7 +7,6 @@ import socket
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
 
 from dashboard.tables import STATISTICS
 from pipeline.launch import one_line
@@ -17,14 +16,6 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)
 _BYTES = {"": 1, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_BYTES = 2**63 - 1
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but with one line on stderr in place of the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {one_line.reason(message)} (see {self.prog} --help)\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -50,8 +41,8 @@ def _try_to_listen(host: str, port: int) -> None:
         probe.bind(address)
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> one_line.Parser:
+    parser = one_line.Parser(
         prog="python -m dashboard",
         description="A live page on the tables of rows and dead letters.",
         allow_abbrev=False,

@@ -1,1 +1,1 @@
-"""The local stack: emulators, the demo, and the shipped pipeline on this machine. Not in the template image."""
+"""The whole system on one machine, on emulators; not part of the template image."""

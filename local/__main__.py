@@ -12,7 +12,7 @@ usage: python -m local COMMAND ...
   up        run the Pub/Sub and BigQuery emulators until Ctrl-C, and print the environment that points to them
   demo      run publisher and pipeline on emulators, show the rows, check every one
             (DEMO_SECONDS=60, WRITE_METHOD=streaming_inserts)
-  soak      run both on emulators in a faulty world, then account for every message
+  soak      run both on emulators with faults and outages, then account for every message
             (SOAK_SECONDS=300, WRITE_METHOD=upsert)
   pipeline  run the pipeline on this machine; takes the pipeline's own flags"""
 
@@ -25,19 +25,20 @@ COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run one command; returns its exit code, 1 after a failure that is explained on stderr, 130 after Ctrl-C."""
+    """Run one command; returns its exit code, 1 after an error that is printed on stderr, 130 after Ctrl-C."""
     if not argv or argv[0] not in COMMANDS:
         wants_help = argv[:1] in (["-h"], ["--help"])
         print(USAGE, file=sys.stdout if wants_help else sys.stderr)
         return 0 if wants_help else 2
     if argv[0] == "pipeline":
-        # It waits for them in a thread of its own; blocked before any import starts a thread that would take them.
+        # The pipeline waits for these signals in a thread. They are blocked before an import starts another thread,
+        # which would receive them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     else:
         interrupt_once()
-        guard()  # from the start, as it also watches the `make` that runs this
+        guard()  # from the start, because the guardian also watches the `make` that runs this
     try:
-        # Imported when chosen: Beam and matplotlib take seconds.
+        # Imported on demand, because Beam takes seconds.
         return int(importlib.import_module(COMMANDS[argv[0]]).main(argv[1:]))
     except LocalStackError as error:
         print(f"error: {error}", file=sys.stderr)

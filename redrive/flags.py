@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.launch import one_line, value_types
 from pipeline.sinks.bigquery import PROJECT
@@ -25,7 +25,7 @@ DEFAULT_BYTES_BILLED = 10_000_000_000
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the flags; ends the program with one line on stderr and exit code 2 if one is wrong."""
-    parser = _Parser(
+    parser = one_line.Parser(
         prog="python -m redrive",
         description="Send dead letters back: messages to a topic, refused rows to the output table.",
         allow_abbrev=False,
@@ -85,11 +85,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.until and args.until <= args.since:
         parser.error(f"--until={args.until.isoformat()} is not after --since, {args.since.isoformat()}")
     return args
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line.reason(message)}\n")
 
 
 def _reads(read: Callable[[str], Any]) -> Callable[[str], Any]:

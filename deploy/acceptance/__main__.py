@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -22,11 +21,6 @@ from deploy.acceptance.report import Result, show
 from deploy.acceptance.steps import Steps
 from local.stack.processes import ignore_interrupts, interrupt_once, scratch_folder
 from pipeline.launch import one_line, preflight
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line.reason(message).removeprefix('argument ')}\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +73,7 @@ def _all(steps: Steps, console: Console) -> list[Result]:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m deploy.acceptance", allow_abbrev=False)
+    parser = one_line.Parser(prog="python -m deploy.acceptance", allow_abbrev=False)
     parser.add_argument("--project", required=True, type=_project, help="id of a project; what is in it is not touched")
     parser.add_argument("--region", required=True, help="where everything is made, such as europe-west1")
     parser.add_argument("--dry-run", action="store_true", help="print each step; do nothing")

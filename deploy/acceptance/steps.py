@@ -178,7 +178,7 @@ class Steps:
 
     def _balance(self) -> Balance:
         run = self.project.run
-        rows = [Row.of(found, SENSORS) for found in self._rows(run.table)]
+        rows = [Row.from_record(found, SENSORS) for found in self._rows(run.table)]
         letters = read_dead_letters(self._letters(sent_back=False))
         return balance(read_manifest(self.folder / "manifest.jsonl"), rows, letters, SENSORS, run.interval)
 

@@ -4,7 +4,6 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -15,14 +14,9 @@ from pipeline.launch import one_line
 from pipeline.launch.value_types import duration
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line.reason(message).removeprefix('argument ')}\n")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the bill of what the flags describe; ends with exit code 2 and one line if one is wrong."""
-    parser = _Parser(prog="python -m deploy.cost", description="A month at list prices.", allow_abbrev=False)
+    parser = one_line.Parser(prog="python -m deploy.cost", description="A month at list prices.", allow_abbrev=False)
     parser.add_argument("--rate", type=_positive, required=True, help="readings per second, of all devices together")
     parser.add_argument("--devices", type=_positive, default=1, help="devices with rows of their own (default 1)")
     parser.add_argument("--interval", type=_seconds, default="15s", help="as the template's (default 15s)")

@@ -1,1 +1,1 @@
-"""What `python -m local` runs: up, demo and soak, and what they show."""
+"""The commands `up`, `demo` and `soak` of `python -m local`, and their output."""

@@ -1,13 +1,13 @@
-"""`python -m local demo`: the shipped publisher and pipeline on emulators, the rows as they land, each one checked.
+"""`python -m local demo`: the publisher and the pipeline on emulators, the rows as they are written, each one checked.
 
-The check hears the same topic through a subscription of its own, recomputes every average in plain Python and compares
-(local.verify.balance, local.verify.silences). DEMO_SECONDS, 60 by default, is how long readings are published;
+The check reads the topic through a subscription of its own, recomputes every average in plain Python and compares
+(local.verify.balance, local.verify.silence_check). DEMO_SECONDS, 60 by default, is how long readings are published;
 WRITE_METHOD is the pipeline's.
 """
 
-import os
 import statistics
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,21 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
 from rich.console import Console
 
-from local.commands import chart
-from local.commands.live_page import live_page, stay
-from local.commands.run_length import run_length
+from local.commands.live_page import LivePage, keep_serving, live_page
 from local.commands.screen import Progress, screen, show_problems, summary
-from local.stack import emulators, programs
+from local.commands.settings import read_settings
+from local.stack import emulators
+from local.stack.local_stack import (
+    LocalStack,
+    local_stack,
+    published_count,
+    wait_for_publisher,
+    wait_until_consistent,
+)
 from local.stack.processes import Child, LocalStackError
-from local.stack.programs import Stage
-from local.verify.balance import Balance, DeadLetter, Reading, Sent, balance, judge, read_dead_letters
+from local.verify.balance import Balance, DeadLetter, ManifestEntry, balance, read_dead_letters
 from local.verify.reconcile import Row
-from local.verify.silences import Silences, check
+from local.verify.silence_check import SilenceCheck, check_silences
 
 PROJECT = "sensor-stream-demo"
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
@@ -34,7 +39,7 @@ INTERVAL = timedelta(seconds=5)
 SILENCE_AFTER = timedelta(seconds=3)
 FOLDER = Path("demo")
 FAULTS = ("--faults", "dropout=0.0002", "--dropout-for", "8s")  # once in the first minute, after 13 s
-PUBLISHER_END = 60.0  # seconds the publisher may take longer than it was asked to publish
+PUBLISHER_OVERTIME = 60.0  # seconds that the publisher may take longer than it publishes
 
 # As Pub/Sub's BigQuery subscriptions name them.
 MESSAGE_COLUMNS = (
@@ -52,150 +57,144 @@ MALFORMED = (
 
 def main(argv: list[str]) -> int:
     """Run the demo; returns 0 if every row is right, 1 if not. LocalStackError if something cannot run."""
-    if argv:
-        raise LocalStackError("the demo takes no flags; DEMO_SECONDS=30 python -m local demo runs a shorter one")
-    seconds = run_length("DEMO_SECONDS", default=60, least=1)
+    settings = read_settings(
+        "demo", argv, default_seconds=60, least_seconds=1, default_write_method="streaming_inserts"
+    )
     FOLDER.mkdir(exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
-    progress = Progress(SENSORS, seconds)
-
-    write_method = os.environ.get("WRITE_METHOD") or "streaming_inserts"
+    progress = Progress(SENSORS, settings.seconds)
     flags = [f"--interval={INTERVAL.seconds}s", "--grace_period=2s", f"--statistics={STATISTICS}"]
-    flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={write_method}"]
+    flags += [f"--silence_after={SILENCE_AFTER.seconds}s", f"--write_method={settings.write_method}"]
 
     console.print("Starting the Pub/Sub and BigQuery emulators")
     with (
-        programs.stage(PROJECT, FOLDER) as stage,
-        live_page(stage.table, SENSORS, STATISTICS, _messages(stage), stage.env, FOLDER) as page,
+        local_stack(PROJECT, FOLDER) as stack,
+        live_page(stack.table, SENSORS, STATISTICS, _message_table(stack), stack.env, FOLDER) as page,
     ):
         console.print(f"Live page: {page.url}")
-        console.print(f"Starting the pipeline, write_method={write_method}")
-        with stage.pipeline(flags) as pipeline:
-            watch = Watch(stage, progress)
-            console.print(
-                f"Publishing for {seconds:g} s: 50 readings a second, 2 devices; rows of 5 s, held open for 2 s"
-            )
-            with stage.publisher(seconds, FAULTS) as publisher, screen(console, progress) as show:
-                _publish_malformed(stage)
+        console.print(f"Starting the pipeline, write_method={settings.write_method}")
+        with stack.pipeline(flags) as pipeline:
+            monitor = Monitor(stack, progress)
+            details = "50 readings a second, 2 devices; rows of 5 s, held open for 2 s"
+            console.print(f"Publishing for {settings.seconds:g} s: {details}")
+            with stack.publisher(settings.seconds, FAULTS) as publisher, screen(console, progress) as show:
+                _publish_malformed(stack)
                 progress.started = time.monotonic()
-
-                def look() -> None:
-                    pipeline.check()
-                    watch.look()
-                    page.show_now_and_then(watch.balance)
-                    show()
-
-                def problems() -> list[str]:
-                    look()
-                    return [*watch.balance().problems, *watch.silences().problems]
-
-                programs.follow(publisher, seconds + PUBLISHER_END, look)
-                if publisher.alive():
-                    raise LocalStackError(f"The publisher does not finish. The end of its log:\n{publisher.tail()}")
-                programs.settle(problems)
-                look()
-        found, silent = watch.balance(), watch.silences()
-        page.show(found)
-        wrong = [*found.problems, *silent.problems, *_publisher_problems(publisher, found.published)]
-        failed = _report(console, watch, found, silent, wrong)
-        stay(page, stage.check)
-    return failed
+                _follow(monitor, pipeline, publisher, page, show)
+        result, silences = monitor.balance(), monitor.silences()
+        page.show(result)
+        problems = [*result.problems, *silences.problems, *_publisher_problems(publisher, result.published)]
+        _report(console, progress, result, silences, problems)
+        keep_serving(page, stack.check)
+    return 1 if problems else 0
 
 
-def _report(console: Console, watch: "Watch", found: Balance, silent: Silences, problems: list[str]) -> int:
-    """Draw the chart and print the summary; returns 0 if there are no problems, else 1."""
-    progress = watch.progress
-    picture = FOLDER / "sensors.png"
-    chart.draw(picture, SENSORS, INTERVAL, watch.readings(), progress.rows)
+def _follow(monitor: "Monitor", pipeline: Child, publisher: Child, page: LivePage, show: Callable[[], None]) -> None:
+    """Keep screen and page up to date until the publisher has ended and the tables are consistent."""
+
+    def poll() -> None:
+        pipeline.check()
+        monitor.poll()
+        page.show_now_and_then(monitor.balance)
+        show()
+
+    def find_problems() -> list[str]:
+        poll()
+        return [*monitor.balance().problems, *monitor.silences().problems]
+
+    wait_for_publisher(publisher, monitor.progress.total_seconds + PUBLISHER_OVERTIME, poll)
+    if publisher.alive():
+        raise LocalStackError(f"The publisher does not finish. The end of its log:\n{publisher.tail()}")
+    wait_until_consistent(find_problems)
+    poll()
+
+
+def _report(console: Console, progress: Progress, result: Balance, silences: SilenceCheck, problems: list[str]) -> None:
+    """Print the summary, then the problems, or that there are none."""
     lines = {
-        "readings published": f"{found.published}",
-        "  averaged": f"{found.averaged}",
-        "  dead-lettered": f"{found.dead_lettered}",
+        "readings published": f"{result.published}",
+        "  averaged": f"{result.averaged}",
+        "  dead-lettered": f"{result.dead_lettered}",
         "rows": f"{len(progress.rows)}",
-        "silences noticed": f"{silent.noticed}",
+        "silences noticed": f"{silences.noticed}",
     }
     if delays := progress.delays.values():
         lines["interval end to row, median"] = f"{statistics.median(delays):.1f} s"
         lines["interval end to row, longest"] = f"{max(delays):.1f} s"
     console.print(summary("Summary", lines))
-    console.print(f"Chart: {picture}")
     show_problems(console, problems)
     if problems:
         console.print(f"{len(problems)} problems. Logs: {FOLDER}")
-        return 1
-    console.print(f"Checked: all {len(progress.rows)} rows are there once and right.", style="green")
-    return 0
+    else:
+        console.print(f"Checked: all {len(progress.rows)} rows are there once and right.", style="green")
 
 
-def _messages(stage: Stage) -> str:
-    return f"{stage.table}_messages"
+def _message_table(stack: LocalStack) -> str:
+    return f"{stack.table}_messages"
 
 
-def _publish_malformed(stage: Stage) -> None:
+def _publish_malformed(stack: LocalStack) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     messages = [{"data": data, "attributes": {"timestamp": now}} for data in MALFORMED]
-    with emulators.publisher_client(stage.pubsub.host) as client:
-        client.publish(topic=stage.topic, messages=messages)
+    with emulators.publisher_client(stack.pubsub.host) as client:
+        client.publish(topic=stack.topic, messages=messages)
 
 
-class Watch:
-    """Looks at the topic and the tables, and keeps `progress` up to date."""
+class Monitor:
+    """Reads the topic and the tables, and keeps `progress` up to date."""
 
-    def __init__(self, stage: Stage, progress: Progress) -> None:
+    def __init__(self, stack: LocalStack, progress: Progress) -> None:
         self.progress = progress
-        self._stage = stage
-        self._published: dict[str, Sent] = {}  # by message id, so that what is delivered twice counts once
+        self._stack = stack
+        self._published: dict[str, ManifestEntry] = {}  # by message id, so that a redelivered message counts once
         self._dead_letters: list[DeadLetter] = []
         self._silences: list[bigquery.Row] = []
-        self._subscriber = emulators.subscriber_client(stage.pubsub.host)
-        topic, audit = stage.topic.rpartition("/")[2], stage.subscription.rpartition("/")[2] + "-audit"
-        self._audit = emulators.create_subscription(stage.pubsub.host, PROJECT, topic, audit)
-        # As a BigQuery subscription of the topic would fill it, which the emulators do not have.
-        self._messages = stage.client.create_table(bigquery.Table(_messages(stage), MESSAGE_COLUMNS))
+        self._subscriber = emulators.subscriber_client(stack.pubsub.host)
+        topic, audit = stack.topic.rpartition("/")[2], stack.subscription.rpartition("/")[2] + "-audit"
+        self._subscription = emulators.create_subscription(stack.pubsub.host, PROJECT, topic, audit)
+        # Filled as a BigQuery subscription of the topic would fill it; the emulators have none.
+        self._message_table = stack.client.create_table(bigquery.Table(_message_table(stack), MESSAGE_COLUMNS))
 
-    def look(self) -> None:
-        """Take one look. LocalStackError if an emulator has ended."""
-        self._stage.check()
+    def poll(self) -> None:
+        """Read what is new. LocalStackError if an emulator has ended."""
+        self._stack.check()
         try:
-            self._hear()
+            self._read_topic()
             self._read_tables()
         except (GoogleAPICallError, OSError):
-            self._stage.check()
+            self._stack.check()
             raise
 
-    def readings(self) -> list[Reading]:
-        """All good readings that were published."""
-        fates = (judge(sent, SENSORS) for sent in self._published.values())
-        return [fate for fate in fates if isinstance(fate, Reading)]
-
     def balance(self) -> Balance:
-        """Compare all that was published with the tables as last seen."""
+        """Compare everything that was published with the tables as read last."""
         return balance(self._published.values(), self.progress.rows, self._dead_letters, SENSORS, INTERVAL)
 
-    def silences(self) -> Silences:
-        """Compare the silences as last seen with the gaps in all that was published."""
-        return check(self._silences, self._published.values(), SENSORS, SILENCE_AFTER)
+    def silences(self) -> SilenceCheck:
+        """Compare the silences as read last with the gaps in everything that was published."""
+        return check_silences(self._silences, self._published.values(), SENSORS, SILENCE_AFTER)
 
-    def _hear(self) -> None:
-        while received := emulators.pull(self._subscriber, self._audit, at_most=1000):
+    def _read_topic(self) -> None:
+        while received := emulators.pull(self._subscriber, self._subscription, at_most=1000):
             rows = [_message_row(one.message) for one in received]
             for data, message_id, published in rows:
-                self._published[message_id] = Sent(message_id, data, published)
-            self._stage.client.insert_rows(self._messages, rows)
-            self._subscriber.acknowledge(subscription=self._audit, ack_ids=[one.ack_id for one in received])
+                self._published[message_id] = ManifestEntry(message_id, data, published)
+            self._stack.client.insert_rows(self._message_table, rows)
+            ack_ids = [one.ack_id for one in received]
+            self._subscriber.acknowledge(subscription=self._subscription, ack_ids=ack_ids)
         self.progress.published = len(self._published)
 
     def _read_tables(self) -> None:
-        client = self._stage.client
-        rows = [Row.of(found, SENSORS, ranged=True) for found in emulators.all_rows(client, self._stage.table)]
+        client = self._stack.client
+        records = emulators.all_rows(client, self._stack.table)
+        rows = [Row.from_record(record, SENSORS, has_ranges=True) for record in records]
         now = datetime.now(UTC)
         for row in rows:
             self.progress.delays.setdefault(row.start, (now - row.start - INTERVAL).total_seconds())
         self.progress.rows = sorted(rows, key=lambda row: row.start)
-        letters = emulators.all_rows(client, self._stage.dead_letters)
-        self._dead_letters = read_dead_letters(letters)
-        self.progress.dead_letters = len(letters)
-        self._silences = emulators.all_rows(client, self._stage.silences)
+        dead_letters = emulators.all_rows(client, self._stack.dead_letters)
+        self._dead_letters = read_dead_letters(dead_letters)
+        self.progress.dead_letters = len(dead_letters)
+        self._silences = emulators.all_rows(client, self._stack.silences)
         self.progress.silent = self.silences().silent
 
 
@@ -203,10 +202,12 @@ def _message_row(message: Any) -> tuple[bytes, str, datetime]:
     return message.data, message.message_id, message.publish_time.ToDatetime(UTC)
 
 
-def _publisher_problems(publisher: Child, heard: int) -> list[str]:
-    """Compare what the publisher says it published with what came out of the topic."""
-    said = programs.published(publisher)
-    if not said:
-        return [f"the publisher does not say how much it published; see {publisher.log}"]
-    sent = said[0] + len(MALFORMED)
-    return [] if heard == sent else [f"{sent} messages were published, {heard} came out of the topic"]
+def _publisher_problems(publisher: Child, received: int) -> list[str]:
+    """Compare the number of messages that the publisher printed with the number received from the topic."""
+    printed = published_count(publisher)
+    if not printed:
+        return [f"the publisher did not print how much it published; see {publisher.log}"]
+    published = printed[0] + len(MALFORMED)
+    if received == published:
+        return []
+    return [f"{published} messages were published, {received} were received from the topic"]

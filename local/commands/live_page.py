@@ -1,4 +1,4 @@
-"""The live page (`dashboard/`) of the demo: a process of its own that asks the BigQuery emulator, like any other."""
+"""The demo's live page: `python -m dashboard` on the tables in the BigQuery emulator."""
 
 import json
 import socket
@@ -13,30 +13,30 @@ from local.stack.emulators import LOCALHOST, free_port
 from local.stack.processes import running, wait_for
 from local.verify.balance import Balance
 
-PORT = 8080  # or a free one, if somebody else has it
+PORT = 8080  # or a free one where this is in use
 START_TIMEOUT = 60.0  # seconds; 2 are usual
-SHARE = 20  # counting may take one part in so many of the demo's time
+PAUSE_FACTOR = 20  # the pause after computing a balance, as a multiple of the time that took
 
 
 @dataclass
 class LivePage:
-    """The page at `url`; `balance` is the file that tells it what BigQuery does not know."""
+    """The page at `url`; it reads the balance of readings, which BigQuery does not hold, from the file `balance`."""
 
     url: str
     balance: Path
     _next: float = 0.0
 
-    def show_now_and_then(self, count: Callable[[], Balance]) -> None:
-        """Have the page show what `count` finds, unless it did so just now."""
+    def show_now_and_then(self, compute_balance: Callable[[], Balance]) -> None:
+        """Show a new balance, at most once a second and in a twentieth of the time at most."""
         started = time.monotonic()
         if started >= self._next:
-            self.show(count())
-            self._next = time.monotonic() + max(1.0, SHARE * (time.monotonic() - started))
+            self.show(compute_balance())
+            self._next = time.monotonic() + max(1.0, PAUSE_FACTOR * (time.monotonic() - started))
 
     def show(self, balance: Balance) -> None:
-        """Have the page show this balance."""
+        """Show this balance."""
         numbers = {name: getattr(balance, name) for name in ("published", "averaged", "dead_lettered", "duplicates")}
-        # Replaced as a whole, or the page might read half of it.
+        # Replaced atomically, or the page might read an incomplete file.
         new = self.balance.with_suffix(".new")
         new.write_text(json.dumps(numbers, allow_nan=False), encoding="utf-8")
         new.replace(self.balance)
@@ -46,38 +46,44 @@ class LivePage:
 def live_page(
     table: str, sensors: Sequence[str], statistics: str, messages: str, env: Mapping[str, str], folder: Path
 ) -> Iterator[LivePage]:
-    """Serve the page of the tables P.D.T for the length of the block.
+    """Serve the page for the length of the block.
 
-    `sensors` and `statistics` are those of the job. Log and balance are in `folder`.
+    Args:
+      table: the table of rows, project.dataset.table.
+      sensors: the pipeline's sensors.
+      statistics: the pipeline's statistics, separated by commas.
+      messages: the table of messages, project.dataset.table.
+      env: environment variables by which the page finds the emulator.
+      folder: where the log and the balance are written.
     """
-    port = _free_port()
+    port = _choose_port()
     page = LivePage(f"http://{LOCALHOST}:{port}", folder / "balance.json")
     page.show(Balance())
     command = [sys.executable, "-m", "dashboard", f"--table={table}", f"--readings={messages}", f"--port={port}"]
     command += [f"--sensors={','.join(sensors)}", f"--statistics={statistics}"]
     command += [f"--balance={page.balance}", "--refresh=1s"]
     with running("The live page", command, folder / "dashboard.log", env) as child:
-        wait_for(child, lambda: _answers(port), START_TIMEOUT)
+        wait_for(child, lambda: _listens(port), START_TIMEOUT)
         yield page
 
 
-def stay(page: LivePage, check: Callable[[], None]) -> None:
-    """Keep serving until Ctrl-C if a person is at the terminal; nobody waits in CI or behind a pipe."""
+def keep_serving(page: LivePage, check: Callable[[], None]) -> None:
+    """Keep serving until Ctrl-C if this runs at a terminal; return at once in CI and behind a pipe."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
     with suppress(KeyboardInterrupt):
-        print(f"The page stays at {page.url} until Ctrl-C.", flush=True)
+        print(f"The page is served at {page.url} until Ctrl-C.", flush=True)
         while True:
             check()
             time.sleep(0.5)
 
 
-def _answers(port: int) -> bool:
+def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((LOCALHOST, port)) == 0
 
 
-def _free_port() -> int:
+def _choose_port() -> int:
     try:
         return free_port(PORT)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs, a live table in a terminal, plain lines elsewhere; and what is said in the end."""
+"""The output of the demo and the soak: progress while they run, then a summary and the problems."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,16 +13,17 @@ from rich.text import Text
 
 from local.verify.reconcile import Row
 
-LATEST = 12  # rows on screen
-LINE_EVERY = 10.0  # seconds between status lines without a terminal
-PROBLEMS = 50  # shown
+ROWS_ON_SCREEN = 12
+STATUS_INTERVAL = 10.0  # seconds between status lines without a terminal
+MAX_PROBLEMS = 50
 
 
 @dataclass
 class Progress:
-    """What there is to show.
+    """The state of a run.
 
-    Rows are in time order; `delays` is the seconds from an interval's end until its row was first seen, by its start.
+    Rows are in order of time. `delays` has the seconds from the end of an interval until its row was first read, by the
+    interval's start.
     """
 
     sensors: Sequence[str]
@@ -36,7 +37,7 @@ class Progress:
 
     @property
     def status(self) -> str:
-        """The header line."""
+        """The status line."""
         elapsed = time.monotonic() - self.started
         clock = f"{elapsed:.0f} of {self.total_seconds:.0f} s"
         if elapsed > self.total_seconds:
@@ -48,7 +49,10 @@ class Progress:
 
 @contextmanager
 def screen(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Yield the function to call whenever `progress` has changed."""
+    """Show `progress` for the length of the block, as a live table in a terminal and as lines elsewhere.
+
+    Yields the function to call whenever it has changed.
+    """
     if not console.is_terminal:
         yield _Lines(console, progress).show
         return
@@ -60,7 +64,7 @@ def _live(progress: Progress) -> Group:
     table = Table("Interval (UTC)", *progress.sensors, "Row after", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in progress.rows[-LATEST:]:
+    for row in progress.rows[-ROWS_ON_SCREEN:]:
         table.add_row(*_cells(row, progress))
     return Group(Text(progress.status, style="bold cyan"), table)
 
@@ -93,12 +97,12 @@ class _Lines:
                 named = "  ".join(f"{n} {v}" for n, v in zip(self._progress.sensors, values, strict=True))
                 self._console.print(f"{time_of_day}  {named}  (after {delay})")
         if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_EVERY
+            self._next_line = time.monotonic() + STATUS_INTERVAL
             self._console.print(self._progress.status)
 
 
 def summary(title: str, lines: Mapping[str, str]) -> Table:
-    """A figure a line, by what it is."""
+    """Return a table with a name and a figure in each line."""
     table = Table(box=None, show_header=False, title=title, title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(justify="right")
@@ -108,6 +112,6 @@ def summary(title: str, lines: Mapping[str, str]) -> Table:
 
 
 def show_problems(console: Console, problems: Sequence[str]) -> None:
-    """A line for each problem, of the first of them."""
-    for problem in problems[:PROBLEMS]:
+    """Print a line for each problem, at most MAX_PROBLEMS."""
+    for problem in problems[:MAX_PROBLEMS]:
         console.print(f"WRONG  {problem}", style="red", markup=False)

@@ -1,10 +1,10 @@
-"""`python -m local up`: the emulators, with all the pipeline needs in them, until Ctrl-C."""
+"""`python -m local up`: the emulators, with the topic, subscriptions and dataset that the pipeline needs."""
 
-import argparse
 import sys
 import time
 
 from local.stack import emulators
+from pipeline.launch import one_line
 
 PROJECT = "sensor-stream-local"
 TOPIC = "sensor-readings"
@@ -14,8 +14,8 @@ DATASET = "sensors"
 
 
 def main(argv: list[str]) -> int:
-    """Run until Ctrl-C, the usual end, so the exit code is then 0. LocalStackError if an emulator fails."""
-    parser = argparse.ArgumentParser(prog="python -m local up", description=__doc__, allow_abbrev=False)
+    """Run until Ctrl-C; returns 0, because that is how it is meant to end. LocalStackError if an emulator fails."""
+    parser = one_line.Parser(prog="python -m local up", description=__doc__, allow_abbrev=False)
     parser.add_argument("--pubsub-port", type=int, metavar="PORT", help="default: a free one")
     parser.add_argument("--bigquery-port", type=int, metavar="PORT", help="default: a free one")
     parser.add_argument("--bigquery-storage-port", type=int, metavar="PORT", help="default: a free one")

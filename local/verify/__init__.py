@@ -1,1 +1,1 @@
-"""Whether every value that was published is in exactly one place."""
+"""Checks that every value that was published is in exactly one place."""

@@ -1,10 +1,10 @@
-"""Account for every reading that was published, from the two tables alone.
+"""Accounts for every reading that was published, from the table of rows and the dead-letter table.
 
 Each reading must be in exactly one place: in its interval's row, in a dead letter, or removed because the same
 reading_id was sent before. The rules are those of the README, in plain Python that shares no code with the pipeline.
 
-A row holds only means. So a reading is known to be averaged by recomputing its row from all readings of the interval
-less the sums of those that came late; one that happens to equal that mean could be missing unnoticed.
+A row holds only means. To see that a reading is part of it, the mean is recomputed from all readings of the interval
+less the sums that came late. A missing reading whose value equals the mean is therefore not detected.
 """
 
 import base64
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -25,21 +25,25 @@ MAX_FUTURE_SKEW = timedelta(minutes=10)  # the pipeline's default
 YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-LateSums = tuple[datetime, dict[str, tuple[float, int]]]  # the start of their interval; sum and count by sensor
+class LateSums(NamedTuple):
+    """The readings of one interval that came late: their sum and their count, by sensor."""
+
+    interval_start: datetime
+    by_sensor: dict[str, tuple[float, int]]
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A message that Pub/Sub accepted, as a line of the manifest tells, and when it was handed to the client."""
+class ManifestEntry:
+    """A reading that Pub/Sub accepted, and when it was passed to the client: a line of the publisher's manifest."""
 
     reading_id: str
     data: bytes
-    time: datetime
+    sent_at: datetime
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What can be averaged."""
+    """One value of one sensor."""
 
     time: datetime
     device: str | None
@@ -49,7 +53,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A row of the dead-letter table, or one of the many items that a row counts, whose stage is not the item's."""
+    """A row of the dead-letter table, or with `counted` one of the items that a TooManyRefused row counts.
+
+    The stage of such a row is that of its first item, not of each.
+    """
 
     stage: str
     payload: bytes
@@ -57,17 +64,17 @@ class DeadLetter:
 
     @property
     def late_sums(self) -> LateSums | None:
-        """What came late, of a letter of that stage; None if it cannot be read."""
+        """The payload of a dead letter of the stage late; None if it cannot be read."""
         try:
-            content = json.loads(self.payload.decode(), parse_constant=_refuse)
+            content = json.loads(self.payload.decode(), parse_constant=_reject_constant)
             sums = {name: (float(part["sum"]), int(part["count"])) for name, part in content["readings"].items()}
-            return datetime.fromisoformat(content["Timestamp"]), sums
+            return LateSums(datetime.fromisoformat(content["Timestamp"]), sums)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
 
 def read_dead_letters(rows: Iterable[Mapping[str, Any]]) -> list[DeadLetter]:
-    """Return what rows of the dead-letter table stand for: each is a dead letter, or the array of all it counts."""
+    """Return the dead letters in rows of the dead-letter table; a TooManyRefused row counts as all items it holds."""
     found = []
     for row in rows:
         if row["error"] == "TooManyRefused":
@@ -80,10 +87,10 @@ def read_dead_letters(rows: Iterable[Mapping[str, Any]]) -> list[DeadLetter]:
 
 @dataclass
 class Balance:
-    """Where all readings went: `published` = `averaged` + `late` + `refused` + `duplicates` when all is well.
+    """How many readings are in each place; `published` must equal `averaged` + `late` + `refused` + `duplicates`.
 
-    `averaged` counts readings whose row is there once and right. `rows_found` counts all rows of the table, the others
-    count intervals. `problems` is one line for each difference.
+    `averaged` counts the readings whose row exists once and is right. `rows_found` counts the rows of the table, the
+    other `rows_` count intervals. `problems` has one line for each difference.
     """
 
     published: int = 0
@@ -100,35 +107,35 @@ class Balance:
 
     @property
     def dead_lettered(self) -> int:
-        """How many readings are in a dead letter."""
+        """The number of readings in dead letters."""
         return self.late + self.refused
 
 
 Cells = dict[datetime, dict[str, Cell]]  # by interval start, then by sensor
-Unread = dict[bytes, list[tuple[str, str]]]  # data of messages that must be refused: reading_id and stage of each
+ToRefuse = dict[bytes, list[tuple[str, str]]]  # data of messages that must be refused: reading_id and stage of each
 
 
-def read_manifest(path: Path) -> list[Sent]:
-    """Read what `python -m publisher publish --manifest` wrote, in the order in which it was sent."""
-    sent = []
+def read_manifest(path: Path) -> list[ManifestEntry]:
+    """Read a file that `python -m publisher publish --manifest` wrote, in the order of sending."""
+    entries = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        data = base64.b64decode(entry["data_base64"]) if entry["data"] is None else entry["data"].encode()
-        sent.append(Sent(entry["reading_id"], data, datetime.fromisoformat(entry["sent"])))
-    return sorted(sent, key=lambda one: one.time)
+        record = json.loads(line)
+        data = base64.b64decode(record["data_base64"]) if record["data"] is None else record["data"].encode()
+        entries.append(ManifestEntry(record["reading_id"], data, datetime.fromisoformat(record["sent"])))
+    return sorted(entries, key=lambda entry: entry.sent_at)
 
 
 def balance(
-    manifest: Iterable[Sent],
+    manifest: Iterable[ManifestEntry],
     rows: Sequence[Row],
     dead_letters: Iterable[DeadLetter],
     sensors: Sequence[str],
     interval: timedelta,
 ) -> Balance:
-    """Compare what was published with what is in the tables.
+    """Compare the manifest with the tables.
 
     Args:
-      manifest: every reading in the order sent, each of one sensor or malformed; those of a message are apart.
+      manifest: every reading in the order of sending, each of one sensor or malformed; packed ones are listed singly.
       rows: all rows of the table.
       dead_letters: all rows of the dead-letter table.
       sensors: the sensor columns.
@@ -136,27 +143,27 @@ def balance(
     """
     result = Balance()
     cells: Cells = defaultdict(lambda: defaultdict(Cell))
-    unread: Unread = defaultdict(list)
+    to_refuse: ToRefuse = defaultdict(list)
     seen: set[str] = set()
-    for sent in manifest:
+    for entry in manifest:
         result.published += 1
-        if sent.reading_id in seen:
+        if entry.reading_id in seen:
             result.duplicates += 1
             continue
-        seen.add(sent.reading_id)
-        fate = judge(sent, sensors)
-        if isinstance(fate, str):
-            unread[sent.data].append((sent.reading_id, fate))
+        seen.add(entry.reading_id)
+        reading = classify(entry, sensors)
+        if isinstance(reading, str):
+            to_refuse[entry.data].append((entry.reading_id, reading))
         else:
-            cells[interval_start(fate.time, interval)][fate.sensor].values[sent.reading_id] = fate.value
+            cells[interval_start(reading.time, interval)][reading.sensor].values[entry.reading_id] = reading.value
 
-    for letter in dead_letters:
-        if letter.stage == "late":
-            _take_late(letter, cells, result)
+    for dead_letter in dead_letters:
+        if dead_letter.stage == "late":
+            _subtract_late(dead_letter, cells, result)
         else:
-            _take_refused(letter, unread, result)
-    for data, expected in unread.items():
-        result.problems += [f"lost: {reading_id} {_shown(data)} has no dead letter" for reading_id, _ in expected]
+            _match_refused(dead_letter, to_refuse, result)
+    for data, expected in to_refuse.items():
+        result.problems += [f"lost: {reading_id} {_shorten(data)} has no dead letter" for reading_id, _ in expected]
     _compare(cells, rows, result)
 
     places = {name: getattr(result, name) for name in ("averaged", "late", "refused", "duplicates")}
@@ -166,16 +173,16 @@ def balance(
     return result
 
 
-def judge(sent: Sent, sensors: Sequence[str]) -> Reading | str:
-    """Return the reading in a message; or the stage at which the pipeline must refuse it."""
+def classify(entry: ManifestEntry, sensors: Sequence[str]) -> Reading | str:
+    """Return the reading in a message, or the stage at which the pipeline must refuse it."""
     try:
-        content = json.loads(sent.data.decode(), parse_constant=_refuse)
+        content = json.loads(entry.data.decode(), parse_constant=_reject_constant)
     except ValueError:
         return "decode"
     if not isinstance(content, dict):
         return "decode"
-    time = _time(content.get("Timestamp"))
-    if time is None or not YEAR_2000 <= time <= sent.time + MAX_FUTURE_SKEW:
+    time = _parse_time(content.get("Timestamp"))
+    if time is None or not YEAR_2000 <= time <= entry.sent_at + MAX_FUTURE_SKEW:
         return "timestamp"
     found = [(name, content[name]) for name in sensors if name in content]
     if not isinstance(content.get("Device", ""), str) or not found or not _is_number(found[0][1]):
@@ -184,7 +191,7 @@ def judge(sent: Sent, sensors: Sequence[str]) -> Reading | str:
     return Reading(time, content.get("Device"), name, float(value))
 
 
-def _time(stamp: object) -> datetime | None:
+def _parse_time(stamp: object) -> datetime | None:
     try:
         time = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
     except ValueError:
@@ -196,39 +203,41 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's parser accepts."""
     raise ValueError(f"{constant} is not JSON")
 
 
-def _take_late(letter: DeadLetter, cells: Cells, result: Balance) -> None:
-    """Take sums that came late out of what their row must hold."""
-    if not (late := letter.late_sums):
-        result.problems.append(f"unreadable dead letter: late {_shown(letter.payload)}")
+def _subtract_late(dead_letter: DeadLetter, cells: Cells, result: Balance) -> None:
+    """Subtract sums that came late from what their row must hold."""
+    if not (late := dead_letter.late_sums):
+        result.problems.append(f"unreadable dead letter: late {_shorten(dead_letter.payload)}")
         return
-    start, sums = late
-    for name, (total, count) in sums.items():
-        cell = cells[start][name]
+    for name, (total, count) in late.by_sensor.items():
+        cell = cells[late.interval_start][name]
         cell.late_sum += total
         cell.late_count += count
         result.late += count
         if cell.count < 0 or (cell.count == 0 and not same(math.fsum(cell.values.values()), cell.late_sum)):
-            result.problems.append(f"wrong dead letter: late {_shown(letter.payload)} is not what was sent of {name}")
+            payload = _shorten(dead_letter.payload)
+            result.problems.append(f"wrong dead letter: late {payload} does not match the readings of {name}")
 
 
-def _take_refused(letter: DeadLetter, unread: Unread, result: Balance) -> None:
-    """Strike a message off those that must be refused."""
-    expected = unread.get(letter.payload)
+def _match_refused(dead_letter: DeadLetter, to_refuse: ToRefuse, result: Balance) -> None:
+    """Remove the message of a dead letter from those that must be refused."""
+    payload = _shorten(dead_letter.payload)
+    expected = to_refuse.get(dead_letter.payload)
     if not expected:
-        result.problems.append(f"unexpected dead letter: {letter.stage} {_shown(letter.payload)}")
+        result.problems.append(f"unexpected dead letter: {dead_letter.stage} {payload}")
         return
     result.refused += 1
     reading_id, stage = expected.pop()
-    if stage != letter.stage and not letter.counted:
-        result.problems.append(f"wrong stage: {reading_id} {_shown(letter.payload)} is {letter.stage}, must be {stage}")
+    if stage != dead_letter.stage and not dead_letter.counted:
+        result.problems.append(f"wrong stage: {reading_id} {payload} is {dead_letter.stage}, must be {stage}")
 
 
 def _compare(cells: Cells, rows: Sequence[Row], result: Balance) -> None:
-    """Compare the rows with what they must hold."""
+    """Compare the rows with the cells that they must hold."""
     expected = {start: of_row for start, of_row in cells.items() if any(cell.count > 0 for cell in of_row.values())}
     wrong: dict[str, set[datetime]] = defaultdict(set)
     for difference in compare(expected, rows):
@@ -242,5 +251,5 @@ def _compare(cells: Cells, rows: Sequence[Row], result: Balance) -> None:
     )
 
 
-def _shown(data: bytes) -> str:
+def _shorten(data: bytes) -> str:
     return repr(data if len(data) <= 120 else data[:117] + b"...")

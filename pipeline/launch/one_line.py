@@ -1,4 +1,7 @@
-"""Text of users and services, fit for an error message of one line."""
+"""Error messages of one line: text of users and services made fit for them, and a parser that prints them."""
+
+import argparse
+from typing import NoReturn
 
 # Characters of a value that an error message repeats, and of what a service says of a failed call.
 VALUE_LIMIT, REASON_LIMIT = 120, 500
@@ -13,6 +16,14 @@ def reason(error: object) -> str:
     """Return what an error says, as one line of at most about REASON_LIMIT characters."""
     text = " ".join(str(error).split())
     return _shortened(_escaped(text), len(text), REASON_LIMIT)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line on stderr, `error: ...`, in place of its usage, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        self.exit(2, f"error: {reason(message).removeprefix('argument ')}\n")
 
 
 def _escaped(text: str) -> str:

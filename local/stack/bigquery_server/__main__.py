@@ -1,6 +1,5 @@
 """`python -m local.stack.bigquery_server`: the BigQuery emulator and the Storage Write API, until SIGTERM or Ctrl-C."""
 
-import argparse
 import asyncio
 import signal
 import sys
@@ -16,12 +15,13 @@ from local.stack.bigquery_server.access import LOOPBACK, LocalClients, close_fil
 from local.stack.bigquery_server.append import StorageWriteServer
 from local.stack.bigquery_server.constraints import Constraints
 from local.stack.bigquery_server.emulator_tables import EmulatorTables
+from pipeline.launch import one_line
 
 
 def main(argv: list[str]) -> int:
-    """Serve; says on stdout where, once it listens. Returns the exit code: 1 for a bad port."""
-    parser = argparse.ArgumentParser(prog="python -m local.stack.bigquery_server", description=__doc__)
-    parser.add_argument("--project", required=True, help="where a request names none")
+    """Serve; prints the addresses once it listens. Returns the exit code: 1 if a port cannot be used."""
+    parser = one_line.Parser(prog="python -m local.stack.bigquery_server", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--project", required=True, help="the project of requests that name none")
     parser.add_argument("--rest-port", type=int, default=0, help="default: a free one")
     parser.add_argument("--grpc-port", type=int, default=0, help="default: a free one")
     parser.add_argument(
@@ -29,11 +29,11 @@ def main(argv: list[str]) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="answer requests for this host too, and those of its web pages; may be repeated",
+        help="also answer requests for this host and from its web pages; may be repeated",
     )
     flags = parser.parse_args(argv)
-    # Where tables are kept is up to the emulator's own variables, BQEMU_PERSISTENCE_MODE and BQEMU_DATA_DIR. Those that
-    # would open it to others are overridden.
+    # The emulator's own variables, BQEMU_PERSISTENCE_MODE and BQEMU_DATA_DIR, decide where tables are stored. Settings
+    # that would open the emulator to other machines are overridden.
     settings = Settings(
         rest_host=LOOPBACK[0],
         rest_port=flags.rest_port,
@@ -56,27 +56,27 @@ async def _serve(settings: Settings, grpc_port: int, hosts: list[str]) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    made: list[EmulatorTables] = []
+    tables: list[EmulatorTables] = []
 
     def app(context: AppContext) -> FastAPI:
-        made.append(EmulatorTables(context, loop))
+        tables.append(EmulatorTables(context, loop))
         emulator = create_app(context)
-        emulator.middleware("http")(Constraints(made[0]))
-        # The one that is added last comes first. A foreign Host is how DNS rebinding shows.
+        emulator.middleware("http")(Constraints(tables[0]))
+        # Middleware added last runs first. A foreign Host is the sign of DNS rebinding.
         emulator.add_middleware(LocalClients, hosts=hosts)
         emulator.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         close_files(context.engine.connection)
         return emulator
 
-    # The emulator has no other place to add something to its REST interface.
+    # The emulator offers no other way to add middleware to its REST interface.
     bqemulator.server.create_app = app
     emulator = bqemulator.server.EmulatorServer(settings)
     await emulator.start()
     try:
-        with StorageWriteServer(made[0], grpc_port) as storage:
+        with StorageWriteServer(tables[0], grpc_port) as storage:
             print(f"Listening on 127.0.0.1:{emulator.rest_port}, Storage Write API on {storage.host}", flush=True)
             await stopping.wait()
-            # In another thread, because requests under way need the loop to end.
+            # In another thread, because requests in progress need the loop to finish.
             await asyncio.to_thread(storage.stop)
     finally:
         await emulator.stop()

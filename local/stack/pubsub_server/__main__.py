@@ -1,16 +1,16 @@
-"""`python -m local.stack.pubsub_server`: the server by itself, until SIGTERM or Ctrl-C."""
+"""`python -m local.stack.pubsub_server`: the server alone, until SIGTERM or Ctrl-C."""
 
-import argparse
 import signal
 import sys
 
 from local.stack.processes import interrupt_once
 from local.stack.pubsub_server import PubsubServer
+from pipeline.launch import one_line
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM or Ctrl-C; says on stdout where, once it listens. Returns the exit code: 1 for a bad port."""
-    parser = argparse.ArgumentParser(prog="python -m local.stack.pubsub_server", description=__doc__)
+    """Serve until SIGTERM or Ctrl-C; prints the address once it listens. Returns 1 if the port cannot be used."""
+    parser = one_line.Parser(prog="python -m local.stack.pubsub_server", description=__doc__, allow_abbrev=False)
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     port = parser.parse_args(argv).port
     interrupt_once()

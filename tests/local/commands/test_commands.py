@@ -1,4 +1,4 @@
-"""`python -m local ...` as people run it: what it prints, and how it ends."""
+"""`python -m local ...` as its users run it: what it prints, and how it ends."""
 
 import io
 import signal
@@ -6,19 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from local.__main__ import main
-from local.commands import chart
 from local.commands.screen import Progress, screen
 from local.stack import emulators
+from local.stack.processes import run, wait_for
 from local.stack.processes import running as running_child
-from local.stack.processes import wait_for
-from local.verify.balance import Reading
 from local.verify.reconcile import Row
 from tests.local.stack.test_emulators import processes_naming
 
@@ -32,7 +30,7 @@ def running(tmp_path: Path, *arguments: str, **env: str) -> Iterator:
         yield child
 
 
-def test_an_unknown_command_shows_the_usage(capsys) -> None:
+def test_main_prints_the_usage_for_an_unknown_command(capsys) -> None:
     assert main([]) == 2
     assert main(["dmeo"]) == 2
     assert "usage: python -m local" in capsys.readouterr().err
@@ -40,7 +38,7 @@ def test_an_unknown_command_shows_the_usage(capsys) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "nan", "1e9"])
-def test_a_wrong_demo_length_is_refused_in_one_line(seconds, capsys, monkeypatch) -> None:
+def test_demo_refuses_a_wrong_length_in_one_line(seconds, capsys, monkeypatch) -> None:
     monkeypatch.setattr("local.__main__.interrupt_once", lambda: None)
     monkeypatch.setenv("DEMO_SECONDS", seconds)
     assert main(["demo"]) == 1
@@ -48,7 +46,7 @@ def test_a_wrong_demo_length_is_refused_in_one_line(seconds, capsys, monkeypatch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_pipeline_ends_promptly_and_without_traceback(
+def test_pipeline_ends_within_five_seconds_without_traceback_when_stopped(
     number, pubsub_server: str, project: str, tmp_path: Path
 ) -> None:
     emulators.create_topic(pubsub_server, project, "commands")
@@ -66,7 +64,7 @@ def test_the_pipeline_ends_promptly_and_without_traceback(
     assert not read_by_the_pipeline()
 
 
-def test_up_prints_the_environment_and_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+def test_up_prints_the_environment_and_leaves_no_process(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     with running(tmp_path, "up") as child:
@@ -102,19 +100,19 @@ def test_up_prints_the_environment_and_leaves_nothing_behind(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_rows_are_shown_with_a_dash_for_null(terminal, tmp_path: Path) -> None:
+def test_screen_shows_a_dash_for_null(terminal, tmp_path: Path) -> None:
     progress = Progress(("AtmP", "Temp"), 60, published=100, rows=[ROW], delays={ROW.start: 3.21}, dead_letters=3)
     progress.silent = ["device-1"]
-    with (tmp_path / "shown").open("w+") as file:
+    with (tmp_path / "output").open("w+") as file:
         with screen(Console(file=file, force_terminal=terminal, width=100), progress) as show:
             show()
         file.seek(0)
-        shown = file.read()
+        output = file.read()
     for part in ("13:00:00", " - ", "20.500", "3.2 s", "published 100", "dead letters 3", "silent: device-1"):
-        assert part in shown
+        assert part in output
 
 
-def test_least_and_greatest_values_are_shown_beside_the_mean() -> None:
+def test_screen_shows_least_and_greatest_values_beside_the_mean() -> None:
     row = Row(ROW.start, {"AtmP": None, "Temp": 20.5}, {"AtmP": (None, None), "Temp": (19.0, 21.25)})
     file = io.StringIO()
     with screen(Console(file=file), Progress(("AtmP", "Temp"), 60, rows=[row], delays={row.start: 3.21})) as show:
@@ -122,7 +120,24 @@ def test_least_and_greatest_values_are_shown_beside_the_mean() -> None:
     assert "13:00:00  AtmP -  Temp 20.50 19.00..21.25  (after 3.2 s)" in file.getvalue()
 
 
-def test_the_chart_is_a_picture(tmp_path: Path) -> None:
-    readings = [Reading(ROW.start + timedelta(seconds=s), "device-1", "Temp", 20.0 + s) for s in range(5)]
-    chart.draw(tmp_path / "chart.png", ("AtmP", "Temp"), timedelta(seconds=5), readings, [ROW])
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("command", "flags", "problem"),
+    [
+        (("local", "up"), ["--pubsub-port=many"], "--pubsub-port: invalid int value: 'many'"),
+        (("local", "up"), ["--port=1"], "unrecognized arguments: --port=1"),
+        (("local.stack.pubsub_server",), ["--port=many"], "--port: invalid int value: 'many'"),
+        (("local.stack.bigquery_server",), [], "the following arguments are required: --project"),
+    ],
+)
+def test_wrong_flag_is_one_line_and_exit_code_2(command, flags, problem) -> None:
+    done = run([sys.executable, "-m", *command, *flags], check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: {problem}\n")
+
+
+@pytest.mark.parametrize(("command", "example"), [("demo", "DEMO_SECONDS=30"), ("soak", "SOAK_SECONDS=30")])
+def test_flag_is_refused_with_the_variable_to_set_instead(command, example, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("local.__main__.interrupt_once", lambda: None)
+    assert main([command, "--seconds=5"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: the {command} takes no flags; {example} python -m local {command} runs a shorter one\n"
+    )

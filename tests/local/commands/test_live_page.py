@@ -1,4 +1,4 @@
-"""The demo's live page: where it is served, what it is told, and how long it stays."""
+"""The demo's live page: its port, the balance it shows, and how long it is served."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from local.commands.live_page import LivePage
 from local.stack.processes import running
 from local.verify.balance import Balance
 
-STAY = """
+KEEP_SERVING = """
 from pathlib import Path
-from local.commands.live_page import LivePage, stay
-stay(LivePage("http://here", Path("balance.json")), lambda: None)
+from local.commands.live_page import LivePage, keep_serving
+keep_serving(LivePage("http://here", Path("balance.json")), lambda: None)
 print("left")
 """
 
 
-def test_a_port_that_is_taken_is_left_to_others(monkeypatch):
+def test_choose_port_returns_another_when_the_default_is_in_use(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(live_page, "PORT", taken.getsockname()[1])
-        assert live_page._free_port() not in (0, live_page.PORT)
+        assert live_page._choose_port() not in (0, live_page.PORT)
 
 
-def test_the_balance_is_replaced_as_a_whole_and_counting_takes_little_of_the_time(tmp_path):
+def test_balance_file_is_replaced_atomically_and_computed_at_most_once_a_second(tmp_path):
     page = LivePage("http://here", tmp_path / "balance.json")
     counted = []
 
@@ -45,19 +45,19 @@ def test_the_balance_is_replaced_as_a_whole_and_counting_takes_little_of_the_tim
     assert [path.name for path in tmp_path.iterdir()] == ["balance.json"]
 
 
-def test_it_does_not_stay_where_nobody_is_at_the_terminal(tmp_path):
-    with running("Stay", [sys.executable, "-c", STAY], tmp_path / "log") as child:
+def test_keep_serving_returns_at_once_without_a_terminal(tmp_path):
+    with running("Stay", [sys.executable, "-c", KEEP_SERVING], tmp_path / "log") as child:
         assert child.process.wait(20) == 0
     assert child.log.read_text() == "left\n"
 
 
-def test_it_stays_for_a_person_until_ctrl_c():
+def test_keep_serving_lasts_until_ctrl_c_at_a_terminal():
     pid, terminal = pty.fork()
     if not pid:
-        os.execv(sys.executable, [sys.executable, "-c", STAY])
-    said = os.read(terminal, 1000)
-    assert b"The page stays at http://here until Ctrl-C." in said
+        os.execv(sys.executable, [sys.executable, "-c", KEEP_SERVING])
+    output = os.read(terminal, 1000)
+    assert b"The page is served at http://here until Ctrl-C." in output
     os.write(terminal, b"\x03")
-    while b"left" not in said:
-        said += os.read(terminal, 1000)
+    while b"left" not in output:
+        output += os.read(terminal, 1000)
     assert os.waitpid(pid, 0)[1] == 0

@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("seconds", ["soon", "19", "nan", "1e9"])
-def test_a_wrong_length_is_refused_in_one_line(seconds, capsys, monkeypatch) -> None:
+def test_soak_refuses_a_wrong_length_in_one_line(seconds, capsys, monkeypatch) -> None:
     monkeypatch.setattr("local.__main__.interrupt_once", lambda: None)
     monkeypatch.setenv("SOAK_SECONDS", seconds)
     assert main(["soak"]) == 1
     assert capsys.readouterr().err.startswith(f"error: SOAK_SECONDS={seconds} must be")
 
 
-def test_a_bigquery_emulator_of_somebody_else_is_not_killed(capsys, monkeypatch, tmp_path) -> None:
+def test_soak_refuses_to_kill_a_bigquery_emulator_that_it_did_not_start(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("local.__main__.interrupt_once", lambda: None)
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
     monkeypatch.chdir(tmp_path)
@@ -28,7 +28,7 @@ def test_a_bigquery_emulator_of_somebody_else_is_not_killed(capsys, monkeypatch,
 
 
 @pytest.mark.timeout(300)
-def test_every_message_is_accounted_for_though_bigquery_and_the_pipeline_died(
+def test_soak_accounts_for_every_message_after_bigquery_and_pipeline_were_killed(
     pubsub_server: str, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

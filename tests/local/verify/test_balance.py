@@ -1,4 +1,4 @@
-"""The balance accounts for every reading, and names every kind of difference."""
+"""The balance accounts for every reading and reports every kind of difference."""
 
 import base64
 import json
@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from local.verify.balance import Balance, DeadLetter, Reading, Sent, balance, judge, read_dead_letters, read_manifest
+from local.verify.balance import (
+    Balance,
+    DeadLetter,
+    ManifestEntry,
+    Reading,
+    balance,
+    classify,
+    read_dead_letters,
+    read_manifest,
+)
 from local.verify.reconcile import Row
 from publisher.faults import MALFORMED, Faults
 from publisher.manifest import Manifest
@@ -24,10 +33,10 @@ def stamp(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def sent(reading_id: str, seconds: float, **values: float) -> Sent:
+def entry(reading_id: str, seconds: float, **values: float) -> ManifestEntry:
     time = START + timedelta(seconds=seconds)
     data = json.dumps({"Timestamp": stamp(time), "Device": "device-1", **values}).encode()
-    return Sent(reading_id, data, time)
+    return ManifestEntry(reading_id, data, time)
 
 
 def late(seconds: float, **sums: tuple[float, int]) -> DeadLetter:
@@ -36,36 +45,36 @@ def late(seconds: float, **sums: tuple[float, int]) -> DeadLetter:
     return DeadLetter("late", json.dumps(content).encode())
 
 
-NOT_JSON = Sent("r-5", b"{not json", START)
+NOT_JSON = ManifestEntry("r-5", b"{not json", START)
 MANIFEST = [
-    sent("r-0", 0, Temp=20.0),
-    sent("r-1", 1, Temp=21.0),
-    sent("r-2", 4.999, Temp=23.5),
-    sent("r-3", 4, AtmP=1013.0),
-    sent("r-4", 5, Temp=22.0),
+    entry("r-0", 0, Temp=20.0),
+    entry("r-1", 1, Temp=21.0),
+    entry("r-2", 4.999, Temp=23.5),
+    entry("r-3", 4, AtmP=1013.0),
+    entry("r-4", 5, Temp=22.0),
     NOT_JSON,
-    sent("r-0", 0, Temp=20.0),
+    entry("r-0", 0, Temp=20.0),
 ]
 FIRST_ROW = Row(START, {"AtmP": 1013.0, "Temp": 20.5})
 ROWS = [FIRST_ROW, Row(SECOND, {"AtmP": None, "Temp": 22.0})]
 REFUSED = DeadLetter("decode", b"{not json")
-LETTERS = [late(0, Temp=(23.5, 1)), REFUSED]
+DEAD_LETTERS = [late(0, Temp=(23.5, 1)), REFUSED]
 RIGHT = Balance(published=7, averaged=4, late=1, refused=1, duplicates=1, rows_expected=2, rows_found=2)
 
 
-def check(manifest=MANIFEST, rows=ROWS, letters=LETTERS) -> Balance:
-    return balance(manifest, rows, letters, SENSORS, INTERVAL)
+def check(manifest=MANIFEST, rows=ROWS, dead_letters=DEAD_LETTERS) -> Balance:
+    return balance(manifest, rows, dead_letters, SENSORS, INTERVAL)
 
 
 def with_first_temp(mean: float | None) -> list[Row]:
     return [Row(START, {"AtmP": 1013.0, "Temp": mean}), ROWS[1]]
 
 
-def test_right_tables_balance() -> None:
+def test_balance_has_no_problems_when_tables_are_right() -> None:
     assert check() == RIGHT
 
 
-def test_a_missing_row_is_named_and_its_readings_do_not_count() -> None:
+def test_balance_reports_a_missing_row_and_leaves_its_readings_out() -> None:
     found = check(rows=ROWS[:1])
     assert (found.averaged, found.rows_missing) == (3, 1)
     assert found.problems == [
@@ -74,99 +83,103 @@ def test_a_missing_row_is_named_and_its_readings_do_not_count() -> None:
     ]
 
 
-def test_a_doubled_row_is_named() -> None:
+def test_balance_reports_a_doubled_row() -> None:
     found = check(rows=[*ROWS, FIRST_ROW])
     assert (found.averaged, found.rows_found, found.rows_doubled) == (1, 3, 1)
     assert "doubled row: 2026-11-22T13:00:00+00:00 is there 2 times" in found.problems
 
 
-def test_a_row_of_an_interval_without_readings_is_unexpected() -> None:
+def test_balance_reports_a_row_of_an_interval_without_readings() -> None:
     stray = Row(SECOND + INTERVAL, {"AtmP": 1.0, "Temp": None})
     assert check(rows=[*ROWS, stray]).problems == ["unexpected row: 2026-11-22T13:00:10+00:00"]
 
 
-def test_a_wrong_row_is_named_and_its_readings_do_not_count() -> None:
+def test_balance_reports_a_wrong_row_and_leaves_its_readings_out() -> None:
     found = check(rows=with_first_temp(21.0))
     assert (found.averaged, found.rows_wrong) == (1, 1)
     assert found.problems[0] == "wrong row: 2026-11-22T13:00:00+00:00 Temp is 21.0, must be 20.5, as if r-0 were lost"
 
 
-def test_a_late_reading_that_is_nowhere_is_lost() -> None:
-    found = check(letters=[REFUSED])
+def test_balance_reports_a_late_reading_without_dead_letter() -> None:
+    found = check(dead_letters=[REFUSED])
     assert found.problems[0].endswith("Temp is 20.5, must be 21.5, as if r-2 were lost")
 
 
-def test_a_refused_message_without_a_dead_letter_is_lost() -> None:
-    assert check(letters=LETTERS[:1]).problems[0] == "lost: r-5 b'{not json' has no dead letter"
+def test_balance_reports_a_refused_message_without_dead_letter() -> None:
+    assert check(dead_letters=DEAD_LETTERS[:1]).problems[0] == "lost: r-5 b'{not json' has no dead letter"
 
 
-def test_refused_messages_of_the_same_bytes_need_a_letter_each() -> None:
+def test_balance_needs_a_dead_letter_for_each_refused_message_of_the_same_bytes() -> None:
     manifest = [*MANIFEST, replace(NOT_JSON, reading_id="r-6")]
-    assert check(manifest, letters=[*LETTERS, REFUSED]) == replace(RIGHT, published=8, refused=2)
+    assert check(manifest, dead_letters=[*DEAD_LETTERS, REFUSED]) == replace(RIGHT, published=8, refused=2)
     assert check(manifest).problems[0] == "lost: r-5 b'{not json' has no dead letter"
 
 
-def test_each_item_that_a_dead_letter_counts_is_accounted_for() -> None:
+def test_balance_accounts_for_each_item_that_a_dead_letter_counts() -> None:
     items = [b'{"Temp":  1}', b"7", b'{"Timestamp": "noon"}']
-    manifest = [*MANIFEST, *(Sent(f"r-{n}", data, START) for n, data in enumerate(items, 6))]
+    manifest = [*MANIFEST, *(ManifestEntry(f"r-{n}", data, START) for n, data in enumerate(items, 6))]
     rows = [
         {"stage": "decode", "error": "TooManyRefused", "payload": b"[" + b",".join(items) + b"]"},
         {"stage": "decode", "error": "NotJson", "payload": REFUSED.payload},
     ]
-    letters = [LETTERS[0], *read_dead_letters(rows)]
-    assert check(manifest, letters=letters) == replace(RIGHT, published=10, refused=4)
-    assert check(manifest[:-1], letters=letters).problems == [f"unexpected dead letter: decode {items[-1]!r}"]
+    dead_letters = [DEAD_LETTERS[0], *read_dead_letters(rows)]
+    assert check(manifest, dead_letters=dead_letters) == replace(RIGHT, published=10, refused=4)
+    assert check(manifest[:-1], dead_letters=dead_letters).problems == [f"unexpected dead letter: decode {items[-1]!r}"]
 
 
-@pytest.mark.parametrize("letter", [REFUSED, DeadLetter("decode", MANIFEST[4].data)])
-def test_a_message_in_two_places_is_named(letter) -> None:
-    assert check(letters=[*LETTERS, letter]).problems == [f"unexpected dead letter: decode {letter.payload!r}"]
+@pytest.mark.parametrize("dead_letter", [REFUSED, DeadLetter("decode", MANIFEST[4].data)])
+def test_balance_reports_a_message_in_two_places(dead_letter) -> None:
+    assert check(dead_letters=[*DEAD_LETTERS, dead_letter]).problems == [
+        f"unexpected dead letter: decode {dead_letter.payload!r}"
+    ]
 
 
-def test_a_late_dead_letter_twice_makes_its_row_wrong() -> None:
-    assert check(letters=[*LETTERS, LETTERS[0]]).rows_wrong == 1
+def test_balance_reports_a_wrong_row_when_a_late_dead_letter_is_there_twice() -> None:
+    assert check(dead_letters=[*DEAD_LETTERS, DEAD_LETTERS[0]]).rows_wrong == 1
 
 
-def test_a_dead_letter_with_another_payload_is_a_loss_and_a_surprise() -> None:
-    found = check(letters=[LETTERS[0], DeadLetter("decode", b"{not jso")])
+def test_balance_reports_a_dead_letter_with_another_payload_as_unexpected_and_lost() -> None:
+    found = check(dead_letters=[DEAD_LETTERS[0], DeadLetter("decode", b"{not jso")])
     assert found.problems[:2] == [
         "unexpected dead letter: decode b'{not jso'",
         "lost: r-5 b'{not json' has no dead letter",
     ]
 
 
-def test_a_dead_letter_of_another_stage_is_named() -> None:
-    found = check(letters=[LETTERS[0], replace(REFUSED, stage="validate")])
+def test_balance_reports_a_dead_letter_of_another_stage() -> None:
+    found = check(dead_letters=[DEAD_LETTERS[0], replace(REFUSED, stage="validate")])
     assert found.problems == ["wrong stage: r-5 b'{not json' is validate, must be decode"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"Timestamp": "2026-11-22T13:00:00Z"}', b'{"readings": {}}'])
-def test_a_late_dead_letter_that_cannot_be_read_is_named(payload) -> None:
-    assert "unreadable dead letter: late" in check(letters=[*LETTERS, DeadLetter("late", payload)]).problems[0]
+def test_balance_reports_a_late_dead_letter_that_cannot_be_read(payload) -> None:
+    assert (
+        "unreadable dead letter: late" in check(dead_letters=[*DEAD_LETTERS, DeadLetter("late", payload)]).problems[0]
+    )
 
 
-def test_a_late_dead_letter_with_another_sum_makes_its_row_wrong() -> None:
-    assert check(letters=[late(0, Temp=(23.4, 1)), REFUSED]).rows_wrong == 1
+def test_balance_reports_a_wrong_row_when_a_late_dead_letter_has_another_sum() -> None:
+    assert check(dead_letters=[late(0, Temp=(23.4, 1)), REFUSED]).rows_wrong == 1
 
 
-@pytest.mark.parametrize("letter", [late(10, Temp=(1.0, 1)), late(0, Temp=(64.5, 4)), late(5, Temp=(22.1, 1))])
-def test_a_late_dead_letter_that_cannot_be_made_of_what_was_sent_is_named(letter) -> None:
-    assert "is not what was sent of Temp" in check(letters=[*LETTERS, letter]).problems[0]
+@pytest.mark.parametrize("dead_letter", [late(10, Temp=(1.0, 1)), late(0, Temp=(64.5, 4)), late(5, Temp=(22.1, 1))])
+def test_balance_reports_a_late_dead_letter_that_no_readings_add_up_to(dead_letter) -> None:
+    assert "does not match the readings of Temp" in check(dead_letters=[*DEAD_LETTERS, dead_letter]).problems[0]
 
 
-def test_an_interval_whose_readings_all_came_late_has_no_row() -> None:
-    assert check(rows=ROWS[:1], letters=[*LETTERS, late(5, Temp=(22.0, 1))]) == replace(
+def test_balance_expects_no_row_of_an_interval_whose_readings_all_came_late() -> None:
+    assert check(rows=ROWS[:1], dead_letters=[*DEAD_LETTERS, late(5, Temp=(22.0, 1))]) == replace(
         RIGHT, averaged=3, late=2, rows_expected=1, rows_found=1
     )
 
 
-def test_duplicates_that_were_not_removed_make_their_row_wrong() -> None:
+def test_balance_reports_a_wrong_row_when_duplicates_were_not_removed() -> None:
     found = check(rows=with_first_temp((20 + 20 + 21) / 3))
     assert found.problems[0].endswith("as if r-0 were in it twice")
 
 
-def test_the_pipelines_own_dead_letters_of_rows_are_differences() -> None:
-    problem = check(letters=[*LETTERS, DeadLetter("insert", b"{}")]).problems[0]
+def test_balance_reports_a_dead_letter_of_a_rejected_row() -> None:
+    problem = check(dead_letters=[*DEAD_LETTERS, DeadLetter("insert", b"{}")]).problems[0]
     assert problem == "unexpected dead letter: insert b'{}'"
 
 
@@ -178,17 +191,17 @@ def test_the_pipelines_own_dead_letters_of_rows_are_differences() -> None:
         (stamp(START + timedelta(minutes=9)), None),
     ],
 )
-def test_skewed_clocks_are_judged_by_the_time_of_sending(stamped, stage) -> None:
-    fate = judge(Sent("r", json.dumps({"Timestamp": stamped, "Temp": 1}).encode(), START), SENSORS)
-    assert fate == (stage or Reading(START + timedelta(minutes=9), None, "Temp", 1.0))
+def test_classify_compares_timestamps_with_the_time_of_sending(stamped, stage) -> None:
+    reading = classify(ManifestEntry("r", json.dumps({"Timestamp": stamped, "Temp": 1}).encode(), START), SENSORS)
+    assert reading == (stage or Reading(START + timedelta(minutes=9), None, "Temp", 1.0))
 
 
-def test_every_malformed_message_has_its_stage() -> None:
+def test_classify_returns_the_stage_of_every_malformed_message() -> None:
     reading = Simulated(0, "device-1", "Temp", round(START.timestamp() * 1000), 21.4)
     stages = {}
     for seed in range(200):
         (message,) = Faults({"malformed": 1.0}, seed=seed).messages([reading], "run")
-        stages[message.fault.removeprefix("malformed: ")] = judge(Sent("r", message.data, START), SENSORS)
+        stages[message.fault.removeprefix("malformed: ")] = classify(ManifestEntry("r", message.data, START), SENSORS)
     assert stages == {
         "not_utf8": "decode",
         "not_json": "decode",
@@ -209,7 +222,7 @@ def test_every_malformed_message_has_its_stage() -> None:
     assert stages.keys() == MALFORMED.keys()
 
 
-def test_the_manifest_is_read_as_the_publisher_writes_it(tmp_path: Path) -> None:
+def test_read_manifest_returns_what_the_publisher_recorded(tmp_path: Path) -> None:
     reading = Simulated(0, "device-1", "Temp", round(START.timestamp() * 1000), 21.4)
     manifest = Manifest(tmp_path / "manifest")
     messages = [m for seed in range(40) for m in Faults({"malformed": 1.0}, seed=seed).messages([reading], "run")]
@@ -217,5 +230,6 @@ def test_the_manifest_is_read_as_the_publisher_writes_it(tmp_path: Path) -> None
         manifest.record(message, "m", START.timestamp() + second)
     assert any(base64.b64decode("6Q==") in message.data for message in messages)  # one that is not UTF-8
     assert read_manifest(tmp_path / "manifest") == [
-        Sent("run-0", message.data, START + timedelta(seconds=second)) for second, message in enumerate(messages)
+        ManifestEntry("run-0", message.data, START + timedelta(seconds=second))
+        for second, message in enumerate(messages)
     ]

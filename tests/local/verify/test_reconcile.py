@@ -1,4 +1,4 @@
-"""Rows are compared with what they must hold, and every kind of difference is named."""
+"""Rows are compared with the expected ones, and every kind of difference is named."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,11 +23,11 @@ def check(*rows: Row) -> list[str]:
     return [str(difference) for difference in compare(EXPECTED, rows)]
 
 
-def test_right_rows_do_not_differ() -> None:
+def test_compare_finds_no_difference_in_right_rows() -> None:
     assert check(*ROWS) == []
 
 
-def test_each_kind_of_difference_is_named() -> None:
+def test_compare_names_each_kind_of_difference() -> None:
     stray = Row(SECOND + INTERVAL, {"AtmP": 1.0, "Temp": None})
     assert check(ROWS[0], ROWS[0], stray) == [
         "doubled row: 2026-11-22T13:00:00+00:00 is there 2 times",
@@ -47,47 +47,47 @@ def test_each_kind_of_difference_is_named() -> None:
         ((20 + 21 + 23.5) / 3, ", as if the late readings were in it too"),
     ],
 )
-def test_a_wrong_mean_is_named_with_what_it_must_be_and_the_likely_mistake(mean, as_if) -> None:
+def test_compare_names_the_expected_mean_and_the_likely_mistake(mean, as_if) -> None:
     row = Row(START, {"AtmP": 1013.0, "Temp": mean})
     assert check(row, ROWS[1]) == [f"wrong row: 2026-11-22T13:00:00+00:00 Temp is {mean}, must be 20.5{as_if}"]
 
 
-def test_a_value_where_null_belongs_is_wrong() -> None:
+def test_compare_reports_a_value_in_place_of_null() -> None:
     row = Row(SECOND, {"AtmP": 1.0, "Temp": 22.5})
     assert check(ROWS[0], row) == ["wrong row: 2026-11-22T13:00:05+00:00 AtmP is 1.0, must be None"]
 
 
-def test_rounding_in_the_last_digits_is_no_difference() -> None:
+def test_compare_tolerates_rounding_in_the_last_digits() -> None:
     assert check(Row(START, {"AtmP": 1013.0, "Temp": 20.5 * (1 + 1e-15)}), ROWS[1]) == []
 
 
 RANGED = Row(SECOND, ROWS[1].means, {"AtmP": (None, None), "Temp": (22.0, 23.0)})
 
 
-def test_right_least_and_greatest_values_do_not_differ() -> None:
+def test_compare_finds_no_difference_in_right_ranges() -> None:
     assert check(ROWS[0], RANGED) == []
 
 
-def test_a_wrong_greatest_value_is_named() -> None:
+def test_compare_names_a_wrong_greatest_value() -> None:
     row = replace(RANGED, ranges={**RANGED.ranges, "Temp": (22.0, 22.5)})
     assert check(ROWS[0], row) == [
-        "wrong row: 2026-11-22T13:00:05+00:00 Temp ranges over (22.0, 22.5), must over (22.0, 23.0)"
+        "wrong row: 2026-11-22T13:00:05+00:00 Temp has the range (22.0, 22.5), must have (22.0, 23.0)"
     ]
 
 
-def test_late_readings_leave_open_what_the_least_and_greatest_values_are() -> None:
+def test_compare_ignores_ranges_when_readings_were_late() -> None:
     assert check(replace(ROWS[0], ranges={"Temp": (20.0, 20.9)}), ROWS[1]) == []
 
 
-def test_intervals_are_counted_from_1970() -> None:
+def test_interval_start_is_a_multiple_of_the_length_from_1970() -> None:
     assert interval_start(START + timedelta(seconds=9.999999), INTERVAL) == SECOND
     assert interval_start(SECOND, INTERVAL) == SECOND
 
 
-def test_a_row_of_bigquery_is_read_with_the_ranges_of_a_job_that_has_them() -> None:
+def test_from_record_reads_ranges_only_when_the_job_has_them() -> None:
     columns = {"Timestamp": 0, "Temp": 1, "Temp_min": 2, "Temp_max": 3}
     record = bigquery.Row((START, 20.5, 20.0, 21.0), columns)
-    assert Row.of(record, ["Temp"], ranged=True) == Row(START, {"Temp": 20.5}, {"Temp": (20.0, 21.0)})
-    # Without these statistics they are sensors with such names, of which nothing may be concluded.
+    assert Row.from_record(record, ["Temp"], has_ranges=True) == Row(START, {"Temp": 20.5}, {"Temp": (20.0, 21.0)})
+    # Without these statistics, the columns belong to sensors whose names only look like statistics.
     sensors = ("Temp", "Temp_min", "Temp_max")
-    assert Row.of(record, sensors) == Row(START, {"Temp": 20.5, "Temp_min": 20.0, "Temp_max": 21.0})
+    assert Row.from_record(record, sensors) == Row(START, {"Temp": 20.5, "Temp_min": 20.0, "Temp_max": 21.0})
