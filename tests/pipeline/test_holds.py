@@ -1,5 +1,6 @@
 """What holds the watermark while sums are on their way to the step that combines their interval."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.transforms.trigger import Repeatedly
+from apache_beam.transforms.window import WindowFn
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.aggregate.sums import SECOND, Interval
-from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
+from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow, window
 from pipeline.windows.hopping import PanedIntervals, _Spread
 from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept
@@ -48,6 +50,19 @@ def test_panes_have_the_time_that_the_first_of_their_rows_is_due_as_timestamp(in
     [found] = spread.process(pane)
     assert found.timestamp == Timestamp(NOON + ends[0]) - Timestamp(micros=1)
     assert [window.end for window in found.windows] == [Timestamp(NOON + seconds) for seconds in ends]
+
+
+@pytest.mark.parametrize("grace", [0, 5, 7, 40])
+@pytest.mark.parametrize("intervals", [FIXED, HOPPING, LONG], ids=["fixed", "hopping", "long"])
+def test_sums_are_in_the_windows_that_the_declared_window_fn_assigns(intervals, grace):
+    intervals = replace(intervals, grace=grace)
+    starts = intervals.starts(NOON * SECOND)
+    context = WindowFn.AssignContext(NOON + grace)
+    combined_in = [found for start in starts for found in window(grace, start, intervals.interval)[1]]
+    assert sorted(intervals.window_fn().assign(context)) == combined_in
+    element = NOON * SECOND, "", {"Temp": [1.0, 1]}
+    expire_in = [found for value in _AssignExpiryWindow(intervals).process(element) for found in value.windows]
+    assert set(expire_in) <= set(intervals.expiry_window_fn().assign(context))
 
 
 @pytest.mark.parametrize("intervals", [FIXED, HOPPING, LONG], ids=["fixed", "hopping", "long"])

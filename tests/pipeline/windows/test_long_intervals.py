@@ -11,6 +11,7 @@ import pytest
 from pipeline.aggregate.fold import FoldReadings
 from pipeline.aggregate.shards import SHARDS
 from pipeline.windows.fixed import EmitFixedIntervals
+from pipeline.windows.hopping import pane_length
 from tests.pipeline.conftest import Stream, captured, message, parse
 
 LONG = ("--interval=2h", "--grace_period=5s")
@@ -29,6 +30,25 @@ def late(letters: list[dict]) -> list[tuple]:
         temp = payload["readings"]["Temp"]
         found.append((letter["error"], payload["Timestamp"][11:16], temp["sum"], temp["count"]))
     return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("hop", "pane"),
+    [
+        (1, 1),
+        (899, 899),
+        (900, 900),
+        (901, 901),  # 17 * 53, both too short
+        (1000, 500),
+        (1802, 106),  # 2 * 17 * 53
+        (7200, 900),
+        (60 * 907, 60),  # 907 is prime
+        (59 * 907, 59 * 907),
+        (86_400, 900),
+    ],
+)
+def test_a_pane_is_the_longest_of_1_to_15_minutes_that_divides_the_hop(hop, pane):
+    assert pane_length(hop) == pane
 
 
 class TestRows:
