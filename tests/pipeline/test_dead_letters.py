@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from pipeline.dead_letters import PIPELINE_VERSION, dead_letter, derived_id, in_parts, new_id, rfc3339
+from pipeline.dead_letters import dead_letter, derived_id, in_parts, new_id, rfc3339
 from pipeline.launch.tables import DEAD_LETTER_COLUMNS
+from pipeline.version import VERSION
 
 
 class TestDeadLetter:
@@ -37,7 +38,7 @@ class TestDeadLetter:
             "attributes": [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}],
             "message_id": "m-1",
             "device": "d-1",
-            "pipeline_version": PIPELINE_VERSION,
+            "pipeline_version": VERSION,
         }
         assert list(letter) == [column.name for column in DEAD_LETTER_COLUMNS]
 
