@@ -22,9 +22,9 @@ import msgspec
 from benchmarks.contenders import Contender, job
 from benchmarks.frame import Goal, cpu_micros, ratios, take_turns
 from benchmarks.load import Load, bundles, past
+from pipeline.aggregate.buckets import FixedBuckets
 from pipeline.aggregate.fold import _Fold
 from pipeline.decode.decoder import Decoder
-from pipeline.windows.fixed import FixedBuckets
 
 # Of intervals of a minute.
 OPTIONS = {
@@ -76,7 +76,7 @@ def alone(rounds: int) -> list[dict[str, Any]]:
 def fold_of(load: Load) -> _Fold:
     """Return the shipped graph's fold, set up as by a worker."""
     of = job(load)
-    fold = _Fold(of.sensors, of.max_future_skew, of.intervals.folded, None)
+    fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
     fold.setup()
     return fold
 

@@ -33,7 +33,7 @@ def build(
     folded = messages | "FoldReadings" >> FoldReadings(
         job.sensors, job.max_future_skew, job.intervals, job.silence_after
     )
-    intervals = folded.sums | job.intervals.label >> job.intervals.emit()
+    intervals = (folded.sums, folded.maybe_expired) | job.intervals.label >> job.intervals.emit()
     averaged = intervals | "MakeRows" >> MakeRows(
         job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
     )
@@ -41,7 +41,7 @@ def build(
     all_dead_letters = [folded.dead_letters, averaged.dead_letters, unwritten]
 
     if job.silence_after and write_silences:
-        silences = folded.heard | "NoticeSilences" >> NoticeSilences(job.silence_after, job.grace_period)
+        silences = folded.activity | "NoticeSilences" >> NoticeSilences(job.silence_after, job.grace_period)
         all_dead_letters.append(silences | "WriteSilences" >> write_silences)
 
     dead_letters = all_dead_letters | "AllDeadLetters" >> beam.Flatten()

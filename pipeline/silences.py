@@ -26,10 +26,10 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.aggregate.runs import Run, touching
 from pipeline.aggregate.sums import MAX_BUCKETS, SECOND
 from pipeline.dead_letters import METRICS, rfc3339
 from pipeline.decode.decoder import DEVICE, Reading
-from pipeline.windows.runs import Run, touching
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 

@@ -11,36 +11,39 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.aggregate.buckets import MAYBE_EXPIRED, Bucketing
 from pipeline.aggregate.sums import SECOND
 from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, new_id
 from pipeline.decode.decoder import Decoder, Reading, Rejection
 from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
 from pipeline.silences import DeviceActivity
-from pipeline.windows.fixed import FixedIntervals
-from pipeline.windows.session import SessionIntervals
 
-# Tag of what was heard of each device, among the outputs of the fold.
+# Tag of the activity of devices, among the outputs of the fold.
 ACTIVITY = "heard"
 
 
 class Folded(NamedTuple):
-    """What comes of messages.
+    """The output of `FoldReadings`.
 
     Attributes:
-      sums: what `emit` of the intervals takes; the device is "" for all unless devices are kept apart.
-      dead_letters: dead-letter rows.
-      heard: when each device was heard, as `DeviceActivity` drains it; None unless somebody asks.
+      sums: of each bundle by interval and device, in windows; with `maybe_expired`, the input of `emit` of the
+        intervals.
+      maybe_expired: sums whose intervals may have expired.
+      dead_letters: dead-letter rows of messages that are no readings.
+      activity: when each device sent readings, as `DeviceActivity` drains it; None without `silence_after`.
     """
 
-    sums: Any
+    sums: beam.PCollection
+    maybe_expired: beam.PCollection
     dead_letters: beam.PCollection
-    heard: beam.PCollection | None
+    activity: beam.PCollection | None
 
 
 class FoldReadings(beam.PTransform):
-    """Decodes messages and adds them up per interval and device, inside each bundle.
+    """Decodes messages and adds their readings up per interval and device, inside each bundle.
 
-    One step does it all: a step takes tens of microseconds for each bundle, even for one of which it is given nothing.
+    One step does all of it, because each step takes tens of microseconds of each bundle, even of one that has nothing
+    for it.
 
     Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is not used.
     Output: `Folded`.
@@ -48,32 +51,29 @@ class FoldReadings(beam.PTransform):
     Args:
       sensors: the sensor names to look for.
       max_future_skew: seconds a reading may be ahead of the clock.
-      intervals: how event time is cut into windows, and what is kept of the readings.
-      silence_after: seconds without a reading that make a silence, or None if nobody asks.
+      bucketing: how readings are added up inside a bundle, and the windows of their sums.
+      silence_after: seconds without a reading that make a silence, or None to leave out the activity of devices.
     """
 
     def __init__(
-        self,
-        sensors: tuple[str, ...],
-        max_future_skew: int,
-        intervals: FixedIntervals | SessionIntervals,
-        silence_after: int | None = None,
+        self, sensors: tuple[str, ...], max_future_skew: int, bucketing: Bucketing, silence_after: int | None = None
     ):
         super().__init__()
-        self._intervals = intervals
+        self._sums_type = bucketing.element_type
         self._silence_after = silence_after
-        self._fold = _Fold(sensors, max_future_skew, intervals.folded, silence_after)
+        self._fold = _Fold(sensors, max_future_skew, bucketing, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
         """Apply the fold."""
         tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, Any]} if self._silence_after else {})
-        fold = beam.ParDo(self._fold).with_output_types(self._intervals.folded.keyed_type, **tags)
+        fold = beam.ParDo(self._fold).with_output_types(self._sums_type, **tags)
         folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
-        aside = folded[SIDE_OUTPUT] | "SplitByTag" >> SplitByTag(**{DEAD_LETTERS: Any}, **self._intervals.aside)
-        aged = [aside[tag] for tag in self._intervals.aside]
-        sums = (folded.sums, *aged) if aged else folded.sums
-        dead_letters = aside[DEAD_LETTERS] | "MakeDeadLetter" >> beam.Map(_make_dead_letter).with_output_types(Any)
-        return Folded(sums, dead_letters, folded[ACTIVITY] if self._silence_after else None)
+        rare = folded[SIDE_OUTPUT] | "SplitByTag" >> SplitByTag(
+            **{DEAD_LETTERS: Any, MAYBE_EXPIRED: tuple[int, str, Any]}
+        )
+        dead_letters = rare[DEAD_LETTERS] | "MakeDeadLetter" >> beam.Map(_make_dead_letter).with_output_types(Any)
+        activity = folded[ACTIVITY] if self._silence_after else None
+        return Folded(folded.sums, rare[MAYBE_EXPIRED], dead_letters, activity)
 
 
 @functools.cache
@@ -88,21 +88,14 @@ def _freeze_once() -> None:
 
 
 class _Fold(beam.DoFn):
-    # Messages that are folded in one go, as starting takes about as long as folding one. Few enough that as many of
-    # 10 MB, the largest there are, fit in memory.
+    # Messages that are folded at once, because to begin takes about as long as to fold one. Few enough that this many
+    # of 10 MB, the largest there are, fit in memory.
     BATCH_SIZE = 32
 
-    def __init__(
-        self,
-        sensors: tuple[str, ...],
-        max_future_skew: int,
-        intervals: FixedIntervals | SessionIntervals,
-        silence_after: int | None,
-    ):
+    def __init__(self, sensors: tuple[str, ...], max_future_skew: int, bucketing: Bucketing, silence_after: int | None):
         self._sensors = sensors
         self._max_future_skew = max_future_skew
-        self._intervals = intervals
-        self._lift = intervals.statistics.lift
+        self._bucketing = bucketing
         self._silence_after = silence_after
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
@@ -114,70 +107,106 @@ class _Fold(beam.DoFn):
         _freeze_once()
 
     def start_bundle(self) -> None:
-        self._waiting: list[Any] = []
+        self._batch: list[Any] = []
         self._messages = self._decoder.readings = self._decoder.ignored_keys = 0
-        self._buckets = self._intervals.new_buckets()
-        self._heard = DeviceActivity(self._silence_after * SECOND) if self._silence_after else None
+        self._buckets = self._bucketing.new_buckets()
+        self._activity = DeviceActivity(self._silence_after * SECOND) if self._silence_after else None
 
     def process(self, element: Any) -> Iterable[Any]:
         # Not a generator: most calls have nothing to emit, and an iterator for each would cost more than the fold.
-        self._waiting.append(element)
-        return self._fold() if len(self._waiting) == self.BATCH_SIZE else ()
+        self._batch.append(element)
+        return self._fold_batch() if len(self._batch) == self.BATCH_SIZE else ()
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from self._fold()
-        yield from self._buckets.drain(time.time())
-        if self._heard:
-            yield from self._drain_heard(self._heard)
+        yield from self._fold_batch()
+        yield from self._drain(time.time())
         self._messages_total.inc(self._messages)
         self._readings_total.inc(self._decoder.readings)
         if self._decoder.ignored_keys:
             self._ignored_total.inc(self._decoder.ignored_keys)
 
-    def _fold(self) -> Iterator[Any]:
-        messages, self._waiting = self._waiting, []
-        self._messages += len(messages)
+    def _fold_batch(self) -> Iterator[Any]:
+        batch, self._batch = self._batch, []
+        self._messages += len(batch)
         now = time.time()
         rejections: list[Rejection] = []
-        # All of them are what the source makes of messages.
-        payloads = messages if not messages or type(messages[0]) is bytes else [message.data for message in messages]
-        readings = self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), rejections)
-        yield from self._add(readings, now)
-        while self._heard and self._heard.full:
-            yield from self._drain_heard(self._heard)
-            yield from self._add(readings, now)
+        readings = self._decode(batch, now, rejections)
+        while self._add(readings):
+            yield from self._drain(now)
         for rejection in rejections:
-            refused = _refused(rejection, messages[rejection.message], now)
-            yield to_side_output(DEAD_LETTERS, refused, Timestamp(int(now)))
+            rejected = _rejected(rejection, batch[rejection.message], now)
+            yield to_side_output(DEAD_LETTERS, tuple(rejected), Timestamp(int(now)))
 
-    def _add(self, readings: Iterator[Reading], now: float) -> Iterator[Any]:
-        """Add readings up until there are no more, or too many devices to remember; yield what is emitted meanwhile."""
-        lifted = self._lift(self._heard.note(readings) if self._heard else readings)
-        while self._buckets.add(lifted):
-            yield from self._buckets.drain(now)
+    def _decode(self, batch: list[Any], now: float, rejections: list[Rejection]) -> Iterator[Reading]:
+        """Yield the readings of the messages, and add what is none to `rejections`."""
+        # The source yields either bytes or PubsubMessages, never both.
+        payloads = batch if not batch or type(batch[0]) is bytes else [message.data for message in batch]
+        return self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), rejections)
 
-    def _drain_heard(self, heard: DeviceActivity) -> Iterator[beam.pvalue.TaggedOutput]:
-        for earliest, runs in heard.drain():
+    def _add(self, readings: Iterator[Reading]) -> bool:
+        """Add readings up until there are no more, or a drain is due; return whether it is."""
+        if not self._activity:
+            return self._buckets.add(readings)
+        full = self._buckets.add(self._activity.note(readings))
+        return full or self._activity.full
+
+    def _drain(self, now: float) -> Iterator[Any]:
+        """Yield what has been added since the last drain."""
+        yield from self._bucketing.place(self._buckets.drain(), now)
+        for earliest, runs in self._activity.drain() if self._activity else ():
             yield beam.pvalue.TaggedOutput(ACTIVITY, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
 
 
-def _refused(rejection: Rejection, message: Any, now: float) -> tuple[Any, ...]:
-    # What `dead_letter` takes: Beam encodes that in a fraction of the time that a letter takes. It has an id already,
-    # so that what is done again after the grouping is done to the same letter.
+class _Rejected(NamedTuple):
+    """What a dead letter is made from, once it has left the fold.
+
+    It passes the side output as a plain tuple, which Beam encodes in a fraction of the time that a dead letter takes.
+    It has its id and time already, so that a retry of the steps after the side output makes the same dead letter.
+    """
+
+    errors: dict[str, int]  # number of items by the name of their error
+    stage: str
+    error: str
+    message: str
+    payload: bytes
+    attributes: dict[str, str] | None
+    message_id: str | None
+    dead_letter_id: str
+    received_at: int
+
+
+def _rejected(rejection: Rejection, message: Any, now: float) -> _Rejected:
     reason = rejection.reason
-    of_message = getattr(message, "attributes", None), getattr(message, "message_id", None)
-    known = *of_message, new_id(), int(now * SECOND)
-    return rejection.errors, reason.stage, type(reason).__name__, str(reason), rejection.payload, *known
+    return _Rejected(
+        rejection.errors,
+        reason.stage,
+        type(reason).__name__,
+        str(reason),
+        rejection.payload,
+        getattr(message, "attributes", None),
+        getattr(message, "message_id", None),
+        new_id(),
+        int(now * SECOND),
+    )
+
+
+def _make_dead_letter(fields: tuple[Any, ...]) -> dict[str, Any]:
+    rejected = _Rejected(*fields)
+    # Counted here and not in the fold: of a counter that once counted, every later bundle makes a report.
+    for error, count in rejected.errors.items():
+        _refused_total(error).inc(count)
+    return dead_letter(
+        rejected.stage,
+        rejected.error,
+        rejected.message,
+        rejected.payload,
+        rejected.attributes,
+        rejected.message_id,
+        letter_id=rejected.dead_letter_id,
+        received_at=rejected.received_at,
+    )
 
 
 @functools.cache
 def _refused_total(error: str) -> Any:
     return Metrics.counter(METRICS, f"refused_{error}")
-
-
-def _make_dead_letter(refused: tuple[Any, ...]) -> dict[str, Any]:
-    errors, *arguments = refused
-    # Not counted where it is refused: of a counter that once counted, every later bundle makes a report.
-    for error, count in errors.items():
-        _refused_total(error).inc(count)
-    return dead_letter(*arguments)

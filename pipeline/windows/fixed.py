@@ -15,7 +15,7 @@ docs/event-time.md follows the timestamps of all elements, and what holds the wa
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark, Repeatedly
@@ -30,15 +30,15 @@ from apache_beam.transforms.window import (
 from apache_beam.utils.timestamp import Duration, Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
+from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
 from pipeline.aggregate.shards import SHARDS, Shard, by_shard, merge_devices
 from pipeline.aggregate.statistics import MEANS, Statistics
-from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, CombineSums, Interval, SumsOf
-from pipeline.decode.decoder import Reading
+from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
 from pipeline.side_output import NEVER_DROPPED, declare_windowing, to_side_output
 from pipeline.windows.labels import emit_label
 
-# Tags of sums that may have expired, and of intervals that have.
-MAYBE_EXPIRED, EXPIRED = "maybe_expired", "expired"
+# Tag of intervals that have expired.
+EXPIRED = "expired"
 
 # Why an interval is no row; see `Interval.late`.
 LATE_ERROR, EXPIRED_ERROR = "Late", "Expired"
@@ -63,9 +63,6 @@ class FixedIntervals:
     statistics: Statistics = MEANS
     by_device: bool = False
     max_future_skew: int = 600
-
-    # What buckets set aside, with its type.
-    aside: ClassVar[dict[str, Any]] = {MAYBE_EXPIRED: tuple[int, str, Any]}
 
     @property
     def label(self) -> str:
@@ -94,14 +91,25 @@ class FixedIntervals:
         """Whether devices are shuffled by the shard. With `revise` each is a key, as revisions count panes of a key."""
         return self.by_device and not self.revise
 
-    def new_buckets(self) -> "FixedBuckets":
+    def new_buckets(self) -> FixedBuckets:
         """Return empty buckets for one bundle."""
-        return FixedBuckets(self)
+        return FixedBuckets(self.interval, self.statistics, self.by_device)
 
-    @property
-    def folded(self) -> "FixedIntervals":
-        """The intervals that readings are folded into, inside each bundle."""
-        return self
+    def place(
+        self, drained: Iterable[tuple[int, SumsOf]], now: float
+    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        """Yield (key, sums) in the windows of the intervals, for what `FixedBuckets` drained; `now` is in seconds.
+
+        What may have expired by the clock goes to the side output instead, as (start of the interval, key, sums).
+        """
+        cutoff = self.expiry_cutoff(now)
+        for start, sums_of in drained:
+            due, held_in = window(self.grace, start, self.interval)
+            for key, sums in self.to_keyed(sums_of):
+                if start >= cutoff:
+                    yield WindowedValue((key, sums), due, held_in)
+                else:
+                    yield to_side_output(MAYBE_EXPIRED, (start, key, sums), due)
 
     def emit(self) -> beam.PTransform:
         """Return the transform from what was folded to `Interval`s."""
@@ -116,20 +124,20 @@ class FixedIntervals:
         return (now - self.interval - self.grace - self.allowed_lateness) * SECOND
 
     @property
-    def keyed_type(self) -> Any:
-        """The type of (key, what is kept for it)."""
+    def element_type(self) -> Any:
+        """The type of (key, sums) that `place` yields."""
         return tuple[str, Shard] if self.sharded else tuple[str, Any]
 
-    def keyed(self, sums_of: SumsOf) -> Iterable[tuple[str, Any]]:
-        """Return (key, what is kept for it) of all devices; `sums_of` undoes it."""
+    def to_keyed(self, sums_of: SumsOf) -> Iterable[tuple[str, Any]]:
+        """Return (key, sums) for all devices: the key is a device, and the sums its own, or those of a shard."""
         return by_shard(sums_of) if self.sharded else sums_of.items()
 
-    def sums_of(self, key: str, kept: Any) -> SumsOf:
-        """Return the Sums by device of what `keyed` returned."""
-        return kept if self.sharded else {key: kept}
+    def from_keyed(self, key: str, sums: Any) -> SumsOf:
+        """Return the sums by device of an element that `to_keyed` returned."""
+        return sums if self.sharded else {key: sums}
 
     def combine_sums(self) -> CombineSums:
-        """Return what adds up what `keyed` returns."""
+        """Return what adds up the sums of a key that `to_keyed` returns."""
         merge = self.statistics.merge
         return CombineSums(functools.partial(merge_devices, merge) if self.sharded else merge)
 
@@ -186,55 +194,6 @@ def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[Interv
     return found.max_timestamp(), (found,)
 
 
-class FixedBuckets:
-    """Sums of one bundle per interval and device. Times are microseconds since the epoch."""
-
-    def __init__(self, intervals: FixedIntervals):
-        self._intervals = intervals
-        self._interval = intervals.interval * SECOND
-        self._by_device = intervals.by_device
-        self._add = intervals.statistics.add
-        self._count = 0
-        self._sums: dict[int, SumsOf] = {}
-
-    def add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
-        add, by_device = self._add, self._by_device
-        start = end = 0
-        sums_of: SumsOf = {}
-        for event_time, device, values in readings:
-            if not start <= event_time < end:
-                start = event_time - event_time % self._interval
-                end = start + self._interval
-                sums_of = self._sums.setdefault(start, {})
-            key = device if by_device else ""
-            sums = sums_of.get(key)
-            if sums is not None:
-                add(sums, values)
-                continue
-            sums_of[key] = sums = {}
-            add(sums, values)
-            self._count += 1
-            if self._count == MAX_BUCKETS:
-                return True
-        return False
-
-    def drain(self, now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
-        """Yield (key, what is kept for it) in the windows of the intervals, and begin anew; `now` is in seconds.
-
-        What has expired by the clock is set aside instead, as (the bucket's start, key, what is kept for it).
-        """
-        drained, self._sums, self._count = self._sums, {}, 0
-        cutoff = self._intervals.expiry_cutoff(now)
-        for start, sums_of in drained.items():
-            due, held_in = window(self._intervals.grace, start, self._intervals.interval)
-            for key, kept in self._intervals.keyed(sums_of):
-                if start >= cutoff:
-                    yield WindowedValue((key, kept), due, held_in)
-                else:
-                    yield to_side_output(MAYBE_EXPIRED, (start, key, kept), due)
-
-
 class EmitFixedIntervals(beam.PTransform):
     """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
 
@@ -250,7 +209,7 @@ class EmitFixedIntervals(beam.PTransform):
     keep it until they are combined: so the watermark cannot pass that time while they are on their way, and what was
     on time when it was folded is never late.
 
-    Input: two, of what `FixedBuckets` drain: sums in their windows, and sums that may have expired.
+    Input: two of what `FixedIntervals.place` yields: sums in their windows, and sums that may have expired.
     """
 
     def __init__(self, intervals: FixedIntervals):
@@ -262,7 +221,7 @@ class EmitFixedIntervals(beam.PTransform):
         it = self._intervals
         unexpired, maybe_expired = sums
         assign = beam.ParDo(_AssignExpiryWindow(it)).with_output_types(tuple[str, Any])
-        split = beam.ParDo(_SplitExpired(it)).with_output_types(it.keyed_type, **{EXPIRED: Any})
+        split = beam.ParDo(_SplitExpired(it)).with_output_types(it.element_type, **{EXPIRED: Any})
         waiting = declare_windowing(maybe_expired | "AssignExpiryWindow" >> assign, it.expiry_windowing)
         grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
         classified = grouped | "SplitExpired" >> split.with_outputs(EXPIRED, main="unexpired")
@@ -317,7 +276,7 @@ class _SplitExpired(beam.DoFn):
         # One interval, the window's: its dead letters are then the only ones with the number of the pane.
         for start in {start for start, _ in arrivals}:
             sums = self._combine.merge_accumulators(kept for _, kept in arrivals)
-            end, sums_of = start + self._length, self._intervals.sums_of(key, sums)
+            end, sums_of = start + self._length, self._intervals.from_keyed(key, sums)
             expired = Interval(start, end, sums_of, pane.index, EXPIRED_ERROR)
             yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
 
@@ -333,5 +292,5 @@ class _Emit(beam.DoFn):
     ) -> list[WindowedValue]:
         late = LATE_ERROR if pane.timing == PaneInfoTiming.LATE and not self._revise else None
         start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
-        interval = Interval(start, end, self._intervals.sums_of(*element), pane.index, late)
+        interval = Interval(start, end, self._intervals.from_keyed(*element), pane.index, late)
         return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

@@ -18,8 +18,9 @@ more than 15 minutes are therefore several panes. For each key, an open interval
 pane that is over, besides those that came late for their pane. Fixed windows are hopping ones whose hop is `interval`.
 """
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,10 @@ from apache_beam.transforms.window import IntervalWindow, SlidingWindows, Window
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
+from pipeline.aggregate.sums import SECOND, Interval, SumsOf
 from pipeline.decode.bounded_cache import BoundedCache
-from pipeline.windows.fixed import EXPIRED_ERROR, MAYBE_EXPIRED, EmitFixedIntervals, FixedIntervals, window
+from pipeline.windows.fixed import EXPIRED_ERROR, EmitFixedIntervals, FixedIntervals, window
 
 # Seconds. Shorter panes hold less while they are open, but an interval has more of them. At a reading of each device
 # every 10 s, a day is best made of panes of 15 minutes: what the open one and the 95 others hold is about the same.
@@ -72,7 +74,7 @@ class PanedIntervals(FixedIntervals):
     hop: int
     pane: int
 
-    @property
+    @functools.cached_property
     def panes(self) -> FixedIntervals:
         """What intervals are put together from."""
         late = self.grace, self.allowed_lateness, False
@@ -81,10 +83,15 @@ class PanedIntervals(FixedIntervals):
     def _held(self) -> dict[str, tuple[int | str, int | str]]:
         return super()._held() | {"hop": (self.hop, self.interval), "pane": (self.pane, self.hop)}
 
-    @property
-    def folded(self) -> FixedIntervals:
-        """The intervals that readings are folded into, inside each bundle."""
-        return self.panes
+    def new_buckets(self) -> FixedBuckets:
+        """Return empty buckets for one bundle: one for each pane, not for each interval."""
+        return self.panes.new_buckets()
+
+    def place(
+        self, drained: Iterable[tuple[int, SumsOf]], now: float
+    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+        """Yield (key, sums) in the windows of the panes, for what `FixedBuckets` drained; `now` is in seconds."""
+        return self.panes.place(drained, now)
 
     def emit(self) -> beam.PTransform:
         """Return the transform from what was folded to `Interval`s."""
@@ -119,7 +126,7 @@ class EmitPanedIntervals(beam.PTransform):
     def expand(self, sums: Any) -> beam.PCollection:
         """Apply both groupings."""
         it = self._intervals
-        spread = beam.ParDo(_Spread(it)).with_output_types(it.keyed_type, **it.aside)
+        spread = beam.ParDo(_Spread(it)).with_output_types(it.element_type, **{MAYBE_EXPIRED: tuple[int, str, Any]})
         panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
         spread_out = panes | "SpreadPanes" >> spread.with_outputs(MAYBE_EXPIRED, main="unexpired")
         return EmitFixedIntervals(it).expand((spread_out.unexpired, spread_out[MAYBE_EXPIRED]))
@@ -143,7 +150,7 @@ class _Spread(beam.DoFn):
         # Whatever this worker's clock says, another's said so of an expired pane.
         maybe_expired = pane.late == EXPIRED_ERROR or (pane.late and pane.row_time < self._cutoff)
         due, held_in = self._windows[pane.row_time]
-        for key, kept in self._intervals.keyed(pane.sums_of):
+        for key, kept in self._intervals.to_keyed(pane.sums_of):
             if maybe_expired:
                 yield beam.pvalue.TaggedOutput(MAYBE_EXPIRED, (pane.row_time, key, kept))
             else:

@@ -16,7 +16,7 @@ open sessions grows with their square: see docs/cost.md.
 """
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,11 +28,11 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipeline.aggregate.buckets import SessionBuckets, SummedRun
+from pipeline.aggregate.runs import touching
 from pipeline.aggregate.statistics import MEANS, Statistics
-from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, Interval, Sums
-from pipeline.decode.decoder import Reading
+from pipeline.aggregate.sums import SECOND, Interval, Sums
 from pipeline.windows.labels import emit_label
-from pipeline.windows.runs import Run, touching
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class SessionIntervals:
     statistics: Statistics = MEANS
     by_device: bool = False
 
-    # The type of what buckets drain, and what they set aside: nothing.
-    keyed_type: ClassVar[Any] = tuple[str, Any]
-    aside: ClassVar[dict[str, Any]] = {}
+    # The type of the elements that `place` yields.
+    element_type: ClassVar[Any] = tuple[str, Any]
 
     @property
     def label(self) -> str:
@@ -67,70 +66,50 @@ class SessionIntervals:
             key=("device" if self.by_device else "none", "none"),
         )
 
-    def new_buckets(self) -> "SessionBuckets":
+    def new_buckets(self) -> SessionBuckets:
         """Return empty buckets for one bundle."""
-        return SessionBuckets(self)
+        return SessionBuckets(self.gap, self.statistics, self.by_device)
 
-    @property
-    def folded(self) -> "SessionIntervals":
-        """The intervals that readings are folded into, inside each bundle."""
-        return self
-
-    def emit(self) -> beam.PTransform:
-        """Return the transform from what was folded to `Interval`s."""
-        return beam.ParDo(_EmitSessions(self)).with_output_types(Any)
-
-
-class SessionBuckets:
-    """Sums of one bundle per device and run of readings less than a gap apart. Times are microseconds."""
-
-    def __init__(self, intervals: SessionIntervals):
-        self._gap = intervals.gap * SECOND
-        self._by_device = intervals.by_device
-        self._add, self._merge = intervals.statistics.add, intervals.statistics.merge
-        self._count = 0
-        self._runs: dict[str, list[_Session]] = {}
-
-    def add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
-        for event_time, device, values in readings:
-            runs = self._runs.setdefault(device if self._by_device else "", [])
-            if runs and runs[-1].first <= event_time < runs[-1].last + self._gap:
-                run = runs[-1]
-                run.last = max(run.last, event_time)
-            else:
-                before = len(runs)
-                run = _join(runs, _Session(event_time, event_time, {}), self._gap, self._merge)
-                self._count += len(runs) - before
-            self._add(run.sums, values)
-            if self._count == MAX_BUCKETS:
-                return True
-        return False
-
-    def drain(self, now: float) -> Iterator[WindowedValue]:
-        """Yield (device, (first reading, last reading, Sums)) for all that was added, and begin anew.
+    def place(self, drained: Iterable[tuple[str, list[SummedRun]]], now: float) -> Iterator[WindowedValue]:
+        """Yield (device, (first reading, last reading, Sums)) for what `SessionBuckets` drained.
 
         The timestamp is the first reading's, so that it holds the watermark back. Sessions have no use for `now`.
         """
-        drained, self._runs, self._count = self._runs, {}, 0
-        for device, runs in drained.items():
+        for device, runs in drained:
             for run in runs:
-                kept = run.first, run.last, run.sums
-                yield GlobalWindows.windowed_value((device, kept), Timestamp(micros=run.first))
+                element = device, (run.first, run.last, run.sums)
+                yield GlobalWindows.windowed_value(element, Timestamp(micros=run.first))
+
+    def emit(self) -> "EmitSessions":
+        """Return the transform from folded sums to `Interval`s."""
+        return EmitSessions(self)
 
 
-@dataclass(slots=True)
-class _Session(Run):
+class EmitSessions(beam.PTransform):
+    """Joins the runs of bundles to sessions, and emits each session as an `Interval`.
+
+    Input: two of what `SessionIntervals.place` yields: runs, and sums that may have expired, of which there are none.
+    """
+
+    def __init__(self, intervals: SessionIntervals):
+        super().__init__()
+        self.fn = _EmitSessions(intervals)
+
+    def expand(self, sums: Any) -> beam.PCollection:
+        """Apply the joining."""
+        runs, _ = sums
+        return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Any)
+
+
+class _Session(SummedRun):
     """A run, and what is known of its rows.
 
     Attributes:
-      sums: of all its readings.
       revision: that its next row will have.
       rows: the Timestamps of rows already written for it, or for runs that it has swallowed.
       open: whether it holds readings that are in no row yet.
     """
 
-    sums: Sums
     revision: int = 0
     rows: tuple[int, ...] = ()
     open: bool = True

@@ -16,8 +16,8 @@ from benchmarks.__main__ import measure
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, bundles, messages, past
+from pipeline.aggregate.buckets import FixedBuckets
 from pipeline.decode.decoder import Decoder
-from pipeline.windows.fixed import FixedBuckets
 
 LOADS = [Load(bundle=10), Load(bundle=1000), Load(bundle=200, packed=10), Load(bundle=500, devices=10), Load(size=1000)]
 

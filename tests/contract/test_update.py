@@ -25,7 +25,7 @@ from pipeline.silences import DeviceActivity, NoticeSilences
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
 from pipeline.windows.session import SessionIntervals
 from tests.deploy.template.launched import SUBSCRIPTION
-from tests.pipeline.conftest import Kept
+from tests.pipeline.conftest import Kept, drained
 
 HERE = Path(__file__).parent
 ACCEPT = "ACCEPT_GRAPH=1 .venv/bin/python -m pytest tests/contract/test_update.py"
@@ -202,10 +202,8 @@ def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:
 
 
 def folded(intervals: FixedIntervals | SessionIntervals, now: float = 100) -> Any:
-    buckets = intervals.folded.new_buckets()
-    buckets.add(iter([(100 * SECOND, "device-1", {"Temp": 21.5})]))
-    [drained] = buckets.drain(now)
-    return drained.value
+    [element] = drained(intervals, [(100 * SECOND, "device-1", {"Temp": 21.5})], now)
+    return element.value
 
 
 def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
@@ -273,7 +271,7 @@ class TestBreaks:
 
 class TestStepsOf:
     def test_the_session_keeps_state_and_a_timer(self, session):
-        step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)"]
+        step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)/EmitSessions"]
         assert step["state"] == {
             "late_runs": "beam:user_state:bag:v1 VarIntCoder",
             "sessions": "beam:user_state:bag:v1 FastPrimitivesCoder",

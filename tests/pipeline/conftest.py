@@ -4,7 +4,7 @@ import base64
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from apache_beam.testing.test_stream import TestStream
 from local.stack.emulators import free_port
 from local.stack.processes import running
 from pipeline import graph
+from pipeline.aggregate.buckets import Bucketing
+from pipeline.decode.decoder import Reading
 from pipeline.launch import options
 from pipeline.launch.job import Job
 from pipeline.windows.fixed import FixedIntervals
@@ -73,6 +75,13 @@ class Kept:
 
     def clear(self) -> None:
         self.value = None
+
+
+def drained(intervals: Bucketing, readings: Iterable[Reading], now: float = 0) -> list[Any]:
+    """Return the elements that a bundle of these readings leaves the fold as, at `now` by the clock, in seconds."""
+    buckets = intervals.new_buckets()
+    assert not buckets.add(iter(readings))
+    return list(intervals.place(buckets.drain(), now))
 
 
 class Capture(beam.PTransform):

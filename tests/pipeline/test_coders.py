@@ -1,6 +1,5 @@
 """What a coder returns equals what went in, in type too, for all that passes a coder in the graph."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from pipeline.dead_letters import DEAD_LETTERS
 from pipeline.silences import DeviceActivity, NoticeSilences
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import Kept
+from tests.pipeline.conftest import Kept, drained
 
 SETTINGS = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -53,7 +52,7 @@ def sums_of_devices(chosen: Statistics, found: list) -> SumsOf:
 @given(chosen=some_statistics, found=readings)
 def test_a_shard_equals_what_was_encoded_for_all_statistics(chosen, found):
     for key, shard in by_shard(sums_of_devices(chosen, found)):
-        keyed = coder_of(FixedIntervals(15, 5, 3600, False, by_device=True).keyed_type)
+        keyed = coder_of(FixedIntervals(15, 5, 3600, False, by_device=True).element_type)
         assert isinstance(keyed.value_coder(), ShardCoder)
         check(keyed, (key, shard))
         # On the way to the expiry grouping it is part of a larger value.
@@ -81,13 +80,6 @@ def test_a_dead_letter_equals_what_was_encoded(payload, attributes, moment):
     check(coder_of(tuple[int, Any]), (3, (DEAD_LETTERS, refused)))
 
 
-def drained(intervals: Any, found: list) -> Iterator[Any]:
-    buckets = intervals.new_buckets()
-    assert not buckets.add(intervals.statistics.lift(iter(found)))
-    for element in buckets.drain(0):
-        yield element.value
-
-
 @pytest.mark.parametrize("revise", [False, True], ids=["dead_letter", "revise"])
 @SETTINGS
 @given(chosen=some_statistics, bundles=st.lists(readings, max_size=4), steps=st.lists(moments, max_size=4))
@@ -97,7 +89,7 @@ def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles
     cells: dict[str, Kept] = {}
     for bundle, now in zip(bundles, steps, strict=False):
         for encoded in drained(intervals, bundle):
-            element = check(coder_of(intervals.keyed_type), encoded)
+            element = check(coder_of(intervals.element_type), encoded.value)
             state = cells.setdefault(element[0], Kept())
             for interval in emit.fn.process(element, state, Kept(), Kept()):
                 check(FastPrimitivesCoder(), interval)

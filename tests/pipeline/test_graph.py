@@ -198,7 +198,7 @@ class TestUnusableMessages:
     def test_a_letter_that_is_made_again_is_the_same(self):
         bad = PubsubMessage(b"bad", {"site": "north"}, "18")
         refusal = Rejection(NotJson("no"), bad.data, 0, {"NotJson": 1})
-        refused, other = (fold._refused(refusal, bad, 1732280401.25) for _ in range(2))
+        refused, other = (fold._rejected(refusal, bad, 1732280401.25) for _ in range(2))
         letter = fold._make_dead_letter(refused)
         assert letter == fold._make_dead_letter(refused)
         assert letter["received_at"] == "2024-11-22T13:00:01.250000Z"
@@ -336,8 +336,7 @@ class TestAgainstAReference:
 
     @pytest.mark.parametrize("flags", [(), ("--window=session", "--session_gap=10s")], ids=["fixed", "session"])
     def test_a_fold_that_is_full_goes_on_empty(self, run_graph, monkeypatch, flags):
-        monkeypatch.setattr("pipeline.windows.fixed.MAX_BUCKETS", 3)
-        monkeypatch.setattr("pipeline.windows.session.MAX_BUCKETS", 3)
+        monkeypatch.setattr("pipeline.aggregate.buckets.MAX_BUCKETS", 3)
         # Two readings of each of five devices, so that the fold is full, and emptied, several times in the bundle.
         items = [{"Timestamp": NOON + n / 10, "Device": f"d{n % 5}", "Temp": float(n)} for n in range(10)]
         rows, letters = run_graph(Stream().add(json.dumps(items).encode()), "--group_by_device=true", *flags)

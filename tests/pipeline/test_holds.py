@@ -15,7 +15,7 @@ from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow, window
 from pipeline.windows.hopping import PanedIntervals, _Spread
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept
+from tests.pipeline.conftest import NOON, Kept, drained
 
 FIXED = FixedIntervals(15, 5, 3600, False)
 HOPPING = PanedIntervals(15, 5, 3600, False, hop=5, pane=5)
@@ -77,9 +77,8 @@ def test_the_expiry_grouping_keeps_the_earliest_timestamp_and_releases_it_with_e
 
 def test_what_is_set_aside_is_in_a_window_that_ends_before_any_row_is_due():
     # A grouping gives what the watermark has passed the end of its window as timestamp; it must hold the watermark too.
-    buckets = FIXED.new_buckets()
-    buckets.add(iter([(946_684_800 * SECOND, "", {"Temp": 1.0})]))
-    [element] = [output.value for output in buckets.drain(NOON)]
+    [output] = drained(FIXED, [(946_684_800 * SECOND, "", {"Temp": 1.0})], NOON)
+    element = output.value
     assert element.timestamp == Timestamp(946_684_800 + 20) - Timestamp(micros=1)
     assert [window.max_timestamp() < element.timestamp for window in element.windows] == [True]
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pipeline.aggregate.statistics import STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept, Stream, message
+from tests.pipeline.conftest import NOON, Kept, Stream, drained, message
 
 SENSORS = ("AtmP", "Temp")
 INTERVAL, HOP, GAP, GRACE, LATENESS = 15, 5, 10, 5, 30
@@ -452,10 +452,8 @@ class SmallSessions:
             if not isinstance(event, list):
                 watermark = max(watermark, event)
             else:
-                buckets = self._intervals.new_buckets()
                 micros = ((round((NOON + r.at) * SECOND), r.device, r.values) for r in event)
-                assert not buckets.add(self._intervals.statistics.lift(micros))
-                for element in buckets.drain(0):
+                for element in drained(self._intervals, micros):
                     device, _ = element.value
                     cells = self._cells.setdefault(device, (Kept(), Kept(), Kept()))
                     self._take(self._emit.fn.process(element.value, *cells))

@@ -216,8 +216,7 @@ class TestIds:
     @pytest.mark.parametrize("window", FLAGS)
     def test_of_equal_readings_in_one_late_pane_differ(self, run_graph, monkeypatch, window):
         # Each reading leaves the fold by itself.
-        for module in ("fixed_windows", "session_windows"):
-            monkeypatch.setattr(f"pipeline.{module}.MAX_BUCKETS", 1)
+        monkeypatch.setattr("pipeline.aggregate.buckets.MAX_BUCKETS", 1)
         stream = Stream().add(message(1, Temp=5)).watermark(1000).add(*[message(2, Temp=5)] * 3)
         _, letters = run_graph(stream, *FLAGS[window])
         assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)

@@ -12,7 +12,7 @@ from pipeline.aggregate.shards import SHARDS, Shard, ShardCoder, by_shard, merge
 from pipeline.aggregate.statistics import MEANS, STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums
 from pipeline.windows.fixed import FixedIntervals
-from tests.pipeline.conftest import NOON, Stream, message
+from tests.pipeline.conftest import NOON, Stream, drained, message
 
 
 def shard_of(device: str) -> str:
@@ -61,18 +61,17 @@ class TestShardCoder:
 
 
 def test_a_bundle_leaves_one_record_for_each_shard():
-    buckets = FixedIntervals(15, 5, 3600, False, by_device=True).new_buckets()
+    intervals = FixedIntervals(15, 5, 3600, False, by_device=True)
     devices = [f"device-{number}" for number in range(5000)]
-    buckets.add(iter([(NOON * SECOND, device, {"Temp": 1.0}) for device in devices]))
-    drained = list(buckets.drain(NOON))
-    assert len(drained) == SHARDS
-    assert sorted(device for element in drained for device in element.value[1]) == sorted(devices)
+    elements = drained(intervals, [(NOON * SECOND, device, {"Temp": 1.0}) for device in devices], NOON)
+    assert len(elements) == SHARDS
+    assert sorted(device for element in elements for device in element.value[1]) == sorted(devices)
 
 
 def test_with_revise_each_device_is_a_key_whose_panes_count_its_revisions():
-    buckets = FixedIntervals(15, 5, 3600, True, by_device=True).new_buckets()
-    buckets.add(iter([(NOON * SECOND, device, {"Temp": 1.0}) for device in ("a", "b")]))
-    assert [element.value for element in buckets.drain(NOON)] == [("a", {"Temp": [1.0, 1]}), ("b", {"Temp": [1.0, 1]})]
+    intervals = FixedIntervals(15, 5, 3600, True, by_device=True)
+    elements = drained(intervals, [(NOON * SECOND, device, {"Temp": 1.0}) for device in ("a", "b")], NOON)
+    assert [element.value for element in elements] == [("a", {"Temp": [1.0, 1]}), ("b", {"Temp": [1.0, 1]})]
 
 
 def test_rows_of_many_devices(run_graph):

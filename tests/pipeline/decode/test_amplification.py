@@ -154,7 +154,7 @@ def from_devices(count: int) -> bytes:
 def fold(payload: bytes, silence_after: int | None = None, by_device: bool = False) -> Iterator[object]:
     """What the fold emits for one message."""
     intervals = FixedIntervals(15, 5, 3600, False, by_device=by_device)
-    step = _Fold(SENSORS, 600, intervals.folded, silence_after)
+    step = _Fold(SENSORS, 600, intervals, silence_after)
     step.setup()
     step.start_bundle()
     yield from step.process(payload)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.buckets import SessionBuckets
+from pipeline.aggregate.runs import Run, touching
+from pipeline.aggregate.statistics import MEANS
 from pipeline.aggregate.sums import SECOND, Interval, Sums
 from pipeline.decode.decoder import Reading
 from pipeline.silences import DeviceActivity
-from pipeline.windows import runs as runs_module
-from pipeline.windows.runs import Run, touching
 from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept
 
@@ -51,9 +52,10 @@ class Counted(list):
 
 
 def in_sessions(readings: Iterator[Reading]) -> int:
-    buckets = SessionIntervals(GAP, 5, 0, False, by_device=True).new_buckets()
+    buckets = SessionBuckets(GAP, MEANS, by_device=True)
     assert not buckets.add(readings)
-    return len(list(buckets.drain(0)))
+    [(_, runs)] = buckets.drain()
+    return len(runs)
 
 
 def in_silences(readings: Iterator[Reading]) -> int:
@@ -63,16 +65,14 @@ def in_silences(readings: Iterator[Reading]) -> int:
 
 
 @pytest.mark.parametrize("count", [1_000, 2_000])
-@pytest.mark.parametrize(("module", "add"), [("session_windows", in_sessions), ("silences", in_silences)])
+@pytest.mark.parametrize(("module", "add"), [("aggregate.runs", in_sessions), ("silences", in_silences)])
 def test_a_reading_looks_at_no_more_runs_of_its_device_than_bisection_does(
     monkeypatch, module: str, add: Callable[[Iterator[Reading]], int], count: int
 ):
     readings: list[Reading] = [((NOON + n * GAP) * SECOND, "a", {"Temp": 1.0}) for n in range(count)]
     random.Random(1).shuffle(readings)
     monkeypatch.setattr(Counted, "reads", 0)
-    monkeypatch.setattr(
-        f"pipeline.{module}.touching", lambda runs, new, gap: runs_module.touching(Counted(runs), new, gap)
-    )
+    monkeypatch.setattr(f"pipeline.{module}.touching", lambda runs, new, gap: touching(Counted(runs), new, gap))
     assert add(iter(readings)) == count
     # Twice, as both ends are looked for; looking at all runs of each would be count / 2.
     assert count < Counted.reads <= count * 2 * (math.log2(count) + 1)
