@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__, allow_abbrev=False)
     parser.add_argument("modules", nargs="*", help=f"out of {', '.join(TESTS)}")
     parser.add_argument(
-        "--since", help="only of lines that differ from this branch or commit; of all modules unless named"
+        "--since", help="only of lines changed since the branch left this branch or commit; of all modules unless named"
     )
     parser.add_argument("--sample", type=int, help="at most so many mutants of each module")
     args = parser.parse_args(argv)
@@ -87,13 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no tests are named for {', '.join(sorted(unknown))}; choose from {', '.join(TESTS)}")
     if not args.modules and not args.since:
         parser.error("name a module, or --since")
-    modules = args.modules or [name for name in changed_since(args.since) if name in TESTS]
+    try:
+        since = args.since and git("merge-base", args.since, "HEAD")
+    except subprocess.CalledProcessError as error:
+        parser.error(f"--since={args.since}: {error.stderr.strip()}")
+    modules = args.modules or [name for name in changed_since(since) if name in TESTS]
     git("worktree", "prune")
     BUILD.mkdir(parents=True, exist_ok=True)
     if not COPY.exists():
         git("worktree", "add", "--quiet", "--detach", str(COPY))
     git("-C", str(COPY), "checkout", "--quiet", "--force", "--detach", git("rev-parse", "HEAD"))
-    survived = [try_mutants(module, args.since, args.sample) for module in modules]
+    survived = [try_mutants(module, since, args.sample) for module in modules]
     return int(any(survived))
 
 
@@ -130,13 +134,13 @@ def try_mutants(module: str, since: str | None, sample: int | None) -> int:
 
 
 def changed_since(commit: str) -> list[str]:
-    """Return the modules of the pipeline that differ from a commit; says of which TESTS does not know the tests."""
+    """Return the modules of the pipeline that have changed since a commit; print those that TESTS does not name."""
     changed = git("diff", "--name-only", "--diff-filter=d", commit, "HEAD", "--", "pipeline/*.py").splitlines()
     for module in changed:
         if module not in TESTS:
             print(f"{module}: changed, but no tests are named for it", flush=True)
     if not changed:
-        print(f"no module differs from {commit}", flush=True)
+        print(f"no module has changed since {commit:.8}", flush=True)
     return changed
 
 

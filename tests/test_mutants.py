@@ -27,7 +27,7 @@ def repository(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(mutants, "COPY", tmp_path / "build/copy")
     monkeypatch.setattr(mutants, "TESTS", {MODULE: ("test_shop.py",)})
     test = "from pipeline.shop import total\n\n\ndef test_total():\n    assert total([1, 2]) == 6\n"
-    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "init", "--quiet", "--initial-branch=master")
     for module in (BEFORE, AFTER):
         files = {"pipeline/__init__.py": "", MODULE: module, "pipeline/other.py": module, TEST: test}
         for path, text in files.items():
@@ -50,6 +50,13 @@ def test_since_tries_a_sample_of_the_changed_lines_and_prints_what_survived(repo
     assert out.endswith("pipeline/shop.py: 0 of 1 mutants noticed of 2\n")
 
 
-def test_since_says_when_no_module_differs(repository, capfd):
-    assert mutants.main(["--since=HEAD"]) == 0
-    assert capfd.readouterr().out == "no module differs from HEAD\n"
+def test_since_leaves_out_what_has_changed_on_the_other_branch_alone(repository, capfd):
+    git(repository, "checkout", "--quiet", "-b", "change", "HEAD~1")
+    assert mutants.main(["--since=master"]) == 0
+    assert capfd.readouterr().out.startswith("no module has changed since ")
+
+
+def test_since_an_unknown_commit_is_an_error_of_one_line(repository, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        mutants.main(["--since=nothing"])
+    assert capfd.readouterr().err.splitlines()[-1].startswith("make mutants: error: --since=nothing: fatal: ")
