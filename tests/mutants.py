@@ -37,6 +37,8 @@ TESTS = {
     "pipeline/aggregate/fold.py": (
         *("decode/test_amplification.py", "test_metrics.py", "test_silences.py", "test_graph.py"),
     ),
+    "pipeline/aggregate/buckets.py": ("aggregate/test_runs.py", "test_lateness.py", "test_graph.py", "test_model.py"),
+    "pipeline/aggregate/runs.py": ("aggregate/test_runs.py",),
     "pipeline/windows/fixed.py": (
         *("windows/test_labels.py", "test_holds.py", "test_lateness.py", "windows/test_long_intervals.py"),
         *("test_retries.py::TestIds", "test_graph.py"),
@@ -45,8 +47,8 @@ TESTS = {
         *("windows/test_labels.py", "test_holds.py", "windows/test_hopping.py", "windows/test_long_intervals.py"),
     ),
     "pipeline/windows/session.py": (
-        *("windows/test_labels.py", "windows/test_runs.py", "test_holds.py", "test_lateness.py"),
-        *("test_retries.py::TestIds", "test_graph.py", "test_model.py", "-k", "ession or runs"),
+        *("windows/test_labels.py", "test_holds.py", "test_lateness.py"),
+        *("test_retries.py::TestIds", "test_graph.py", "test_model.py", "-k", "ession"),
     ),
     "pipeline/rows.py": (
         *("aggregate/test_statistics.py", "test_metrics.py", "test_rows_since.py", "test_retries.py::TestIds"),
