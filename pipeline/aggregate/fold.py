@@ -19,7 +19,7 @@ from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
 from pipeline.silences import DeviceActivity
 
 # Tag of the activity of devices, among the outputs of the fold.
-ACTIVITY = "heard"
+ACTIVITY = "activity"
 
 
 class Folded(NamedTuple):

@@ -34,7 +34,8 @@ from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
 from pipeline.aggregate.shards import SHARDS, Shard, by_shard, merge_devices
 from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
-from pipeline.side_output import NEVER_DROPPED, declare_windowing, to_side_output
+from pipeline.beam_internals import declare_windowing
+from pipeline.side_output import NEVER_DROPPED, to_side_output
 from pipeline.windows.labels import emit_label
 
 # Tag of intervals that have expired.

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import apache_beam as beam
 import pytest
 
-from pipeline.aggregate.fold import _Fold
+from pipeline.aggregate.fold import ACTIVITY, _Fold
 from pipeline.aggregate.sums import MAX_BUCKETS
 from pipeline.dead_letters import DEAD_LETTERS
 from pipeline.decode import decoder as readings_module
 from pipeline.decode.decoder import MAX_REASON, MAX_REJECTIONS, Decoder, Reading, Rejection, TooManyRefused
+from pipeline.side_output import SIDE_OUTPUT
 from pipeline.silences import DeviceActivity
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from tests.pipeline.conftest import NOON, message
@@ -178,7 +179,7 @@ class TestTheFold:
         payload = (
             b"[" + b",".join(b'{"Timestamp":%d,"Device":"%d","Temp":1}' % (NOON, n) for n in range(devices)) + b"]"
         )
-        heard = [output for output in fold(payload, silence_after=60) if getattr(output, "tag", None) == "heard"]
+        heard = [output for output in fold(payload, silence_after=60) if getattr(output, "tag", None) == ACTIVITY]
         assert most == [MAX_BUCKETS] * 3 + [5]
         # Each device once, and with each time the stream.
         assert len(heard) == devices + 4
@@ -187,7 +188,7 @@ class TestTheFold:
     def test_counts_each_reading_once_when_devices_or_sums_fill_up(self, by_device):
         count = 0
         for output in fold(from_devices(50_000), silence_after=60, by_device=by_device):
-            if getattr(output, "tag", None) == "aside":
+            if getattr(output, "tag", None) == SIDE_OUTPUT:
                 _, (tag, (_, _, kept)) = output.value.value
                 assert tag == MAYBE_EXPIRED
                 count += sum(sums["Temp"][1] for sums in (kept.values() if by_device else [kept]))
