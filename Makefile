@@ -1,11 +1,11 @@
-# `make demo` and `make test` are all a fresh machine needs: each installs what it uses into .venv first.
+# On a fresh machine `make demo` and `make test` are enough: each first installs what it uses into .venv.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What make runs ends with it, even if it is killed: local/stack/guardian.py watches the topmost one.
+# Processes that make starts end with it, even if it is killed: local/stack/guardian.py watches the topmost make.
 ifeq ($(MAKELEVEL),0)
 export MAKE_PID := $(shell echo $$PPID)
 endif
@@ -15,27 +15,27 @@ endif
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## install what everything else needs into .venv, or repair it
+setup: $(READY)  ## install all dependencies into .venv, or repair it
 	@:
 
-demo: $(READY)  ## run the whole system on local emulators, then check every row (DEMO_SECONDS=60 WRITE_METHOD=upsert)
+demo: $(READY)  ## run the system on local emulators, then check every row (DEMO_SECONDS=60 WRITE_METHOD=upsert)
 	@$(BIN)/python -m local demo
 
-soak: $(READY)  ## run it with faulty sensors, kill BigQuery, kill the pipeline, then account for every message (SOAK_SECONDS=300)
+soak: $(READY)  ## the same with faulty sensors; kill BigQuery and the pipeline, then account for every message (SOAK_SECONDS=300)
 	@$(BIN)/python -m local soak
 
-# Two files at a time, in order, so that the tests of a file share what they start and end-to-end tests never run side by side.
+# Two files at a time, in order: the tests of a file share what they start, and no two end-to-end tests run at once.
 test: $(READY)  ## unit tests, graph tests, and end-to-end tests on the emulators
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
-test-pythons:  ## tests of what ships, on every Python that is supported
+test-pythons:  ## tests of the shipped packages, on every supported Python
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory test PYTHON=python$$version VENV=build/python$$version \
 	    TESTS="tests/pipeline tests/publisher tests/contract tests/deploy/template" || exit 1; done
 
 WHEEL := build/wheel
 .PHONY: wheel-test
-wheel-test: $(READY)  ## build a wheel and import every module of it, with what requirements.txt names and nothing else
+wheel-test: $(READY)  ## build a wheel and import each of its modules, in an environment that holds requirements.txt alone
 	@echo "Building a wheel, and an environment for it (about 15 seconds)"
 	@rm -rf $(WHEEL) build/lib && mkdir -p $(WHEEL)
 	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir $(WHEEL) .
@@ -54,10 +54,10 @@ PRISM ?= $(or $(shell command -v prism),build/prism-$(BEAM_VERSION)/prism)
 ENGINE_TESTS ?= tests/engine $(addprefix tests/pipeline/,test_graph.py test_lateness.py test_silences.py \
 	aggregate/test_statistics.py windows/test_hopping.py windows/test_long_intervals.py \
 	sinks/test_streaming_inserts.py sinks/test_storage_write.py)
-# Another number, other random streams; a failing test names the one that repeats it.
+# The seed of the random streams. A failing test prints the seed that repeats it.
 ENGINE_SEED ?= $(shell date +%s)
 .PHONY: engines
-engines: $(READY) $(PRISM)  ## the graph on Prism, Beam's portable runner, which is built once with Go (PRISM=path: one you have)
+engines: $(READY) $(PRISM)  ## tests of the graph on Prism, Beam's portable runner, built once with Go (PRISM=path: use an installed one)
 	@ENGINE_SEED=$(ENGINE_SEED) $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --prism=$(PRISM) $(ENGINE_TESTS)
 
 build/prism-$(BEAM_VERSION)/prism:
@@ -66,18 +66,18 @@ build/prism-$(BEAM_VERSION)/prism:
 	@GOBIN=$(abspath $(@D)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
 
 .PHONY: image-test
-image-test: $(READY)  ## build the images from their Dockerfiles and try every role of theirs (needs root and buildah)
+image-test: $(READY)  ## build the images from their Dockerfiles and run each of their roles (needs root and buildah)
 	@$(BIN)/python -m tests.images
 
 .PHONY: bench
-bench: $(READY)  ## CPU per reading on Beam's own worker, beside other ways, in about 5 minutes (BENCH_QUICK=1: one)
+bench: $(READY)  ## CPU per reading on Beam's worker, compared with other designs, in about 5 minutes (BENCH_QUICK=1: one)
 	@$(BIN)/python -m benchmarks
 
 .PHONY: bench-growth bench-live bench-peers bench-publisher bench-startup bench-writing
 bench-growth: $(READY)  ## CPU, memory and state against readings, devices and sensors, in about 5 minutes
 	@$(BIN)/python -m benchmarks.growth
 
-bench-live: $(READY)  ## publisher to rows on the emulators: readings/s sustained, and how soon rows are there
+bench-live: $(READY)  ## publisher to rows on the emulators: sustained readings/s, and the delay of rows
 	@$(BIN)/python -m benchmarks.end_to_end
 
 PEERS := build/peers
@@ -91,7 +91,7 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt $(READY)
 	@$(BIN)/uv pip check --quiet --python $(PEERS)
 	@touch $@
 
-bench-publisher: $(READY)  ## readings/s published beside other ways, and memory when Pub/Sub is slow
+bench-publisher: $(READY)  ## readings/s published, compared with other clients, and memory when Pub/Sub is slow
 	@$(BIN)/python -m benchmarks.publisher
 
 bench-startup: $(READY)  ## seconds from launch to the job request, and what is imported
@@ -101,11 +101,11 @@ bench-writing: $(READY)  ## CPU per row and rows/s of the three write methods ag
 	@$(BIN)/python -m benchmarks.writing
 
 .PHONY: acceptance
-acceptance: $(READY)  ## everything once in a real project, checked, then deleted (PROJECT_ID=... REGION=... DRY_RUN=1)
+acceptance: $(READY)  ## run everything once in a real project, check it, delete it (PROJECT_ID=... REGION=... DRY_RUN=1)
 	@$(BIN)/python -m deploy.acceptance --project=$(PROJECT_ID) --region=$(REGION) $(if $(DRY_RUN),--dry-run)
 
 .PHONY: mutants
-mutants: $(READY)  ## small changes that a module's tests do not notice (MODULE=pipeline/decode/decoder.py or SINCE=main, SAMPLE=50)
+mutants: $(READY)  ## find changes that a module's tests do not notice (MODULE=pipeline/decode/decoder.py or SINCE=main, SAMPLE=50)
 	@$(BIN)/python -m tests.mutants $(MODULE) $(if $(SINCE),--since=$(SINCE)) $(if $(SAMPLE),--sample=$(SAMPLE))
 
 lint: $(READY)  ## ruff (style, formatting), import-linter (who may import whom) and mypy (types)
@@ -121,12 +121,12 @@ metadata: $(READY)  ## write metadata.json, the template's form, and deploy/terr
 
 PULUMI_GCP := 10.2.0
 .PHONY: terraform-schema
-terraform-schema: $(READY)  ## write what Google's provider takes, for the tests of deploy/terraform/, from the package pulumi-gcp
+terraform-schema: $(READY)  ## write the provider schema for the tests of deploy/terraform/, from the package pulumi-gcp
 	@$(BIN)/python -m pip download --no-deps --dest=build pulumi-gcp==$(PULUMI_GCP)
 	@$(BIN)/python -m tests.deploy.terraform.schema build/pulumi_gcp-$(PULUMI_GCP)-py3-none-any.whl
 
 .PHONY: picture
-picture: $(READY)  ## draw the README's picture of the live page anew
+picture: $(READY)  ## redraw the README's picture of the live page
 	@PICTURE=docs/images/dashboard.png $(BIN)/python -m pytest --quiet tests/dashboard/test_picture.py
 
 .PHONY: monitoring
@@ -143,7 +143,7 @@ lock: $(READY)  ## recompute the hash-pinned locks from the dependencies and gro
 	$(COMPILE) pyproject.toml --group peers -o benchmarks/peers/requirements.txt
 
 .PHONY: sbom audit
-sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with its licence, from the locks (CycloneDX)
+sbom: $(READY)  ## write build/sbom/*.cdx.json: the packages of each image with their licences (CycloneDX)
 	@for image in pipeline:requirements.txt publisher:publisher/requirements.txt dashboard:dashboard/requirements.txt; do \
 	  environment=build/sbom/$${image%%:*}; echo "$$environment.cdx.json"; \
 	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment && \
@@ -152,24 +152,24 @@ sbom: $(READY)  ## write build/sbom/*.cdx.json: every package of each image with
 	  $(BIN)/cyclonedx-py environment $$environment --output-reproducible --output-file $$environment.cdx.json || exit 1; \
 	done
 
-audit: $(READY)  ## look for known vulnerabilities in what the images install (asks PyPI)
+audit: $(READY)  ## look up known vulnerabilities of the images' packages (asks PyPI)
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r publisher/requirements.txt \
 	  -r dashboard/requirements.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# An environment that was left incomplete, or has broken since, is recreated.
+# An incomplete or broken environment is recreated.
 ifneq ($(shell $(BIN)/uv pip check --quiet --python $(BIN)/python 2>/dev/null && echo sound),sound)
 .PHONY: $(READY)
 endif
 
-# Every package is in the lock with its hash, so nothing is resolved, and nothing fetched but what is named there.
-# uv and setuptools come first: uv to install the rest, setuptools to build the one package that has no wheel. uv does
-# not read pip's configuration, so where an index is only named there, pip does it.
+# Every package is in the lock with its hash, so nothing is resolved and nothing else is fetched. uv and setuptools are
+# installed first: uv installs the rest, and setuptools builds the one package that has no wheel. uv does not read pip's
+# configuration; where an index is configured for pip alone, pip installs the rest.
 INSTALL := install --quiet --no-deps --require-hashes
 SUPPORTED := 3.11 3.12 3.13 3.14
-# Certificates of the system, as pip uses them: a proxy of a company has its own.
+# The system's certificates, as pip uses them, because a company's proxy has its own.
 export UV_SYSTEM_CERTS ?= true
 failed = { echo "Setting up $(VENV) failed: $(1). The reason is above. The next try continues with what was downloaded." >&2; exit 1; }
 
@@ -181,7 +181,7 @@ $(READY): requirements-dev.txt
 	  else echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13), \
 	and name it: make $(MAKECMDGOALS) PYTHON=python3.13"; fi; exit 1; } >&2
 	@echo "Setting up $(VENV) with $$($(PYTHON) -V) (about 20 seconds, once)"
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; $(call failed,no environment made); }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; $(call failed,no environment created); }
 	@sed -nE '/^(uv|setuptools)==/,/[^\]$$/p' requirements-dev.txt > $(VENV)/first.txt
 	@$(BIN)/python -m pip $(INSTALL) --disable-pip-version-check --only-binary=:all: -r $(VENV)/first.txt || $(call failed,uv and setuptools not installed)
 	@[ -t 2 ] || quiet=--quiet; $(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes --no-build-isolation requirements-dev.txt || \

@@ -1,4 +1,4 @@
-"""The emulators, started once for all tests that ask for them."""
+"""The emulators, each started once for all tests that use it."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from local.stack import emulators
 from tests import tools
 from tests.guarded_run import GuardedRun
 
-# Launched jobs: both what the template does and what an update compares are tested on them.
+# Launched jobs: the tests of the template and of the update contract use them.
 pytest_plugins = ["tests.deploy.template.launched"]
 
 PROJECT = "sensor-stream-test"
 
-# A busy machine is no failure.
+# A slow machine is not a failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -33,11 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     tools.leave_out_what_is_missing(config)
-    # A shell starts a command in the background with Ctrl-C ignored, and so would be every process that a test starts.
+    # A shell starts background commands with Ctrl-C ignored, and processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(GuardedRun(config))
-    config.addinivalue_line("markers", "bundles_as_sent: each bundle is processed by itself, before the next event")
-    # Its advice is for programs that poll a service across a network; the local stack must not block.
+    config.addinivalue_line("markers", "bundles_as_sent: each bundle is processed alone, before the next event")
+    # The warning is for programs that poll a service across a network; the local stack must not block.
     config.addinivalue_line("filterwarnings", "ignore:The return_immediately flag:DeprecationWarning")
 
 
@@ -55,14 +55,14 @@ def pubsub_emulator() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def own_pubsub_server() -> Iterator[str]:
-    """host:port of local.stack.pubsub_server in a process of its own."""
+    """host:port of local.stack.pubsub_server in a separate process."""
     with emulators.own_pubsub_server() as server:
         yield server.host
 
 
 @pytest.fixture(params=["ours", pytest.param("official", marks=pytest.mark.needs("Pub/Sub emulator"))])
 def pubsub_server(request: pytest.FixtureRequest) -> str:
-    """host:port of our own server, then of the official emulator if it is there: a test runs on each."""
+    """host:port of the local server, then of the official emulator if it is installed: a test runs on each."""
     return request.getfixturevalue({"official": "pubsub_emulator", "ours": "own_pubsub_server"}[request.param])
 
 
@@ -75,7 +75,7 @@ def bigquery_server() -> Iterator[emulators.Emulator]:
 
 @pytest.fixture(scope="session")
 def gcloud_env(tmp_path_factory: pytest.TempPathFactory, project: str) -> dict[str, str]:
-    """An environment in which gcloud knows nothing of this machine's user, and asks nobody."""
+    """An environment in which gcloud has no credentials or settings of this machine, and never prompts."""
     return {
         **os.environ,
         "CLOUDSDK_CONFIG": str(tmp_path_factory.mktemp("gcloud")),

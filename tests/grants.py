@@ -1,4 +1,4 @@
-"""What commands grant to accounts; deploy/accounts.sh is what deploy/terraform/ and deploy/acceptance/ are held to."""
+"""Roles that commands grant to accounts; deploy/accounts.sh is the reference for deploy/terraform/ and acceptance/."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def granted(commands: Iterable[str]) -> list[Grant]:
 
 
 def granted_by_script(folder: Path) -> list[Grant]:
-    """Return what deploy/accounts.sh grants, where everything is named sensor-stream; stubs go into `folder`."""
+    """Return the grants of deploy/accounts.sh with the names sensor-stream; `folder` takes stubs of gcloud and bq."""
     calls = folder / "calls"
     for tool in ("gcloud", "bq"):
         (folder / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >> {calls}\n')

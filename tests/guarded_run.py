@@ -1,4 +1,4 @@
-"""Whatever ends a run of the tests, nothing that it started stays behind: neither a process nor a temporary folder."""
+"""However a run of the tests ends, no process and no temporary folder of it remains."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from local.stack.processes import end_with_parent, guard, scratch_folder
 
 
 class GuardedRun:
-    """A plugin of pytest; every process of a run registers one, in pytest_configure."""
+    """Pytest plugin that every process of a run registers, in pytest_configure."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._temporary = ExitStack()
@@ -21,27 +21,27 @@ class GuardedRun:
             guard()
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Have everything temporary in folders that are removed if this run is killed."""
+        """Put everything temporary in folders that are removed if this run is killed."""
         if self._is_worker:
             return
         guard().add("folders", _base(session))
-        # What tests start may leave something in it when killed, as a browser does. Workers inherit it.
+        # Programs such as browsers leave files in it when they are killed. Workers inherit it.
         tempfile.tempdir = os.environ["TMPDIR"] = str(self._temporary.enter_context(scratch_folder("t")))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Leave pytest's own folder to whoever wants to know why a test failed."""
+        """Keep pytest's own folder, to find out why a test failed."""
         if not self._is_worker:
             guard().remove("folders", _base(session))
 
     def pytest_unconfigure(self) -> None:
-        """Remove what is temporary."""
+        """Remove the temporary folder."""
         self._temporary.close()
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Have the run end soon, though fixtures of the whole session take their time."""
+        """Give fixtures of the session time to end before the guard kills what remains."""
         guard().stopping()
 
 
 def _base(session: pytest.Session) -> str:
-    # As pytest-xdist does, to pass it on to its workers: no hook has it otherwise.
+    # As pytest-xdist reads it for its workers; no hook provides it.
     return str(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Commands that `make` runs in a terminal, to be ended in every way, and what is left of them ten seconds later."""
+"""Commands that `make` runs in a terminal, ended in every way; what remains of them ten seconds later."""
 
 import os
 import pty
@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_SECONDS = 120.0  # seconds until everything is up
-PROMPT = 10.0  # seconds in which everything is to end
-# As tests/conftest.py, which takes seconds to import.
+TIMEOUT_SECONDS = 120.0  # until everything is up
+PROMPT = 10.0  # seconds within which everything must end
+# What tests/conftest.py does; that takes seconds to import.
 CONFTEST = """
 from tests.guarded_run import GuardedRun
 
@@ -66,7 +66,7 @@ class Run:
         return [found[pid][2] for pid, start in self.started.items() if pid in found and found[pid][1] == start]
 
     def output(self) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         path = self.folder / "output"
         return path.read_text() if path.exists() else ""
 
@@ -86,7 +86,7 @@ class Run:
             os.killpg(self.leader, signal.SIGKILL)
 
     def left(self) -> list[str]:
-        """Its processes and temporary folders that are still there."""
+        """Its remaining processes and temporary folders."""
         with suppress(ChildProcessError):
             os.waitpid(self.leader, os.WNOHANG)
         # pytest's own folders are in one that stays.
@@ -111,16 +111,16 @@ def processes() -> dict[int, tuple[int, float, str]]:
 
 @contextmanager
 def starting(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Yields start(how, command, **environment): a Run of a command, as a recipe of the Makefile, to end like that."""
+    """Yield start(how, command, **environment), which runs a command as a recipe of the Makefile, to end that way."""
     runs: list[Run] = []
     temporary = ExitStack()
 
     def start_run(how: str, command: str, **environment: str) -> Run:
-        # As `ssh -t HOST make` does it; a shell that people type in stays.
+        # `ssh -t HOST make` has no shell that leads the session; a terminal has one.
         leader, exec_ = ("make", "exec ") if how == "closed terminal of make" else ("shell", "")
         folder = tmp_path / f"led-by-{leader}-{len(runs)}"
         folder.mkdir()
-        # Short, as a browser has a socket in it.
+        # A short path, because a browser creates a socket in it.
         (folder / "tmp").symlink_to(temporary.enter_context(tempfile.TemporaryDirectory(prefix="r")))
         watching = re.search(r"^ifeq \(\$\(MAKELEVEL\),0\)\n.*?^endif\n", (ROOT / "Makefile").read_text(), re.M | re.S)
         assert watching
@@ -145,7 +145,7 @@ def starting(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def left_after(runs: Mapping[str, Run]) -> dict[str, list[str]]:
-    """End every run as its key says; return what is left of each after ten seconds, or as soon as nothing is."""
+    """End every run as its key says; return what remains of each after ten seconds, or as soon as nothing does."""
     for how, one in runs.items():
         one.end(how)
     deadline = time.monotonic() + PROMPT

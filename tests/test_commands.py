@@ -1,4 +1,4 @@
-"""The gcloud commands in the pages: each is one that gcloud has, with flags that it takes."""
+"""The gcloud commands in the pages exist, with flags that they take."""
 
 import re
 import runpy
@@ -15,7 +15,7 @@ from tests.test_readme import PAGES
 
 @pytest.fixture(scope="module")
 def tree(gcloud_env) -> dict[str, Any]:
-    """gcloud's own list of its commands and flags, from which it completes what is typed."""
+    """gcloud's own list of its commands and flags, which it uses for completion."""
     asked = ["gcloud", "info", "--format=value(installation.sdk_root)"]
     root = subprocess.run(asked, env=gcloud_env, capture_output=True, text=True, check=True).stdout.strip()
     return runpy.run_path(str(Path(root) / "data/cli/gcloud_completions.py"))["STATIC_COMPLETION_CLI_TREE"]
@@ -29,7 +29,7 @@ def commands(page: str) -> list[str]:
 
 
 def unknown(command: str, tree: dict[str, Any]) -> str | None:
-    """Return what gcloud does not have of a command, or nothing."""
+    """Return the part of a command that gcloud does not have, or None."""
     words = re.sub(r"'[^']*'|\"[^\"]*\"", "X", command).split()[1:]
     node, flags = tree, dict(tree["flags"])
     while words and words[0] in node["commands"]:
@@ -42,7 +42,7 @@ def unknown(command: str, tree: dict[str, Any]) -> str | None:
     return f"{', '.join(sorted(wrong))}: {command}" if wrong else None
 
 
-def test_what_is_wrong_is_found(tree):
+def test_unknown_names_the_fault_of_a_command(tree):
     assert unknown("gcloud dataflow jobs drian 1", tree) == "no such command: gcloud dataflow jobs drian 1"
     assert (
         unknown("gcloud dataflow jobs drain 1 --regoin=x", tree) == "--regoin: gcloud dataflow jobs drain 1 --regoin=x"
@@ -50,27 +50,27 @@ def test_what_is_wrong_is_found(tree):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_gcloud_has_every_command_and_flag(page, tree):
+def test_pages_use_existing_commands_and_flags_of_gcloud(page, tree):
     assert [fault for command in commands(page.read_text()) if (fault := unknown(command, tree))] == []
 
 
-def test_the_pages_have_commands():
+def test_pages_have_more_than_50_commands():
     assert sum(len(commands(page.read_text())) for page in PAGES) > 50
 
 
 @dataclass
 class Recorder:
-    """A service that agrees to everything, and keeps what it was sent."""
+    """A service that accepts and records every request."""
 
     sent: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Keep a request, and send its body back."""
+        """Record a request, and return its body."""
         self.sent.append((method, path.rpartition("/")[2], body))
         return 200, body
 
 
-def test_workers_and_snapshots_are_asked_for_as_the_page_says(gcloud_env):
+def test_operate_page_requests_workers_and_snapshots(gcloud_env):
     page = (ROOT / "docs/operate.md").read_text()
     blocks = [
         block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "--min-num" in block or "ttl" in block

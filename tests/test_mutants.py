@@ -12,7 +12,7 @@ BEFORE = "def total(prices):\n    return sum(prices) * 2\n"
 AFTER = BEFORE + "\n\ndef is_free(price):\n    return not price\n\n\ndef is_due(paid):\n    return not paid\n"
 
 
-def test_every_module_and_test_that_is_named_exists():
+def test_modules_and_tests_of_the_table_exist():
     files = {file.split("::")[0] for tests in mutants.TESTS.values() for file in tests if ".py" in file}
     expected = [*mutants.TESTS, *(f"tests/pipeline/{file}" for file in files)]
     assert [path for path in expected if not (mutants.ROOT / path).exists()] == []

@@ -1,4 +1,4 @@
-"""The README and the other pages agree with the code: parameters, targets, files, metrics and names."""
+"""The pages agree with the code: parameters, make targets, files, metrics, names and versions."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted((ROO
 PACKAGES = ("pipeline", "redrive", "publisher", "local")
 
 
-def test_the_parameter_table_is_that_of_the_options():
+def test_parameter_table_equals_the_declared_parameters():
     rows = [
         f"| `{name}` | {p.type} | {f'`{p.default}`' if p.default else ''} | {p.help} |"
         for name, p in PARAMETERS.items()
@@ -26,7 +26,7 @@ def test_the_parameter_table_is_that_of_the_options():
     assert table.splitlines() == rows
 
 
-def test_every_make_target_it_names_exists():
+def test_pages_name_existing_make_targets():
     pages = "".join(page.read_text() for page in PAGES)
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
     targets = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -34,13 +34,13 @@ def test_every_make_target_it_names_exists():
     assert named <= set(re.findall(r"make ([a-z-]+)", targets))
 
 
-def test_every_module_of_the_pipeline_is_in_the_map():
-    house = (ROOT / "CONTRIBUTING.md").read_text()
+def test_contributing_lists_every_module_of_the_pipeline():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
     for module in (ROOT / "pipeline").rglob("[a-z]*.py"):
-        assert f" {module.name} " in house, module.name
+        assert f" {module.name} " in page, module.name
 
 
-def test_every_link_leads_somewhere():
+def test_links_lead_to_existing_files_and_headings():
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
     assert len(links) > 10
     for page, link in links:
@@ -56,7 +56,7 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_metrics_are_those_of_the_code():
+def test_metrics_list_equals_the_counters_of_the_code():
     code = "".join(module.read_text() for module in (ROOT / "pipeline").rglob("*.py"))
     counted = set(re.findall(r'Metrics\.\w+\(METRICS, f?"(\w+)', code))
     assert {metric.name.removesuffix("<error>") for metric in OWN} == counted
@@ -70,25 +70,25 @@ def test_the_metrics_are_those_of_the_code():
     [("| metric | counts | alert |", own_rows()), ("| metric | tells | alert |", google_rows())],
     ids=["own", "google"],
 )
-def test_the_tables_of_metrics_are_those_of_the_list(header, rows):
+def test_metric_tables_equal_the_metrics_list(header, rows):
     page = (ROOT / "docs/operate.md").read_text()
     assert page.partition(f"{header}\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines() == rows
 
 
-def test_the_glossary_defines_each_term_once_in_alphabetical_order():
+def test_glossary_defines_each_term_once_in_alphabetical_order():
     terms = re.findall(r"^\*\*([^*]+)\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert len(terms) > 40
     assert terms == sorted(set(terms))
 
 
-def test_the_glossary_names_what_is_in_the_code_and_every_metric():
+def test_glossary_names_exist_in_the_code_and_cover_the_metrics():
     names = set(re.findall(r"`([^`]+)`", (ROOT / "docs/glossary.md").read_text()))
     code = "".join(module.read_text() for package in PACKAGES for module in (ROOT / package).rglob("*.py"))
     assert {name for name in names if name not in code} == set()
     assert {metric.name.removesuffix("<error>") for metric in OWN} <= names
 
 
-def test_the_changelog_says_of_each_version_how_to_update_to_it():
+def test_changelog_says_how_to_update_to_each_version():
     versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
     assert versions[0].startswith("[Unreleased]\n")
     assert versions[1].startswith(f"[{VERSION}] - ")

@@ -1,4 +1,4 @@
-"""What a user or a build installs is in a lock, so what worked yesterday installs tomorrow; and a failure says why."""
+"""Everything that a user or a build installs is in a lock, and a failed setup says why."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
 LOCKS = [name for name in TRACKED if name.endswith(".txt")]
 
-# Our own package, whose dependencies are in the lock.
+# The project's own package, whose dependencies are in the lock.
 _OURS = re.compile(r"--no-deps --no-build-isolation( --editable)? (\.|/src|build/wheel/\*\.whl)(\s|$)")
 
 
@@ -26,27 +26,27 @@ def _installs(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", ["Makefile", *(name for name in TRACKED if name.endswith("Dockerfile"))])
-def test_every_install_takes_the_whole_lock_and_nothing_else(file):
+def test_installs_take_a_complete_lock_with_hashes(file):
     installs = _installs((ROOT / file).read_text())
 
     assert installs
     for command in installs:
         if not _OURS.search(command):
             assert "--require-hashes" in command, command
-            # ${image#*:} is a lock, too: of the loop over name:lock in `make sbom`.
+            # ${image#*:} is a lock too, in the loop over name:lock of `make sbom`.
             assert re.search(r"\.txt\b|\$\{image#\*:\}", command), command
             assert "--no-deps" in command or "uv pip sync" in command, command
-            # Else a package without a wheel would be built with whatever setuptools is the newest.
+            # Otherwise a package without a wheel would be built with the newest setuptools.
             assert re.search("--no-build-isolation|--only-binary=:all:|--build-constraints=", command), command
 
 
-def test_every_install_is_checked():
+def test_installs_are_followed_by_pip_check():
     for file in ["Makefile", *(name for name in TRACKED if name.endswith("Dockerfile"))]:
         text = (ROOT / file).read_text()
         assert text.rindex("pip check") > text.rindex("--require-hashes"), file
 
 
-def test_nothing_else_installs():
+def test_installs_are_only_in_the_makefile_and_dockerfiles():
     places = [*(name for name in TRACKED if name.endswith((".yaml", ".sh", "Makefile", "Dockerfile"))), ".ci/run"]
     installing = {place for place in places if _installs((ROOT / place).read_text())}
 
@@ -54,7 +54,7 @@ def test_nothing_else_installs():
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_all_that_its_packages_require(lock):
+def test_locks_hold_all_requirements_of_their_packages(lock):
     # uv writes extras to no lock, but follows them: a package missing here would be in the answer.
     command = [
         Path(sys.executable).with_name("uv"),
@@ -76,7 +76,7 @@ def _pins(text: str) -> set[str]:
 
 
 def _setup(tmp_path: Path, **scripts: str) -> str:
-    """Return what `make demo` says where python3 and other programs are these scripts, and there is no .venv."""
+    """Return the errors of `make demo` without a .venv, where python3 and other programs are these scripts."""
     for name, script in scripts.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -87,7 +87,7 @@ def _setup(tmp_path: Path, **scripts: str) -> str:
     return ran.stderr
 
 
-def test_a_python_that_is_not_supported_is_named_and_so_is_one_that_is(tmp_path):
+def test_setup_names_the_unsupported_python_and_a_supported_one(tmp_path):
     old = '[ "$1" = -V ] && echo Python 3.9.18 || exit 1'
     none = dict.fromkeys(("python3.11", "python3.12", "python3.13", "python3.14"), "exit 1")
 
@@ -96,10 +96,10 @@ def test_a_python_that_is_not_supported_is_named_and_so_is_one_that_is(tmp_path)
     assert "make demo PYTHON=python3.12" in _setup(tmp_path, python3=old, **{**none, "python3.12": "exit 0"})
 
 
-def test_a_set_up_that_fails_names_the_step_and_the_reason(tmp_path):
+def test_setup_names_the_failed_step_and_its_reason(tmp_path):
     answer = 'case "$*" in -V) echo Python 3.13.1 ;; "-m venv"*) echo "No space left on device" >&2; exit 1 ;; esac'
-    said = _setup(tmp_path, python3=answer)
+    errors = _setup(tmp_path, python3=answer)
 
-    assert "No space left on device" in said
-    assert "failed: no environment made" in said
-    assert len(said.splitlines()) < 24
+    assert "No space left on device" in errors
+    assert "failed: no environment created" in errors
+    assert len(errors.splitlines()) < 24

@@ -1,4 +1,4 @@
-"""Tests whose tool is missing are left out, and the run says so; with CI=true it fails instead."""
+"""Tests whose tool is missing are left out and listed; with CI=true the run fails instead."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_with_gcloud_in_the_end(through_another_fixture): pass
 
 
 def run(tmp_path: Path, *flags: str, **env: str) -> subprocess.CompletedProcess:
-    """Run TESTS on a machine that has a package manager, apt-get, and no tool."""
+    """Run TESTS on a machine that has apt-get and none of the tools."""
     (tmp_path / "apt-get").touch(mode=0o755)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_some.py").write_text(TESTS)
@@ -55,7 +55,7 @@ def run(tmp_path: Path, *flags: str, **env: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("flags", [[], ["--numprocesses=2"]], ids=["one process", "two workers"])
-def test_tests_of_missing_tools_are_left_out_and_listed_with_the_command_that_installs_them(flags, tmp_path):
+def test_missing_tools_leave_out_their_tests_and_are_listed_with_the_install_command(flags, tmp_path):
     ran = run(tmp_path, *flags)
 
     assert ran.returncode == 0, ran.stdout
@@ -66,7 +66,7 @@ def test_tests_of_missing_tools_are_left_out_and_listed_with_the_command_that_in
     assert "2 passed" in closing
 
 
-def test_a_missing_tool_fails_the_run_before_any_test_in_ci(tmp_path):
+def test_missing_tools_fail_the_run_before_any_test_in_ci(tmp_path):
     ran = run(tmp_path, CI="true")
 
     assert ran.returncode == pytest.ExitCode.USAGE_ERROR
@@ -74,12 +74,12 @@ def test_a_missing_tool_fails_the_run_before_any_test_in_ci(tmp_path):
     assert "Terraform: apt-get install terraform" in ran.stderr
 
 
-def test_a_tool_without_a_known_package_manager_names_a_page(tmp_path, monkeypatch):
+def test_tool_command_is_a_page_without_a_known_package_manager(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert all(tool.command().startswith("https://") for tool in tools.TOOLS)
 
 
-def test_every_fixture_that_needs_a_tool_exists():
+def test_tool_fixtures_exist():
     conftests = "".join(conftest.read_text() for conftest in (ROOT / "tests").rglob("conftest.py"))
     for fixture in frozenset().union(*(tool.fixtures for tool in tools.TOOLS)):
         assert f"def {fixture}(" in conftests

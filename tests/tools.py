@@ -1,4 +1,4 @@
-"""Programs that some tests need. Where one is missing, its tests are left out, and the run ends with a table of them.
+"""Programs that some tests need. If one is missing, its tests are left out, and the run ends with a table of them.
 
 A test needs a tool if it uses one of the tool's fixtures, or has a parameter marked `needs(name)`.
 """
@@ -27,7 +27,7 @@ class Tool:
     install: Mapping[str, str]
 
     def command(self) -> str:
-        """Return what installs it with the package manager of this machine, or the page that says how."""
+        """Return the command that installs it with this machine's package manager, or the page that says how."""
         return next((how for manager, how in self.install.items() if shutil.which(manager)), self.install[""])
 
 
@@ -37,7 +37,7 @@ def browser() -> str | None:
 
 
 def _pubsub_emulator() -> bool:
-    """Whether gcloud's Pub/Sub emulator can be started, or PUBSUB_EMULATOR_HOST names one that runs."""
+    """Return whether gcloud's Pub/Sub emulator can be started, or PUBSUB_EMULATOR_HOST names a running one."""
     if os.environ.get("PUBSUB_EMULATOR_HOST"):
         return True
     gcloud = shutil.which("gcloud")
@@ -102,35 +102,35 @@ def leave_out_what_is_missing(config: pytest.Config) -> None:
 
 
 class LeftOut:
-    """Pytest plugin that leaves out the tests of missing tools, and says so in a table at the end of the run."""
+    """Pytest plugin that leaves out the tests of missing tools, and lists them at the end of the run."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._missing = {tool.name: tool for tool in tools}
         self._counts: Counter[str] = Counter()
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Deselect the tests that need what is missing; each counts for the first tool that it lacks."""
+        """Deselect the tests that need a missing tool; each counts for the first tool that it lacks."""
         lacking = {item: [tool for tool in self._missing.values() if _needs(item, tool)] for item in items}
         config.hook.pytest_deselected(items=[item for item, tools in lacking.items() if tools])
         items[:] = [item for item, tools in lacking.items() if not tools]
         self._counts = Counter(tools[0].name for tools in lacking.values() if tools)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """In a worker of pytest-xdist: hand the counts to the process that reports."""
+        """In a worker of pytest-xdist, pass the counts to the process that reports."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["left_out"] = dict(self._counts)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the counts of a worker of pytest-xdist; every worker collects all tests, so each has the same."""
+        """Take the counts of a worker of pytest-xdist; every worker collects all tests, so all counts are equal."""
         self._counts |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-        """After everything else, print what was left out, how many tests, and the command that installs the tool."""
+        """Print last how many tests of which tool were left out, and the command that installs it."""
         yield
         if self._counts:
-            terminalreporter.section("left out, since a tool is missing")
+            terminalreporter.section("left out because a tool is missing")
             for name, tool in self._missing.items():
                 if count := self._counts[name]:
                     terminalreporter.line(f"{count:5} tests  {name:17}  {tool.command()}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's two commands as a stranger runs them: on a minimal Debian with Python, make and git, in a clean clone.
+# The README's two commands on a minimal Debian with Python, make and git, in a clean clone.
 #
 #   debian.sh RELEASE FOLDER    (bookworm, trixie, forky; needs root and debootstrap; FOLDER is kept and used again)
 #
