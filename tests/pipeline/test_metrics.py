@@ -1,11 +1,16 @@
 """Counters tell the same story as the rows and dead letters."""
 
+from types import SimpleNamespace
+
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
+from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.dead_letters import METRICS
 from pipeline.launch import options
+from pipeline.rows import MakeRows
 from tests.pipeline.conftest import NOON, captured, message
 
 TOPIC = "--input_topic=projects/test-project/topics/t-1"
@@ -49,3 +54,27 @@ def test_every_silence_is_counted_once():
     # Of the device and of the stream; what lasts until the end is not one.
     readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
     assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2
+
+
+def test_rows_are_counted_and_timed_from_the_end_of_their_interval_and_what_is_late_is_not(monkeypatch):
+    monkeypatch.setattr("pipeline.rows.time", SimpleNamespace(time=lambda: NOON + 60.7))
+    start, sums = NOON * SECOND, {"Temp": [1.0, 1]}
+    intervals = [
+        Interval(start, start + 15 * SECOND, {"a": sums, "b": sums}),
+        Interval(start, start + 30 * SECOND, {"a": sums}, revision=1),
+        Interval(start, start + 15 * SECOND, {"a": sums, "b": sums, "c": sums}, late="Late"),
+        Interval(start, start + 15 * SECOND, {"a": sums, "b": sums, "c": sums, "d": sums}, late="Expired"),
+        Interval(start, start + 15 * SECOND, {"a": {"Temp": [float("inf"), 2]}}),
+    ]
+    pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
+    _ = pipeline | beam.Create(intervals) | MakeRows(("Temp",), by_device=True, numbered=True)
+    found = pipeline.run().metrics().query(MetricsFilter().with_namespace(METRICS))
+    assert {counter.key.metric.name: counter.committed for counter in found["counters"]} == {
+        "rows": 3,
+        "revised_rows": 1,
+        "late_intervals": 3,
+        "expired_intervals": 4,
+        "overflows": 1,
+    }
+    [delay] = [distribution.committed for distribution in found["distributions"]]
+    assert (delay.count, delay.min, delay.max) == (2, 30, 45)
