@@ -118,7 +118,7 @@ class _MakeRow(beam.DoFn):
     def _dead_letter(
         self, row_time: str, device: str, sums: Sums, number: int, stage: str, error: str, message: str
     ) -> beam.pvalue.TaggedOutput:
-        readings = {name: self._statistics.told(parts) for name, parts in sums.items()}
+        readings = {name: self._statistics.to_payload(accumulator) for name, accumulator in sums.items()}
         payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
         # Not from the sums: a retried bundle may add them up in another order, and so round them differently.
         letter_id = derived_id(self._job, stage, error, row_time, device, number)

@@ -1,8 +1,8 @@
-"""What a row can say of a sensor's readings in an interval.
+"""The statistics of a sensor's readings in an interval.
 
-A statistic is worked out when its interval is emitted, from parts. Parts are all that is kept, shuffled and merged
-until then, so only those that a statistic asked for needs; a part that two of them need is kept once. Merging must
-give the same in any order and grouping, since bundles, late panes and joined sessions come in any.
+A statistic is computed when its interval is emitted, from components. Components are all that is accumulated, shuffled
+and merged until then. Only the components of the chosen statistics are, and one that two of them share is kept once.
+Bundles, late panes and joined sessions are merged in any order and grouping, so the result must not depend on these.
 
 To add a statistic: a class like those below, an instance of it in STATISTICS, `make metadata`.
 """
@@ -17,17 +17,18 @@ from pipeline.aggregate.sums import Sums, add_sums, add_values
 from pipeline.decode.decoder import Reading
 
 
-class Part(NamedTuple):
-    """Something kept of one sensor's readings, in numbers and tuples of numbers.
+class Component(NamedTuple):
+    """Something that is accumulated of one sensor's readings: a number, or a tuple of numbers.
 
     Attributes:
-      name: as in the name of the step that keeps it.
-      of: makes it of one reading: its value, its event time in microseconds, and a number that grows with arrival.
-      merge: makes it of two.
+      name: as in the name of the step that holds it.
+      lift: returns the component of one reading, from its value, its event time in microseconds since the epoch, and a
+        number that grows with arrival.
+      merge: returns the component of two sets of readings from those of each.
     """
 
     name: str
-    of: Callable[[float, int, int], Any]
+    lift: Callable[[float, int, int], Any]
     merge: Callable[[Any, Any], Any]
 
 
@@ -39,12 +40,12 @@ def _one(value: float, event_time: int, arrival: int) -> int:
     return 1
 
 
-def _stamped(value: float, event_time: int, arrival: int) -> tuple[int, int, float]:
+def _timed(value: float, event_time: int, arrival: int) -> tuple[int, int, float]:
     return event_time, arrival, value
 
 
-# (count, a reading, how far the mean is from that reading, sum of squared distances from the mean). The mean is kept
-# as a distance because near a large number a float has no room for a small one.
+# (count, a reading, the mean less that reading, sum of squared distances from the mean). The mean is a difference
+# because near a large number a float has no room for a small one.
 Spread = tuple[int, float, float, float]
 
 
@@ -56,101 +57,104 @@ def _merge_spreads(one: Spread, other: Spread) -> Spread:
     count, near, mean, squares = one
     other_count, other_near, other_mean, other_squares = other
     both = count + other_count
-    apart = (other_near - near) + (other_mean - mean)
+    difference = (other_near - near) + (other_mean - mean)
     return (
         both,
         near,
-        mean + apart * (other_count / both),
-        squares + other_squares + apart * apart * (count * other_count / both),
+        mean + difference * (other_count / both),
+        squares + other_squares + difference * difference * (count * other_count / both),
     )
 
 
-# Both return tuples, and take lists too: version 0.2 decoded tuples as lists, so its open intervals may hold either.
-def _earliest(one: Sequence, other: Sequence) -> tuple:
+# Both return tuples, and accept lists too, because version 0.2 decoded tuples as lists.
+def _earlier(one: Sequence, other: Sequence) -> tuple:
     first, second = tuple(one), tuple(other)
     return first if first <= second else second
 
 
-def _latest(one: Sequence, other: Sequence) -> tuple:
+def _later(one: Sequence, other: Sequence) -> tuple:
     first, second = tuple(one), tuple(other)
     return first if first >= second else second
 
 
-SUM = Part("sum", _value, operator.add)
-COUNT = Part("count", _one, operator.add)
-LOWEST = Part("lowest", _value, min)
-HIGHEST = Part("highest", _value, max)
-SPREAD = Part("spread", _spread, _merge_spreads)
-EARLIEST = Part("earliest", _stamped, _earliest)
-LATEST = Part("latest", _stamped, _latest)
+SUM = Component("sum", _value, operator.add)
+COUNT = Component("count", _one, operator.add)
+LOWEST = Component("lowest", _value, min)
+HIGHEST = Component("highest", _value, max)
+SPREAD = Component("spread", _spread, _merge_spreads)
+EARLIEST = Component("earliest", _timed, _earlier)
+LATEST = Component("latest", _timed, _later)
+
+# In the order in which they are kept, whatever the order of the statistics; add new ones at the end.
+COMPONENTS = (SUM, COUNT, LOWEST, HIGHEST, SPREAD, EARLIEST, LATEST)
 
 
 class Statistic:
-    """One statistic; a sensor without readings has none, so it is NULL.
+    """One statistic. It is NULL for a sensor without readings.
 
     Attributes:
-      name: as asked for, and after the sensor's name in the column's.
-      parts: what it is made of.
-      type: BigQuery's type of the column.
+      name: its name in the parameter `statistics`, and the suffix of its columns.
+      components: what it is computed from.
+      type: BigQuery's type of its columns.
     """
 
     name: ClassVar[str]
-    parts: ClassVar[tuple[Part, ...]]
+    components: ClassVar[tuple[Component, ...]]
     type: ClassVar[str] = "FLOAT"
 
-    def of(self, *parts: Any) -> float | None:
-        """Return the statistic from its parts; by default the only one, as it is."""
-        (value,) = parts
+    def compute(self, *components: Any) -> float | None:
+        """Return the statistic from the values of its components; unless overridden, that of its only one."""
+        (value,) = components
         return value
 
     def column(self, sensor: str) -> str:
-        """Return the column's name."""
+        """Return the name of its column for a sensor."""
         return f"{sensor}_{self.name}"
 
 
 class Mean(Statistic):
-    """The arithmetic mean, sum / count, in the sensor's unit; its column is just the sensor's name."""
+    """The arithmetic mean, sum / count, in the sensor's unit. Its column has the sensor's name without a suffix."""
 
     name = "mean"
-    parts = (SUM, COUNT)
+    components = (SUM, COUNT)
 
-    def of(self, *parts: Any) -> float:
+    def compute(self, *components: Any) -> float:
         """Return the mean."""
-        total, count = parts
+        total, count = components
         return total / count
 
     def column(self, sensor: str) -> str:
-        """Return the column's name."""
+        """Return the sensor's name."""
         return sensor
 
 
 class Count(Statistic):
-    """How many readings had a value of the sensor, without a unit; NULL, not 0, when none had."""
+    """The number of readings with a value of the sensor; NULL, not 0, without any."""
 
     name = "count"
-    parts = (COUNT,)
+    components = (COUNT,)
     type = "INTEGER"
 
 
 class Minimum(Statistic):
-    """The least value, in the sensor's unit."""
+    """The lowest value, in the sensor's unit."""
 
     name = "min"
-    parts = (LOWEST,)
+    components = (LOWEST,)
 
 
 class Maximum(Statistic):
-    """The greatest value, in the sensor's unit."""
+    """The highest value, in the sensor's unit."""
 
     name = "max"
-    parts = (HIGHEST,)
+    components = (HIGHEST,)
 
 
 class Sum(Statistic):
     """The sum of the values, in the sensor's unit."""
 
     name = "sum"
-    parts = (SUM,)
+    components = (SUM,)
 
 
 class StandardDeviation(Statistic):
@@ -163,38 +167,41 @@ class StandardDeviation(Statistic):
     """
 
     name = "stddev"
-    parts = (SPREAD,)
+    components = (SPREAD,)
 
-    def of(self, *parts: Any) -> float | None:
-        """Return the deviation."""
-        ((count, _, _, squares),) = parts
+    def compute(self, *components: Any) -> float | None:
+        """Return the standard deviation, or None for one reading."""
+        ((count, _, _, squares),) = components
         return math.sqrt(squares / (count - 1)) if count > 1 else None
 
 
 class First(Statistic):
-    """The value of the earliest Timestamp, in the sensor's unit; of several, the one that arrived first.
+    """The value with the earliest Timestamp, in the sensor's unit; of equal Timestamps, the one that arrived first.
 
-    What arrived first is told by the clocks of the workers that took the readings in, and their order in the bundle.
+    Arrival is by the clocks of the workers that decoded the readings, and by the order of readings in a bundle.
     """
 
     name = "first"
-    parts = (EARLIEST,)
+    components = (EARLIEST,)
 
-    def of(self, *parts: Any) -> float:
-        """Return the value."""
-        ((_, _, value),) = parts
+    def compute(self, *components: Any) -> float:
+        """Return the value of the earliest reading."""
+        ((_, _, value),) = components
         return value
 
 
 class Last(Statistic):
-    """The value of the latest Timestamp, in the sensor's unit; of several, the one that arrived last (see `First`)."""
+    """The value with the latest Timestamp, in the sensor's unit; of equal Timestamps, the one that arrived last.
+
+    Arrival is as with `First`.
+    """
 
     name = "last"
-    parts = (LATEST,)
+    components = (LATEST,)
 
-    def of(self, *parts: Any) -> float:
-        """Return the value."""
-        ((_, _, value),) = parts
+    def compute(self, *components: Any) -> float:
+        """Return the value of the latest reading."""
+        ((_, _, value),) = components
         return value
 
 
@@ -205,18 +212,18 @@ STATISTICS = {
 
 
 class Statistics:
-    """The statistics asked for: how readings become what is kept of them, and that the values of a row.
+    """The chosen statistics: from readings to accumulators, and from an accumulator to the values of a row.
 
-    What is kept of a sensor is a list of parts, in the order of their first use in STATISTICS: so the same for the
-    same statistics, in whatever order they are asked for; of the mean [sum, count].
+    The accumulator of a sensor is the list of its components, such as [sum, count] for the mean. `Sums` has the
+    accumulators of several sensors.
 
     Args:
       names: of the statistics, in the order of their columns.
 
     Attributes:
-      lift: takes readings, and returns them as `add` wants them.
+      lift: takes readings, and returns them as `add` takes them.
       add: adds one reading's values to `Sums` in place.
-      merge: adds `Sums` to others in place; they are not changed.
+      merge: adds `Sums` to others in place; the added ones are not changed.
     """
 
     lift: Callable[[Iterator[Reading]], Iterator[Any]]
@@ -225,23 +232,20 @@ class Statistics:
 
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
-        self._chosen = tuple(STATISTICS[name] for name in names)
-        needed = [part for statistic in self._chosen for part in statistic.parts]
-        known = dict.fromkeys(part for statistic in STATISTICS.values() for part in statistic.parts)
-        self._parts = tuple(part for part in known if part in needed)
-        self._made_of = [
-            (statistic.of, [self._parts.index(part) for part in statistic.parts]) for statistic in self._chosen
-        ]
-        if self._parts == Mean.parts:
-            # What nearly everybody asks for has code of its own, a few times as fast.
+        self._statistics = tuple(STATISTICS[name] for name in names)
+        self._components = _components_of(self._statistics)
+        # The places of each statistic's components in an accumulator.
+        self._places = [tuple(map(self._components.index, one.components)) for one in self._statistics]
+        if self._components == Mean.components:
+            # The default. Its code is several times as fast as that for any components.
             self.lift, self.add, self.merge = iter, add_values, add_sums
         else:
             self.lift, self.add, self.merge = self._lift, self._merge, self._merge
 
     @property
-    def kept(self) -> str:
-        """The names of the parts, by which two jobs keep the same or not."""
-        return "+".join(part.name for part in self._parts)
+    def component_names(self) -> str:
+        """The names of the components. Jobs with the same ones can take over each other's state."""
+        return "+".join(component.name for component in self._components)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Statistics) and self.names == other.names
@@ -251,35 +255,49 @@ class Statistics:
 
     def columns(self, sensor: str) -> list[tuple[str, str]]:
         """Return name and BigQuery type of a sensor's columns."""
-        return [(statistic.column(sensor), statistic.type) for statistic in self._chosen]
+        return [(statistic.column(sensor), statistic.type) for statistic in self._statistics]
 
-    def values(self, parts: list) -> list[float | None]:
-        """Return the values of a sensor's columns, from what was kept of it."""
-        return [of(*[parts[place] for place in places]) for of, places in self._made_of]
+    def values(self, accumulator: list) -> list[float | None]:
+        """Return the values of a sensor's columns."""
+        return [
+            statistic.compute(*[accumulator[place] for place in places])
+            for statistic, places in zip(self._statistics, self._places, strict=True)
+        ]
 
-    def told(self, parts: list) -> dict[str, float | None]:
-        """Return the values by their statistics' names; a mean as its sum and count, which can be added to a row's."""
-        of_mean = {part.name: kept for part, kept in zip(self._parts, parts, strict=True) if part in Mean.parts}
-        return of_mean | {
-            name: value for name, value in zip(self.names, self.values(parts), strict=True) if name != Mean.name
-        }
+    def to_payload(self, accumulator: list) -> dict[str, float | None]:
+        """Return a sensor's values by name, for a dead letter.
+
+        A mean is given by its sum and count, so that it can be added to that of a row.
+        """
+        by_component = dict(zip(self._components, accumulator, strict=True))
+        of_mean = {component.name: value for component, value in by_component.items() if component in Mean.components}
+        by_name = dict(zip(self.names, self.values(accumulator), strict=True))
+        by_name.pop(Mean.name, None)
+        return of_mean | by_name
 
     def _lift(self, readings: Iterator[Reading]) -> Iterator[tuple[int, str, Sums]]:
-        makers = [part.of for part in self._parts]
+        lifts = [component.lift for component in self._components]
         for arrival, (event_time, device, values) in enumerate(readings, time.time_ns()):
             yield (
                 event_time,
                 device,
-                {name: [of(value, event_time, arrival) for of in makers] for name, value in values.items()},
+                {name: [lift(value, event_time, arrival) for lift in lifts] for name, value in values.items()},
             )
 
     def _merge(self, into: Sums, other: Sums) -> None:
-        for name, parts in other.items():
-            have = into.get(name)
-            if have is None:
-                into[name] = parts
+        for name, accumulator in other.items():
+            present = into.get(name)
+            if present is None:
+                into[name] = accumulator
             else:
-                into[name] = [part.merge(a, b) for part, a, b in zip(self._parts, have, parts, strict=True)]
+                pairs = zip(self._components, present, accumulator, strict=True)
+                into[name] = [component.merge(one, more) for component, one, more in pairs]
+
+
+def _components_of(statistics: Sequence[Statistic]) -> tuple[Component, ...]:
+    """Return the components that the statistics are computed from, each once, in the order of COMPONENTS."""
+    needed = {component for statistic in statistics for component in statistic.components}
+    return tuple(component for component in COMPONENTS if component in needed)
 
 
 # The default.
