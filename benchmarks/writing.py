@@ -34,7 +34,7 @@ _KEY = tables.row_key(by_device=True)
 
 METHODS: dict[str, Callable[[TableId], beam.PTransform]] = {
     "nothing": lambda table_id: beam.Filter(lambda row: False),
-    "streaming_inserts": streaming_inserts.BigQueryRows,
+    "streaming_inserts": streaming_inserts.InsertRows,
     "storage_write": lambda table_id: storage_write.AppendRows(table_id, _COLUMNS),
     "upsert": lambda table_id: storage_write.UpsertRows(table_id, _COLUMNS, _KEY, time.time_ns() // 1_000_000),
 }

@@ -3,9 +3,11 @@
 import apache_beam as beam
 
 from pipeline.aggregate.fold import FoldReadings
+from pipeline.decode.decoder import TIMESTAMP
 from pipeline.launch.job import Job
 from pipeline.rows import MakeRows
-from pipeline.silences import NoticeSilences
+from pipeline.silences import SILENT_SINCE, NoticeSilences
+from pipeline.sinks.rejected_rows import RejectedRowsToDeadLetters
 
 
 def build(
@@ -24,9 +26,10 @@ def build(
       pipeline: where the steps are added.
       job: the validated parameters.
       source: yields messages, as bytes or as PubsubMessage.
-      write_rows: takes rows, returns the dead letters of those it could not write.
+      write_rows: takes rows, returns a `RejectedRow` for each that it could not write.
       write_dead_letters: takes dead letters.
-      write_silences: takes silences, returns the dead letters of those it could not write; needed with silence_after.
+      write_silences: takes silences, returns a `RejectedRow` for each that it could not write; needed with
+        silence_after.
     """
     messages = pipeline | "ReadMessages" >> source
 
@@ -37,12 +40,16 @@ def build(
     averaged = intervals | "MakeRows" >> MakeRows(
         job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
     )
-    unwritten = averaged.rows | "WriteRows" >> write_rows
-    all_dead_letters = [folded.dead_letters, averaged.dead_letters, unwritten]
+    rejected_rows = averaged.rows | "WriteRows" >> write_rows
+    insert_dead_letters = rejected_rows | "RejectedRows" >> RejectedRowsToDeadLetters("insert", TIMESTAMP)
+    all_dead_letters = [folded.dead_letters, averaged.dead_letters, insert_dead_letters]
 
     if job.silence_after and write_silences:
         silences = folded.activity | "NoticeSilences" >> NoticeSilences(job.silence_after, job.grace_period)
-        all_dead_letters.append(silences | "WriteSilences" >> write_silences)
+        rejected_silences = silences | "WriteSilences" >> write_silences
+        all_dead_letters.append(
+            rejected_silences | "RejectedSilences" >> RejectedRowsToDeadLetters("silence", SILENT_SINCE)
+        )
 
     dead_letters = all_dead_letters | "AllDeadLetters" >> beam.Flatten()
     _ = dead_letters | "WriteDeadLetters" >> write_dead_letters

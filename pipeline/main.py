@@ -15,7 +15,7 @@ from pipeline import graph
 from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line, options, preflight, tables, views
 from pipeline.launch.job import Job
-from pipeline.sinks import storage_write, streaming_inserts
+from pipeline.sinks import console, pubsub, storage_write, streaming_inserts
 from pipeline.sinks.bigquery import TableId
 from pipeline.source import ReadMessages
 
@@ -94,7 +94,7 @@ def _row_sink(job: Job) -> beam.PTransform:
     if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
         # A retried bundle may join a session with readings that the first attempt did not have; its row then has
         # another Timestamp, and would not replace the one that the first attempt wrote.
-        return streaming_inserts.Reshuffled(sink)
+        return storage_write.AfterReshuffle(sink)
     return sink
 
 
@@ -102,9 +102,9 @@ def _rows_to(
     job: Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
 ) -> beam.PTransform:
     if not table:
-        return streaming_inserts.PrintRows()
+        return console.PrintRows()
     if job.write_method == "streaming_inserts":
-        return streaming_inserts.BigQueryRows(table)
+        return streaming_inserts.InsertRows(table)
     if job.write_method == "storage_write":
         return storage_write.AppendRows(table, columns)
     # An update starts anew too: what it writes comes after all that the job before it wrote.
@@ -118,17 +118,17 @@ def _row_columns(job: Job) -> tuple[bigquery.SchemaField, ...]:
 def _dead_letter_sink(job: Job) -> beam.PTransform:
     table = job.dead_letter_table
     if not table:
-        sink: beam.PTransform = streaming_inserts.PrintDeadLetters()
+        sink: beam.PTransform = console.PrintDeadLetters()
     elif job.write_method == "streaming_inserts":
-        sink = streaming_inserts.BigQueryDeadLetters(table)
+        sink = streaming_inserts.InsertDeadLetters(table)
     else:
         sink = storage_write.AppendDeadLetters(table, tables.DEAD_LETTER_COLUMNS)
-    return streaming_inserts.DeadLetters(sink, job.dead_letter_topic)
+    return pubsub.WriteDeadLetters(sink, job.dead_letter_topic)
 
 
 def _silence_sink(job: Job) -> beam.PTransform:
     sink = _rows_to(job, job.silence_table, tables.SILENCE_COLUMNS, tables.SILENCE_KEY)
-    return streaming_inserts.Silences(sink, job.silence_topic, job.upsert)
+    return pubsub.WriteSilences(sink, job.silence_topic, job.upsert)
 
 
 def _check_resources(job: Job, region: str | None) -> list[tables.TableSpec]:

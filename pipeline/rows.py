@@ -1,4 +1,4 @@
-"""From the sums of an interval to its row of means, or of other statistics."""
+"""Rows of statistics from the sums of intervals."""
 
 import math
 import time
@@ -9,13 +9,15 @@ from apache_beam.metrics import Metrics
 
 from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.aggregate.sums import SECOND, Interval, Sums
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, derived_id, new_id, rfc3339
+from pipeline.dead_letters import DEAD_LETTERS, dead_letter, derived_id, new_id
 from pipeline.decode import strict_json
 from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.metrics import METRICS
+from pipeline.timestamps import rfc3339
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
-# What a row is written with when it takes the place of the one with its key: see `storage_write.to_change`.
+# Pseudo-columns of a row that is upserted: see `storage_write.to_change`.
 CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
 
 _OVERFLOW = "the sum of these readings, or of their squares, exceeds a 64-bit float"
@@ -27,17 +29,17 @@ _LATE = {
 
 
 class MakeRows(beam.PTransform):
-    """Makes a row of statistics, by default means, for each device of an `Interval`.
+    """Creates a row of statistics, by default means, for each device of an `Interval`.
 
-    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}; with `numbered`, also
-    "Revision": int, "WrittenAt": RFC 3339, and a row without any value retracts the one before it.
-    Output `dead_letters`: one for each device of a late interval, and for sums beyond a 64-bit float.
+    Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}. With `numbered` they
+    also have "Revision": int and "WrittenAt": RFC 3339, and a row without values retracts the previous one.
+    Output `dead_letters`: one for each device of a late interval, and for sums that exceed a 64-bit float.
 
     Args:
       sensors: the sensor columns, in table order.
       by_device: add the column Device.
       numbered: add Revision and WrittenAt.
-      since: microseconds since the epoch; of intervals that begin before it nothing is put out, they are counted.
+      since: microseconds since the epoch; intervals that begin before it are only counted.
       statistics: the columns of each sensor.
     """
 
@@ -53,7 +55,6 @@ class MakeRows(beam.PTransform):
         self._make_row = _MakeRow(sensors, by_device, numbered, since, statistics)
 
     def expand(self, intervals: beam.PCollection) -> Any:
-        """Apply the averaging."""
         make_row = beam.ParDo(self._make_row).with_output_types(Any, **{DEAD_LETTERS: Any})
         return intervals | "MakeRow" >> make_row.with_outputs(DEAD_LETTERS, main="rows")
 
@@ -62,7 +63,7 @@ class _MakeRow(beam.DoFn):
     def __init__(
         self, sensors: tuple[str, ...], by_device: bool, numbered: bool, since: int | None, statistics: Statistics
     ):
-        # Of this job, so that no dead letter of another one has the same id.
+        # Part of the ids of dead letters, so that they differ from those of other jobs.
         self._job = new_id()
         self._statistics = statistics
         self._columns = {name: [column for column, _ in statistics.columns(name)] for name in sensors}
@@ -86,17 +87,19 @@ class _MakeRow(beam.DoFn):
         row_time = rfc3339(interval.row_time)
         if interval.late:
             (self._late if interval.late == "Late" else self._expired).inc(devices)
-            told = interval.revision, "late", interval.late, _LATE[interval.late]
-            return [self._dead_letter(row_time, device, sums, *told) for device, sums in interval.sums_of.items()]
+            details = interval.revision, "late", interval.late, _LATE[interval.late]
+            return [self._dead_letter(row_time, device, sums, *details) for device, sums in interval.sums_of.items()]
         now = int(time.time() * SECOND)
-        made = [self._make(row_time, device, sums, interval.revision, now) for device, sums in interval.sums_of.items()]
-        rows = sum(type(one) is dict for one in made)
+        outputs = [
+            self._make(row_time, device, sums, interval.revision, now) for device, sums in interval.sums_of.items()
+        ]
+        rows = sum(type(output) is dict for output in outputs)
         if rows:
             self._rows.inc(rows)
             self._delay.update((now - interval.end) // SECOND)
             if interval.revision:
                 self._revised.inc(rows)
-        return made
+        return outputs
 
     def _make(self, row_time: str, device: str, sums: Sums, revision: int, now: int) -> Any:
         row: dict[str, Any] = {TIMESTAMP: row_time, **self._no_values}
@@ -116,11 +119,13 @@ class _MakeRow(beam.DoFn):
         return row
 
     def _dead_letter(
-        self, row_time: str, device: str, sums: Sums, number: int, stage: str, error: str, message: str
+        self, row_time: str, device: str, sums: Sums, revision: int, stage: str, error: str, message: str
     ) -> beam.pvalue.TaggedOutput:
         readings = {name: self._statistics.to_payload(accumulator) for name, accumulator in sums.items()}
         payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
-        # Not from the sums: a retried bundle may add them up in another order, and so round them differently.
-        letter_id = derived_id(self._job, stage, error, row_time, device, number)
-        letter = dead_letter(stage, error, message, payload, letter_id=letter_id, event_time=row_time, device=device)
-        return beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
+        # The sums are not part of the id: a retried bundle may add in another order and round differently.
+        identity = derived_id(self._job, stage, error, row_time, device, revision)
+        rejected = dead_letter(
+            stage, error, message, payload, dead_letter_id=identity, event_time=row_time, device=device
+        )
+        return beam.pvalue.TaggedOutput(DEAD_LETTERS, rejected)

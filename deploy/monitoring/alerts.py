@@ -10,7 +10,7 @@ from typing import Any
 from deploy.monitoring.metrics import GOOGLE, JOB, SUBSCRIPTION, USER_COUNTER, Google
 
 LETTERS_IN_LOG = "sensor_stream/dead_letters_in_log"
-# `streaming_inserts.py` writes this line when BigQuery rejects the dead letter too.
+# `rejected_rows.py` writes this line when BigQuery rejects the dead letter too.
 LOG_FILTER = 'resource.type = "dataflow_step" AND severity >= ERROR AND jsonPayload.message : "dead letter not written"'
 LOG_METRICS = {
     "dead_letters_in_log": {

@@ -202,7 +202,7 @@ def _make_dead_letter(fields: tuple[Any, ...]) -> dict[str, Any]:
         rejected.payload,
         rejected.attributes,
         rejected.message_id,
-        letter_id=rejected.dead_letter_id,
+        dead_letter_id=rejected.dead_letter_id,
         received_at=rejected.received_at,
     )
 

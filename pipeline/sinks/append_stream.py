@@ -1,4 +1,4 @@
-"""A table's default stream of BigQuery's Storage Write API: one connection that the threads of a process share."""
+"""The default stream of a table in BigQuery's Storage Write API: one connection, shared by the threads of a process."""
 
 import os
 import threading
@@ -14,23 +14,23 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.protobuf.descriptor_pb2 import DescriptorProto  # type: ignore[import-untyped]
 
 from pipeline.errors import SensorStreamError
-from pipeline.sinks.bigquery import TableId, TransientError
-from pipeline.sinks.streaming_inserts import RETRY_TRANSIENT
+from pipeline.sinks.bigquery import TableId
+from pipeline.sinks.retry import RETRY_TRANSIENT, TransientError
 
 # Bytes of a request: https://cloud.google.com/bigquery/quotas#write-api-limits
 MAX_REQUEST = 10_000_000
 
-# host:port of an emulator, which wants neither encryption nor credentials.
+# Names the environment variable with the host:port of an emulator, which uses neither encryption nor credentials.
 EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
 
-# Seconds to wait for an answer before the call is given up.
+# Seconds to wait for a response before the call is cancelled.
 _TIMEOUT_SECONDS = 120.0
 
-# Milliseconds without data after which the other end is asked whether it is there, and to wait for its answer. Unasked,
-# a connection that is dead without a word is found out only by the operating system, and every new call goes there.
+# Milliseconds without data after which a connection is pinged, and milliseconds to wait for the reply. Without pings, a
+# connection that was dropped silently is detected only by the operating system, and new calls keep using it.
 _PING_AFTER, _PING_TIMEOUT = 60_000, 20_000
 
-# What may pass by itself, and what a connection ends with that was closed, moved or cut:
+# Codes of failures that a retry may resolve, and those with which a connection ends that was closed, moved or lost:
 # https://cloud.google.com/bigquery/docs/write-api-best-practices, and https://grpc.io/docs/guides/status-codes
 _TRANSIENT = frozenset(
     ["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
@@ -41,7 +41,7 @@ _ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}
 
 
 class WriteRejected(SensorStreamError):
-    """BigQuery refused a request for good, with this status code and these words; none of its rows is stored."""
+    """BigQuery rejected a request and would reject it again; none of its rows is stored. `code` is the status code."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -54,11 +54,11 @@ def stream_name(table_id: TableId) -> str:
 
 
 def write_client() -> BigQueryWriteClient:
-    """Return a client of the Storage Write API, of an emulator when BIGQUERY_STORAGE_EMULATOR_HOST is set."""
+    """Return a client of the Storage Write API, or of an emulator if BIGQUERY_STORAGE_EMULATOR_HOST is set."""
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
-        # By default it grows to two minutes, by which rows would be late after an outage.
+        # By default it grows to two minutes, and rows would be that late after an outage.
         ("grpc.max_reconnect_backoff_ms", 10_000),
         ("grpc.keepalive_time_ms", _PING_AFTER),
         ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT),
@@ -76,7 +76,7 @@ _STREAMS_LOCK = threading.Lock()
 
 
 def shared_stream(table_id: TableId, schema: bytes) -> "AppendStream":
-    """Return the process's one stream to a table for rows of `schema`, a serialized DescriptorProto."""
+    """Return the stream of this process to a table for rows of `schema`, a serialized DescriptorProto."""
     key = table_id, schema, os.environ.get(EMULATOR)
     with _STREAMS_LOCK:
         if key not in _STREAMS:
@@ -85,10 +85,10 @@ def shared_stream(table_id: TableId, schema: bytes) -> "AppendStream":
 
 
 class AppendStream:
-    """Appends rows; the connection is opened when one is needed, and opened anew after a loss.
+    """Appends rows over a connection that is opened when it is first needed, and again after it was lost.
 
-    Google's own AppendRowsStream is not used: it does not say with what a connection ended that could not be opened,
-    and matches answers to requests by an order that two threads can disturb.
+    Google's own AppendRowsStream is not used: it hides the error of a connection that cannot be opened, and matches
+    responses to requests by an order that two threads can disturb.
     """
 
     def __init__(self, table_id: TableId, schema: bytes):
@@ -97,49 +97,49 @@ class AppendStream:
             writer_schema=types.ProtoSchema(proto_descriptor=DescriptorProto.FromString(schema))
         )
         self._first_request = types.AppendRowsRequest(write_stream=name, proto_rows=proto_rows)
-        # The service finds the table's region by it: AppendRowsRequest.write_stream in the API's reference.
+        # The service routes by it to the table's region: AppendRowsRequest.write_stream in the API's reference.
         self._metadata = (("x-goog-request-params", f"write_stream={name}"),)
         self._client: BigQueryWriteClient | None = None
         self._lock = threading.Lock()
         self._call: _Call | None = None
-        # What rows may take of a request.
-        self.room = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
+        # Bytes of the rows of a request.
+        self.max_bytes = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
 
     def store(self, rows: Sequence[bytes], timeout: float | None = None) -> dict[int, tuple[str, str]]:
-        """Append rows until BigQuery has all but those it refuses for good.
+        """Append rows, retrying transient failures, until each is stored or rejected.
 
         Args:
           rows: serialized rows of the stream's schema.
-          timeout: seconds after which no further attempt begins; None to try for ever, as a job must.
+          timeout: seconds after which no further attempt begins; None, as in a job, for no limit.
 
         Returns:
-          By the index of each refused row its error code, and BigQuery's words.
+          BigQuery's error code and message by the index of each rejected row.
 
         Raises:
-          RetryError: the timeout has passed; its cause is what the last attempt failed with.
+          RetryError: the timeout has passed; its cause is the error of the last attempt.
         """
         append = RETRY_TRANSIENT.with_timeout(timeout)(self.append)
         waiting: Sequence[int] = range(len(rows))
-        refused: dict[int, tuple[str, str]] = {}
+        rejected: dict[int, tuple[str, str]] = {}
         while waiting:
             try:
                 errors = append([rows[index] for index in waiting])
             except WriteRejected as error:
-                return refused | dict.fromkeys(waiting, (error.code, str(error)))
-            refused |= {waiting[position]: error for position, error in errors.items()}
+                return rejected | dict.fromkeys(waiting, (error.code, str(error)))
+            rejected |= {waiting[position]: error for position, error in errors.items()}
             # None of a request with a bad row is stored.
-            waiting = [index for index in waiting if index not in refused] if errors else []
-        return refused
+            waiting = [index for index in waiting if index not in rejected] if errors else []
+        return rejected
 
     def append(self, rows: Sequence[bytes]) -> dict[int, tuple[str, str]]:
-        """Append rows, once, and wait until BigQuery has them; if it refuses some, none is stored.
+        """Append rows once and wait until they are stored; if BigQuery rejects some, none is stored.
 
         Returns:
-          By the index of each refused row its error code, and BigQuery's words.
+          BigQuery's error code and message by the index of each rejected row.
 
         Raises:
-          TransientError: try again.
-          WriteRejected: do not.
+          TransientError: a retry may succeed.
+          WriteRejected: a retry would fail too.
         """
         with self._lock:
             if self._call is None or self._call.ended:
@@ -149,12 +149,12 @@ class AppendStream:
             else:
                 request = types.AppendRowsRequest()
             types.AppendRowsRequest.pb(request).proto_rows.rows.serialized_rows.extend(rows)
-            call, answer = self._call, self._call.send(request)
+            call, future = self._call, self._call.send(request)
         try:
-            response = types.AppendRowsResponse.pb(answer.result(_TIMEOUT_SECONDS))
+            response = types.AppendRowsResponse.pb(future.result(_TIMEOUT_SECONDS))
         except TimeoutError:
             call.cancel()
-            raise TransientError(f"no answer in {_TIMEOUT_SECONDS:.0f} s") from None
+            raise TransientError(f"no response in {_TIMEOUT_SECONDS:.0f} s") from None
         except grpc.RpcError as error:
             raise _failure(error.code().name, error.details()) from None
         if response.row_errors:
@@ -166,51 +166,51 @@ class AppendStream:
 
 
 class _Call:
-    """One AppendRows call. Answers come in the order of requests."""
+    """One AppendRows call; its responses come in the order of the requests."""
 
     def __init__(self, client: BigQueryWriteClient, metadata: Sequence[tuple[str, str]]):
         self.ended = False
         self._ended_by = ""
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        self._unanswered: deque[Future[Any]] = deque()
-        # Not the client's own method: it waits for the first answer, and hides its errors among its retries.
+        self._pending: deque[Future[Any]] = deque()
+        # Not the client's own method, which waits for the first response and retries errors itself.
         self._responses = client.transport.append_rows(iter(self._requests.get, None), metadata=metadata)
         threading.Thread(target=self._read, name="AppendRows", daemon=True).start()
 
     def send(self, request: types.AppendRowsRequest) -> Future[Any]:
-        """Send a request; return what will be its answer."""
-        answer: Future[Any] = Future()
+        """Send a request; return the future of its response."""
+        future: Future[Any] = Future()
         with self._lock:
             if self.ended:
-                answer.set_exception(TransientError(self._ended_by))
+                future.set_exception(TransientError(self._ended_by))
             else:
-                self._unanswered.append(answer)
+                self._pending.append(future)
                 self._requests.put(request)
-        return answer
+        return future
 
     def cancel(self) -> None:
-        """End the call; what is unanswered fails."""
+        """End the call; requests without a response fail."""
         self._responses.cancel()
 
     def _read(self) -> None:
-        reason: Exception = TransientError("the connection was closed before an answer came")
+        reason: Exception = TransientError("the connection was closed before a response came")
         try:
             for response in self._responses:
-                self._unanswered.popleft().set_result(response)
+                self._pending.popleft().set_result(response)
         except grpc.RpcError as error:
             reason = error
-        except IndexError:  # an answer to no request, after which nobody knows whose the next one is
+        except IndexError:  # a response to no request: the next ones cannot be matched to requests either
             self.cancel()
         with self._lock:
             self.ended = True
             self._ended_by = (
                 f"{reason.code().name}: {reason.details()}" if isinstance(reason, grpc.RpcError) else str(reason)
             )
-        self._requests.put(None)  # ends gRPC's wait for another request
-        # What ended the call is about the request that was next; those behind it were never looked at.
-        for answer in self._unanswered:
-            answer.set_exception(reason)
+        self._requests.put(None)  # ends the iterator from which gRPC reads requests
+        # The error that ended the call is that of the next request; the requests after it were not processed.
+        for future in self._pending:
+            future.set_exception(reason)
             reason = TransientError("the connection was lost")
 
 

@@ -1,4 +1,4 @@
-"""BigQuery as a worker needs it: a table's name, and the client. What is done before launch is in `tables`."""
+"""Names of BigQuery tables, and the client. What is done with tables before launch is in `launch.tables`."""
 
 import os
 import re
@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from pipeline.errors import SensorStreamError
-
-# A project id, in an old organisation with its domain before it: example.com:my-project. The lengths are those that
-# Beam's ReadFromPubSub accepts; an emulator takes names longer than Google Cloud's thirty characters.
+# A project id, in old organisations after a domain: example.com:my-project. The lengths are those that Beam's
+# ReadFromPubSub accepts; emulators accept names longer than Google Cloud's thirty characters.
 PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
 
 _TABLE = re.compile(
@@ -18,13 +16,9 @@ _TABLE = re.compile(
 ).fullmatch
 
 
-class TransientError(SensorStreamError):
-    """A write failed in a way that may pass by itself; what it wrote may be stored or not."""
-
-
 @dataclass(frozen=True)
 class TableId:
-    """A table's full name."""
+    """The full name of a table."""
 
     project: str
     dataset: str
@@ -35,7 +29,7 @@ class TableId:
         """Read `project:dataset.table` or `project.dataset.table`.
 
         Raises:
-          ValueError: it is neither.
+          ValueError: the text has another form.
         """
         match = _TABLE(text)
         if not match:
@@ -51,18 +45,18 @@ class TableId:
 
     @property
     def sql(self) -> str:
-        """The name as SQL writes it, quoted."""
+        """The name in SQL, quoted."""
         return f"`{self.project}.{self.dataset}.{self.table}`"
 
     @property
     def reference(self) -> bigquery.TableReference:
-        """The name as BigQuery's client takes it."""
+        """The name as an object of BigQuery's client."""
         return bigquery.DatasetReference(self.project, self.dataset).table(self.table)
 
 
 def client(project: str) -> bigquery.Client:
-    """Return a BigQuery client, of the emulator when BIGQUERY_EMULATOR_HOST is set (http://host:port)."""
+    """Return a client of BigQuery, or of an emulator if BIGQUERY_EMULATOR_HOST (http://host:port) is set."""
     if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        # The emulator wants no credentials, and looking for some takes google-auth half a minute.
+        # An emulator needs no credentials, and google-auth takes half a minute to find that there are none.
         return bigquery.Client(project, credentials=AnonymousCredentials())
     return bigquery.Client(project)

@@ -1,28 +1,26 @@
-"""Rows and dead letters through BigQuery's Storage Write API: appended, or each put in the place of the one of its key.
+"""Rows and dead letters through BigQuery's Storage Write API: appended, or upserted by their key.
 
-Both are written at least once. Appended, a row whose confirmation was lost is there twice. By key, through BigQuery's
-change data capture, whatever is written again replaces itself:
+Both are written at least once. An appended row whose confirmation was lost is in the table twice. An upserted row, by
+BigQuery's change data capture, replaces the one with its key if its change sequence number is greater:
 
     job started at 18f2ebb6480, row                       UPSERT  18f2ebb6480/0/6278e6b0b8a40
     the same row from a retried bundle                    UPSERT  18f2ebb6480/0/6278e6b18e1c0    wins over the row above
     the same job, its first revision                      UPSERT  18f2ebb6480/1/6278e6b1fae80    wins over both
     the same job, after the row's session was joined      DELETE  18f2ebb6480/2/6278e6b2efba0    wins over all three
-    a later job, from the same readings                   UPSERT  18f2ebc0000/0/6278e8d33b240    wins over all of it
+    a later job, from the same readings                   UPSERT  18f2ebc0000/0/6278e8d33b240    wins over all four
 
-A runner may run a bundle again after it has appended rows, and with other readings in it. What the earlier attempt has
-appended then has the same revision, and WrittenAt says which attempt is the later one.
+A runner may retry a bundle that has appended rows, with other readings in it. The rows of both attempts then have the
+same revision, and WrittenAt decides for the later attempt.
 
 https://cloud.google.com/bigquery/docs/change-data-capture
 """
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.timestamp import Timestamp
 from google.cloud import bigquery
 from google.protobuf.descriptor_pb2 import (  # type: ignore[import-untyped]
     DescriptorProto,
@@ -35,8 +33,9 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from pipeline.dead_letters import in_parts
 from pipeline.rows import CHANGE_SEQUENCE_NUMBER, CHANGE_TYPE, REVISION, WRITTEN_AT
 from pipeline.sinks.append_stream import shared_stream
+from pipeline.sinks.batches import RowErrors, WriteInBatches
 from pipeline.sinks.bigquery import TableId
-from pipeline.sinks.streaming_inserts import MAX_PAYLOAD, log_dead_letter, to_dead_letters
+from pipeline.sinks.rejected_rows import LogRejectedDeadLetters
 
 CHANGE_COLUMNS = tuple(bigquery.SchemaField(name, "STRING") for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER))
 
@@ -44,7 +43,7 @@ Columns = Sequence[bigquery.SchemaField]
 
 
 class AppendRows(beam.PTransform):
-    """Appends rows to an existing table; returns a dead letter for each row that BigQuery refuses for good.
+    """Appends rows to an existing table; returns a `RejectedRow` for each that BigQuery rejects.
 
     Args:
       table_id: the table.
@@ -56,16 +55,15 @@ class AppendRows(beam.PTransform):
         self._append = _Append(table_id, columns)
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        """Apply the write."""
-        return rows | "Append" >> beam.ParDo(self._append) | "ToDeadLetters" >> to_dead_letters()
+        return rows | "Append" >> beam.ParDo(self._append)
 
 
 class UpsertRows(beam.PTransform):
-    """Puts each row in the place of the one with its key; a row without any value takes that one away.
+    """Replaces the row with the same key by each row, and deletes it if the new row has no values.
 
-    Rows have a Revision, by which the later one wins, and WrittenAt, which decides between rows of the same revision;
-    neither is written. A key column that is None is
-    written as "", since a key must not be NULL. Returns a dead letter for each row that BigQuery refuses for good.
+    Rows have the columns Revision, by which the later one wins, and WrittenAt, which decides between rows of the same
+    revision; neither is written. A key column that is None is written as "", since a key must not be NULL. Returns a
+    `RejectedRow` for each that BigQuery rejects.
 
     Args:
       table_id: the table.
@@ -81,30 +79,38 @@ class UpsertRows(beam.PTransform):
         self._append = _Append(table_id, (*columns, *CHANGE_COLUMNS))
 
     def expand(self, rows: beam.PCollection) -> beam.PCollection:
-        """Apply the write."""
         return (
             rows
             | "ToChanges" >> beam.Map(to_change, self._key, self._job_start).with_output_types(Any)
             | "Append" >> beam.ParDo(self._append)
-            | "ToDeadLetters" >> to_dead_letters()
         )
 
 
 class AppendDeadLetters(beam.PTransform):
-    """Appends dead letters to an existing table; those BigQuery refuses for good go to the log, payload included."""
+    """Appends dead letters to an existing table; those that BigQuery rejects go to the log with their payload."""
 
     def __init__(self, table_id: TableId, columns: Columns):
         super().__init__()
         self._append = _Append(table_id, columns)
 
-    def expand(self, letters: beam.PCollection) -> beam.PCollection:
-        """Apply the write."""
+    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
         return (
-            letters
-            | "InParts" >> beam.FlatMap(in_parts, MAX_PAYLOAD).with_output_types(Any)
+            dead_letters
+            | "InParts" >> beam.FlatMap(in_parts).with_output_types(Any)
             | "Append" >> beam.ParDo(self._append)
-            | "Log" >> beam.FlatMap(log_dead_letter)
+            | "Log" >> LogRejectedDeadLetters()
         )
+
+
+class AfterReshuffle(beam.PTransform):
+    """Hands rows to a sink after a Reshuffle, so that the sink gets only rows that a retry cannot change."""
+
+    def __init__(self, sink: beam.PTransform):
+        super().__init__()
+        self._sink = sink
+
+    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+        return rows | "Reshuffle" >> beam.Reshuffle() | "Store" >> self._sink
 
 
 def to_change(row: dict[str, Any], key: Sequence[str], job_start: int) -> dict[str, Any]:
@@ -119,59 +125,36 @@ def to_change(row: dict[str, Any], key: Sequence[str], job_start: int) -> dict[s
     }
 
 
-class _Append(beam.DoFn):
-    """Appends dicts; yields (table, dict, errors) of those that failed for good. A bundle ends when all are stored."""
-
+class _Append(WriteInBatches):
     # Tag and length of a row in a request.
     ROW_OVERHEAD = 6
 
     def __init__(self, table_id: TableId, columns: Columns):
-        self._table_id = table_id
+        super().__init__(table_id)
         self._columns = tuple(columns)
 
     def setup(self) -> None:
         # Here because neither messages nor connections pickle.
         self._encoder = Encoder(self._columns)
-        self._stream = shared_stream(self._table_id, self._encoder.schema)
-
-    def start_bundle(self) -> None:
-        self._begin_batch()
+        self._stream = shared_stream(self.table_id, self._encoder.schema)
+        self.max_bytes = self._stream.max_bytes
 
     def process(self, row: dict[str, Any]) -> list[Any]:
         try:
             encoded = self._encoder.encode(row)
         except (TypeError, ValueError) as error:
-            return [self._failed(row, "BadRow", str(error))]
-        size = len(encoded) + self.ROW_OVERHEAD
-        if size > self._stream.room:
-            return [self._failed(row, "RowTooLarge", f"{size} bytes; a request takes {self._stream.room}")]
-        failed = self._append_batch() if self._size + size > self._stream.room else []
-        self._batch.append((row, encoded))
-        self._size += size
-        return failed
+            return [self.rejected(row, "BadRow", str(error))]
+        return self.add(row, encoded, len(encoded) + self.ROW_OVERHEAD)
 
-    def finish_bundle(self) -> Iterator[Any]:
-        for failed in self._append_batch():
-            yield GlobalWindows.windowed_value(failed, Timestamp.now())
-
-    def _begin_batch(self) -> None:
-        self._batch: list[tuple[dict[str, Any], bytes]] = []
-        self._size = 0
-
-    def _append_batch(self) -> list[Any]:
-        batch = self._batch
-        self._begin_batch()
-        refused = self._stream.store([encoded for _, encoded in batch])
-        return [self._failed(batch[index][0], *error) for index, error in sorted(refused.items())]
-
-    def _failed(self, row: dict[str, Any], reason: str, message: str) -> tuple[str, dict[str, Any], list[Any]]:
-        return str(self._table_id), row, [{"reason": reason, "message": message}]
+    def store(self, rows: Sequence[dict[str, Any]], encoded: Sequence[bytes]) -> dict[int, RowErrors]:
+        rejected = self._stream.store(encoded)
+        return {index: [{"reason": reason, "message": message}] for index, (reason, message) in rejected.items()}
 
 
 class Encoder:
-    """Makes protocol buffers of rows, with a field for each column; `schema` is their serialized DescriptorProto.
+    """Encodes rows as protocol buffers with a field for each column; `schema` is their serialized DescriptorProto.
 
-    Values are as for BigQuery's REST interface: a TIMESTAMP in RFC 3339, BYTES in base64; None and [] are left out.
+    Values are those of BigQuery's REST interface: a TIMESTAMP in RFC 3339, BYTES in base64; None and [] are left out.
     """
 
     def __init__(self, columns: Columns):
@@ -186,7 +169,11 @@ class Encoder:
         }
 
     def encode(self, row: dict[str, Any]) -> bytes:
-        """Return the row's bytes; raises TypeError or ValueError when a value does not fit its column, or has none."""
+        """Return the row as bytes.
+
+        Raises:
+          TypeError, ValueError: a value does not fit its column, or has no column.
+        """
         values = {name: value for name, value in row.items() if value is not None}
         for name in self._convert.keys() & values.keys():
             values[name] = self._convert[name](values[name])
@@ -220,7 +207,7 @@ def _descriptor(name: str, columns: Columns) -> DescriptorProto:
         repeated = column.mode == "REPEATED"
         label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
         field = descriptor.field.add(name=column.name, number=number, type=TYPES[column.field_type], label=label)
-        field.json_name = column.name  # by default temp_max and tempMax would have the same, which is refused
+        field.json_name = column.name  # by default temp_max and tempMax have the same, which is an error
         if column.fields:
             field.type_name = f"{column.name}_record"
             descriptor.nested_type.append(_descriptor(field.type_name, column.fields))

@@ -189,7 +189,7 @@ def test_the_service_takes_an_update_to_statistics_made_of_what_is_kept_already(
 @pytest.mark.parametrize("method", ["storage_write", "upsert"])
 def test_another_write_method_needs_a_drain(method):
     found = breaks(steps_of(graph_of()), steps_of(graph_of(f"--write_method={method}")))
-    assert [step for step in found if re.fullmatch(r"step WriteRows/Insert/.* is gone", step)]
+    assert "step WriteRows/Insert is gone" in found
 
 
 def graph_of(*flags: str) -> beam_runner_api_pb2.Pipeline:

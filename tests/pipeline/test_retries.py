@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.dead_letters import new_id
 from pipeline.rows import MakeRows
-from pipeline.sinks import streaming_inserts
+from pipeline.sinks import pubsub, storage_write
 from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, run_captured
 from tests.pipeline.test_model import events, stream_of
@@ -145,9 +145,9 @@ class TestRepeatedBundles:
     @pytest.mark.parametrize(
         "sink",
         [
-            lambda to: streaming_inserts.DeadLetters(to, None),
-            lambda to: streaming_inserts.Silences(to, None),
-            streaming_inserts.Reshuffled,
+            lambda to: pubsub.WriteDeadLetters(to, None),
+            lambda to: pubsub.WriteSilences(to, None),
+            storage_write.AfterReshuffle,
         ],
         ids=["dead letters", "silences", "rows of sessions"],
     )
@@ -222,29 +222,3 @@ class TestIds:
         assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
         counts = [json.loads(letter["payload"])["readings"]["Temp"]["count"] for letter in letters]
         assert sum(counts) == 3 * (3 if window == "hopping" else 1)
-
-    def test_of_a_row_that_was_rejected_are_those_of_its_table_and_contents_whenever_it_was_made(self):
-        row = {"Timestamp": "2024-11-22T13:00:00.000000Z", "Temp": 5.0, "Revision": 1}
-        change = {"_CHANGE_TYPE": "UPSERT", "_CHANGE_SEQUENCE_NUMBER": "1/2/3"}
-        made_again = [
-            ({"WrittenAt": "2024-11-22T13:00:20.000000Z"}, {"WrittenAt": "2024-11-22T13:00:21.000000Z"}),
-            (change, change | {"_CHANGE_SEQUENCE_NUMBER": "1/2/4"}),
-        ]
-        rejected = [("rows", row | attempt) for attempts in made_again for attempt in attempts]
-        rejected += [("other_rows", row), ("rows", row | {"Revision": 2}), ("rows", row | {"Temp": 6.0})]
-        ids = []
-        for _job in range(2):
-            with captured() as (letters, to_letters):
-                with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-                    failed = [(*one, [{"reason": "invalid"}]) for one in rejected]
-                    _ = (
-                        pipeline
-                        | beam.Create(failed, reshuffle=False)
-                        | streaming_inserts.to_dead_letters()
-                        | to_letters
-                    )
-                ids += [letter["dead_letter_id"] for letter in letters]
-        first, first_again, second, second_again, *others = ids[: len(rejected)]
-        assert (first, second) == (first_again, second_again)
-        assert len({first, second, *others}) == 5
-        assert not {*ids[: len(rejected)]} & {*ids[len(rejected) :]}

@@ -65,7 +65,7 @@ def test_only_the_three_places_are_open():
 
 
 def test_the_log_metric_counts_the_line_that_the_sink_writes():
-    line = re.search(r'_LOGGER\.error\("([^"(]+) \(', (ROOT / "pipeline/sinks/streaming_inserts.py").read_text())
+    line = re.search(r'_LOGGER\.error\("([^"(]+) \(', (ROOT / "pipeline/sinks/rejected_rows.py").read_text())
     assert line
     assert f'jsonPayload.message : "{line[1]}"' in LOG_METRICS["dead_letters_in_log"]["filter"]
 

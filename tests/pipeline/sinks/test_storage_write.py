@@ -24,8 +24,10 @@ from local.stack.bigquery_server.tables import MemoryTables
 from pipeline.aggregate.statistics import STATISTICS, Statistics
 from pipeline.dead_letters import dead_letter
 from pipeline.launch import tables
-from pipeline.sinks import append_stream, storage_write
-from pipeline.sinks.bigquery import TableId, TransientError
+from pipeline.sinks import append_stream, retry, storage_write
+from pipeline.sinks.bigquery import TableId
+from pipeline.sinks.rejected_rows import RejectedRowsToDeadLetters
+from pipeline.sinks.retry import TransientError
 from pipeline.sinks.storage_write import Encoder, to_change
 from tests.pipeline.conftest import Stream, message, run_through
 
@@ -122,8 +124,9 @@ def upsert(stream: Stream, *flags: str, job_start: int = JOB_START, by_device: b
 def write(rows: list[dict], columns: tuple[SchemaField, ...] = COLUMNS) -> None:
     """Append rows as one bundle."""
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-        failed = pipeline | beam.Create([rows]) | beam.FlatMap(list) | storage_write.AppendRows(ROWS, columns)
-        _ = failed | storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
+        rejected = pipeline | beam.Create([rows]) | beam.FlatMap(list) | storage_write.AppendRows(ROWS, columns)
+        dead_letters = rejected | RejectedRowsToDeadLetters("insert", "Timestamp")
+        _ = dead_letters | storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
 
 
 def row(seconds: int, temp: float, **more: object) -> dict:
@@ -384,7 +387,7 @@ class TestAppendDeadLetters:
         bigquery.create(ROWS, COLUMNS)
         bigquery.faults.refuse_rows(lambda table, row: "no" if "stage" in row else None)
         append(Stream().add(b"unreadable", message(0, Temp=1)))
-        (record,) = [record for record in caplog.records if record.name == "pipeline.sinks.streaming_inserts"]
+        (record,) = [record for record in caplog.records if record.name == "pipeline.sinks.rejected_rows"]
         assert record.levelname == "ERROR"
         assert base64.b64encode(b"unreadable").decode() in record.getMessage()
         assert bigquery.temps == [(0, 1.0)]
@@ -440,7 +443,7 @@ class TestAppendStream:
         threads = [threading.Thread(target=append_one) for _ in range(5)]
         for thread in threads:
             thread.start()
-        while len(stream._call._unanswered) < 5:
+        while len(stream._call._pending) < 5:
             pass
         released.set()
         for thread in threads:
@@ -451,7 +454,7 @@ class TestAppendStream:
         monkeypatch.setattr(append_stream, "_TIMEOUT_SECONDS", 0.1)
         stream = append_stream.AppendStream(ROWS, encoder.schema)
         released = bigquery.faults.stall()
-        with pytest.raises(TransientError, match="no answer"):
+        with pytest.raises(TransientError, match="no response"):
             stream.append([encoder.encode(row(0, 1))])
         released.set()
         monkeypatch.setattr(append_stream, "_TIMEOUT_SECONDS", 30)
@@ -505,12 +508,12 @@ class TestAppendStream:
             started: list[BigQuery] = []
 
             def start(record: logging.LogRecord) -> bool:
-                if not started and "trying again" in record.getMessage():
+                if not started and "retrying" in record.getMessage():
                     started.append(BigQuery(port))
                     started[0].create(ROWS, COLUMNS)
                     later.enter_context(started[0].server)
                 return True
 
-            monkeypatch.setattr(logging.getLogger("pipeline.sinks.streaming_inserts"), "filters", [start])
+            monkeypatch.setattr(retry._LOGGER, "filters", [start])
             write([row(0, 1)])
             assert started[0].temps == [(0, 1.0)]
