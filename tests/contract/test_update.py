@@ -4,10 +4,7 @@ The service carries state, timers and buffered elements over from the old job's 
 name, and reads them with the new step's coders.
 """
 
-import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -24,11 +21,9 @@ from pipeline.launch import options
 from pipeline.silences import DeviceActivity, NoticeSilences
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
 from pipeline.windows.session import SessionIntervals
+from tests.contract.golden import ACCEPT, golden
 from tests.deploy.template.launched import SUBSCRIPTION
 from tests.pipeline.conftest import Kept, drained
-
-HERE = Path(__file__).parent
-ACCEPT = "ACCEPT_GRAPH=1 .venv/bin/python -m pytest tests/contract/test_update.py"
 
 Steps = dict[str, dict[str, Any]]
 
@@ -76,14 +71,6 @@ def breaks(before: Steps, after: Steps) -> list[str]:
     return gone + changed
 
 
-def golden(name: str, now: dict[str, Any]) -> dict[str, Any]:
-    """Return golden_NAME.json, written anew if that is asked for."""
-    path = HERE / f"golden_{name}.json"
-    if os.environ.get("ACCEPT_GRAPH"):
-        path.write_text(json.dumps(now, indent=1) + "\n")
-    return json.loads(path.read_text())
-
-
 KINDS = ["fixed", "long", "hopping", "session", "silences"]
 
 
@@ -99,7 +86,7 @@ def test_a_running_job_can_be_updated(golden_and_now):
         "\nThis graph cannot replace that of a running job with --update:\n  "
         + "\n  ".join(found)
         + "\nThe service would refuse it, or lose what the steps hold: readings of every open window and session."
-        "\nIf a step is only named anew, name it as before, or launch with --transform-name-mappings=OLD=NEW."
+        "\nIf a step only has a new name, name it as before, or launch with --transform-name-mappings=OLD=NEW."
         f"\nIf it is on purpose, running jobs must be drained, not updated: say so in the change, and run\n  {ACCEPT}\n"
     )
 
