@@ -1,1 +1,1 @@
-"""Simulated sensors that publish readings to Pub/Sub, and a plain listener. Needs neither Beam nor `pipeline`."""
+"""Simulated sensors that publish readings to Pub/Sub, and a plain listener; imports neither Beam nor `pipeline`."""

@@ -1,6 +1,6 @@
-"""Command line: `python -m publisher publish` and `python -m publisher listen`. See --help of each.
+"""The command line of `python -m publisher publish` and `python -m publisher listen`.
 
-Exit codes: 0 all went well, 1 Pub/Sub could not be used or readings were lost, 2 the command line is wrong.
+Exit codes: 0 success, 1 Pub/Sub could not be used or readings were not published, 2 the command line is wrong.
 """
 
 import argparse
@@ -32,16 +32,16 @@ from publisher.service import ServiceError
 RESOURCE_NAME = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
 PROJECT = r"[a-z0-9][a-z0-9.:-]*[a-z0-9]"
 EXIT_SECONDS = 9.0  # from the first signal to the end; containers are killed after 10
-ERROR_START, ERROR_END = 300, 200  # characters of an error message that are printed; the fix is at its end
-PACK_LIMIT = 1000  # keeps a message below a megabyte
+ERROR_START, ERROR_END = 300, 200  # characters printed of a long error message, which ends with the fix
+PACK_LIMIT = 1000  # readings; keeps a message below a megabyte
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but with one line on stderr in place of the whole usage."""
+    """argparse with one line on stderr in place of its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2; control characters are escaped, and what is long is shortened in the middle."""
+        """End with exit code 2; control characters are escaped, and a long message is shortened in the middle."""
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
         if len(line) > ERROR_START + ERROR_END:
             line = f"{line[:ERROR_START]}...{line[-ERROR_END:]}"
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ServiceError as error:
         print(f"python -m publisher {options.command}: {error}", file=sys.stderr)
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does. Python would complain once more at exit.
+        # The reader of our output has ended, as `head` does. Python would report the broken pipe again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
@@ -69,20 +69,26 @@ def main(arguments: list[str] | None = None) -> int:
 def _publish(options: argparse.Namespace) -> int:
     now_ms = time.time_ns() // 1_000_000
     start_ms = now_ms if options.start is None else options.start
-    within_duration = math.inf if options.duration is None else math.ceil(round(options.duration * options.rate, 6))
-    wanted = min(within_duration, math.inf if options.messages is None else options.messages)
-    total = None if wanted == math.inf else int(wanted)
+    limits = [] if options.messages is None else [options.messages]
+    if options.duration is not None:
+        limits.append(math.ceil(round(options.duration * options.rate, 6)))
+    total = min(limits, default=None)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"The same readings again: --seed={seed} --start={rfc3339(start_ms)}", flush=True)
 
-    disturb = Faults(options.faults, options.late_by, seed, options.dropout_for)
-    run = Publishing(options.topic, disturb, options.manifest, pack=options.pack)
-    _on_signals(run.stop)
-    planned = readings(
-        options.sensors, devices=options.devices, rate=options.rate, start_ms=start_ms, total=total, seed=seed
+    run = Publishing(
+        options.topic,
+        Faults(options.faults, options.late_by, seed, options.dropout_for),
+        options.manifest,
+        pack=options.pack,
     )
+    _on_signals(run.stop)
     with progress(run, total):
-        run.run(planned)
+        run.run(
+            readings(
+                options.sensors, devices=options.devices, rate=options.rate, start_ms=start_ms, total=total, seed=seed
+            )
+        )
     print(run.summary, flush=True)
     return 1 if run.failed else 0
 
@@ -97,12 +103,12 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on the first SIGINT or SIGTERM, from a thread of its own.
+    """Call `stop` on the first SIGINT or SIGTERM, from a separate thread.
 
-    A second one ends the process at once, and so does the passing of EXIT_SECONDS after the first.
+    The process ends immediately on a second signal, and EXIT_SECONDS after the first.
 
-    Python runs a signal handler in the main thread, once that runs on: a signal that comes just as it begins to wait
-    would go unnoticed until the wait is over. The wake-up socket is written to without delay.
+    Python runs a signal handler in the main thread, when that executes bytecode again: a signal that arrives while it
+    begins to wait is handled only after the wait. The wake-up file descriptor is written to immediately.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -119,7 +125,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
                 number = reader.recv(1)[0]
             except TimeoutError:
                 number = signal.SIGKILL
-                print(f"python -m publisher: killed, as it did not end within {EXIT_SECONDS:.0f} s", file=sys.stderr)
+                print(
+                    f"python -m publisher: killed, still running {EXIT_SECONDS:.0f} s after the stop", file=sys.stderr
+                )
             os._exit(128 + number)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -150,22 +158,22 @@ def _parser() -> Parser:
         type=_pack,
         default=1,
         metavar="N",
-        help="up to N readings in one message, as a JSON array, as far as they leave in the same 20 ms (default: 1)",
+        help="send up to N readings of the same 20 ms in one message, as a JSON array (default: 1)",
     )
     publish.add_argument("--seed", type=int, metavar="N", help="make the values reproducible")
     publish.add_argument(
         "--start",
         type=_start,
         metavar="RFC3339",
-        help="stamp readings from this moment on, as fast as possible until the present, then live (default: now)",
+        help="timestamp of the first reading; readings of the past are sent as fast as possible (default: now)",
     )
     publish.add_argument(
         "--faults",
         type=_faults,
         default={},
         metavar="NAME=RATE,...",
-        help="what goes wrong, as probabilities per reading: late, duplicate, malformed, out_of_order, skew, dropout; "
-        "and burst=N, N readings at once every 10 s (default: nothing)",
+        help="faults to inject, as probabilities per reading: late, duplicate, malformed, out_of_order, skew, dropout; "
+        "and burst=N, N readings at once every 10 s (default: none)",
     )
     publish.add_argument(
         "--late-by", type=_duration, default=60.0, metavar="TIME", help="how late, give or take a quarter (default: 60)"
@@ -183,7 +191,7 @@ def _parser() -> Parser:
     listen = commands.add_parser("listen", help="print and acknowledge messages", allow_abbrev=False)
     _add_resource(listen, "subscription", "SUBSCRIPTION_NAME")
     listen.add_argument("--messages", type=_count, metavar="N", help="stop after this many messages")
-    listen.add_argument("--timeout", type=_duration, metavar="SECONDS", help="stop when no message came for this long")
+    listen.add_argument("--timeout", type=_duration, metavar="SECONDS", help="stop after this long without a message")
     return parser
 
 
@@ -271,7 +279,7 @@ def _manifest(text: str) -> Manifest:
 
 
 def _start(text: str) -> int:
-    """Milliseconds since 1970 UTC of a past RFC 3339 moment."""
+    """Convert a time of the past in RFC 3339 to milliseconds since 1970 UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,16 +1,16 @@
-"""What goes wrong between a sensor and its topic, on purpose and repeatably.
+"""Faults that are injected between a sensor and its topic, the same ones for the same seed.
 
-    late          held back for about `late_by` seconds, with its original stamp
+    late          held back for about `late_by` seconds, with its original timestamp
     duplicate     sent a second time within 2 s, with the same reading_id
-    malformed     data that is no reading, in one of the ways of MALFORMED
-    out_of_order  held back for a fraction of a second up to 2 s
-    skew          stamped a year ahead, or in 1970 because seconds were taken for milliseconds
-    dropout       the last of its device for `dropout_for` seconds of event time; what follows is never sent
-    burst         every 10 s so many readings are held back until the last of them, then sent at once
+    malformed     data that is not a reading, in one of the variants of MALFORMED
+    out_of_order  held back for 0.1 to 2 s
+    skew          with a timestamp a year ahead, or in 1970 as if seconds were milliseconds
+    dropout       the last reading of its device for `dropout_for` seconds of event time; the next ones are not sent
+    burst         every 10 s that many readings are held back until the last of them, then sent at once
 
-All but burst are probabilities per reading, and a reading has one of them at most. With one of the first five it goes
-out in a message of its own, so that readings packed together are good and of one moment. A reading of a burst that has
-none of its own is marked "burst".
+All but burst are probabilities per reading, and a reading has at most one of them. A reading with one of the first five
+has a message to itself, so that packed readings are always good and of the same moment. A reading in a burst without
+another fault is marked "burst".
 """
 
 import heapq
@@ -35,17 +35,17 @@ YEAR_MS = 365 * 24 * 3_600_000
 Content = dict[str, Any]
 
 
-def _stamped(timestamp: Any) -> Callable[[Content], bytes]:
+def _with_timestamp(timestamp: Any) -> Callable[[Content], bytes]:
     return lambda content: _json({**content, "Timestamp": timestamp})
 
 
-def _valued(value: Any) -> Callable[[Content], bytes]:
+def _with_value(value: Any) -> Callable[[Content], bytes]:
     # The sensor is the last key.
     return lambda content: _json({**content, list(content)[-1]: value})
 
 
-def _numbered(text: bytes) -> Callable[[Content], bytes]:
-    return lambda content: _valued(12345)(content).replace(b"12345", text)
+def _with_number(text: bytes) -> Callable[[Content], bytes]:
+    return lambda content: _with_value(12345)(content).replace(b"12345", text)
 
 
 def _json(content: Any) -> bytes:
@@ -58,24 +58,24 @@ MALFORMED: Mapping[str, Callable[[Content], bytes]] = {
     "not_an_object": lambda content: _json("hello"),
     "empty_array": lambda content: b"[]",
     "no_timestamp": lambda content: _json({key: content[key] for key in content if key != "Timestamp"}),
-    "null_timestamp": _stamped(None),
-    "unreadable_timestamp": _stamped("half past noon"),
-    "timestamp_without_offset": _stamped("2026-11-22T13:00:00"),
+    "null_timestamp": _with_timestamp(None),
+    "unreadable_timestamp": _with_timestamp("half past noon"),
+    "timestamp_without_offset": _with_timestamp("2026-11-22T13:00:00"),
     "unknown_sensor": lambda content: _json({key: content[key] for key in ("Timestamp", "Device")} | {"Unknown": 1.5}),
-    "text_value": _valued("21.4"),
-    "null_value": _valued(None),
-    "true_value": _valued(True),
-    "nan_value": _numbered(b"NaN"),
-    "huge_value": _numbered(b"1e999"),
+    "text_value": _with_value("21.4"),
+    "null_value": _with_value(None),
+    "true_value": _with_value(True),
+    "nan_value": _with_number(b"NaN"),
+    "huge_value": _with_number(b"1e999"),
     "numeric_device": lambda content: _json({**content, "Device": 7}),
 }
 
 
 def parse(text: str) -> dict[str, float]:
-    """Read `late=0.01,burst=100`.
+    """Parse rates such as `late=0.01,burst=100`.
 
     Raises:
-        ValueError: one line that says what is wrong with it.
+        ValueError: they are wrong; the message is one line.
     """
     rates: dict[str, float] = {}
     for part in text.split(","):
@@ -108,7 +108,7 @@ def _burst(text: str) -> int:
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong with a run, repeatably: `rates` as `parse` returns them, times in seconds, `seed`."""
+    """The faults of a run: `rates` as `parse` returns them, and times in seconds."""
 
     rates: Mapping[str, float] = field(default_factory=dict)
     late_by: float = 60.0
@@ -118,13 +118,13 @@ class Faults:
     def messages(self, readings: Iterable[Reading], run_id: str) -> Iterator[Message]:
         """Yield the messages of `readings` in the order in which they are due.
 
-        What is held back comes between readings, once event time has got there, and the rest after the last reading.
+        A message that is held back is yielded once event time has reached its due time, or after the last reading.
         """
         if not self.rates:
             for reading in readings:
                 yield encode(reading, run_id)
             return
-        chance = random.Random(self.seed)
+        rng = random.Random(self.seed)
         held: list[tuple[int, int, Message]] = []
         silent_until: dict[str, float] = {}
         for number, (reading, fault) in enumerate(self._in_bursts(iter(readings))):
@@ -132,10 +132,10 @@ class Faults:
                 yield heapq.heappop(held)[-1]
             if reading.time_ms < silent_until.get(reading.device, 0):
                 continue
-            drawn = self._draw(chance)
+            drawn = self._draw(rng)
             if drawn == "dropout":
                 silent_until[reading.device] = reading.time_ms + self.dropout_for * 1000
-            for message in self._spoil(reading, drawn or fault, run_id, chance):
+            for message in self._apply(reading, drawn or fault, run_id, rng):
                 if message.due_ms > reading.time_ms:
                     heapq.heappush(held, (message.due_ms, number, message))
                 else:
@@ -144,7 +144,7 @@ class Faults:
             yield heapq.heappop(held)[-1]
 
     def _in_bursts(self, readings: Iterator[Reading]) -> Iterator[tuple[Reading, str | None]]:
-        """Yield all readings, and "burst" with those that are gathered before they are yielded."""
+        """Yield each reading with "burst" or None; those of a burst are all read before the first is yielded."""
         size = int(self.rates.get("burst", 0))
         next_ms = None
         for reading in readings:
@@ -153,33 +153,35 @@ class Faults:
                 yield reading, None
             else:
                 next_ms += BURST_EVERY_MS
-                yield from [(gathered, "burst") for gathered in (reading, *islice(readings, size - 1))]
+                yield from [(one, "burst") for one in (reading, *islice(readings, size - 1))]
 
-    def _draw(self, chance: random.Random) -> str | None:
-        drawn = chance.random()
+    def _draw(self, rng: random.Random) -> str | None:
+        drawn = rng.random()
         for name in DRAWN:
             drawn -= self.rates.get(name, 0)
             if drawn < 0:
                 return name
         return None
 
-    def _spoil(self, reading: Reading, fault: str | None, run_id: str, chance: random.Random) -> list[Message]:
+    def _apply(self, reading: Reading, fault: str | None, run_id: str, rng: random.Random) -> list[Message]:
+        """Return the messages of a reading with this fault: two for a duplicate, else one."""
         message = encode(reading, run_id)
         if fault in (None, "burst", "dropout"):
             return [message._replace(fault=fault)]
         alone = message._replace(fault=fault, alone=True)
         if fault == "late":
-            return [_hold(alone, self.late_by * 1000 * chance.uniform(*LATE_SPREAD))]
+            return [_hold(alone, self.late_by * 1000 * rng.uniform(*LATE_SPREAD))]
         if fault == "out_of_order":
-            return [_hold(alone, chance.uniform(*SHORT_HOLD_MS))]
+            return [_hold(alone, rng.uniform(*SHORT_HOLD_MS))]
         if fault == "duplicate":
-            return [alone._replace(fault=None), _hold(alone, chance.uniform(*SHORT_HOLD_MS))]
+            return [alone._replace(fault=None), _hold(alone, rng.uniform(*SHORT_HOLD_MS))]
         if fault == "skew":
-            stamp_ms = chance.choice((reading.time_ms + YEAR_MS, reading.time_ms // 1000))
-            skewed = encode(reading._replace(time_ms=stamp_ms), run_id)
+            time_ms = rng.choice((reading.time_ms + YEAR_MS, reading.time_ms // 1000))
+            skewed = encode(reading._replace(time_ms=time_ms), run_id)
             return [alone._replace(data=skewed.data, attributes=skewed.attributes, reading=skewed.reading)]
-        way = chance.choice(list(MALFORMED))
-        return [alone._replace(data=MALFORMED[way](json.loads(message.data)), reading=None, fault=f"malformed: {way}")]
+        variant = rng.choice(list(MALFORMED))
+        data = MALFORMED[variant](json.loads(message.data))
+        return [alone._replace(data=data, reading=None, fault=f"malformed: {variant}")]
 
 
 def _hold(message: Message, milliseconds: float) -> Message:

@@ -15,9 +15,9 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from publisher.service import ServiceError, check_credentials, check_reachable, explain, find_credentials
 
-# What is on its way to be printed is withheld from other listeners, so little of it.
+# Messages that wait to be printed are withheld from other listeners, so only a few are pulled ahead.
 FLOW_CONTROL = pubsub_v1.types.FlowControl(max_messages=100)
-CHECK_SECONDS = 10.0  # between looks at the credentials while no message comes
+CHECK_SECONDS = 10.0  # between checks of the credentials while no message arrives
 
 
 class Listener:
@@ -25,7 +25,7 @@ class Listener:
 
     def __init__(self, subscription: str):
         self.subscription = subscription
-        # None asks for the end.
+        # None stops the listener.
         self._arrived: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._credentials: Any = None
 
@@ -34,13 +34,13 @@ class Listener:
         self._arrived.put(None)
 
     def run(self, messages: int | None, timeout: float | None) -> int:
-        """Print and acknowledge up to `messages` messages until none comes for `timeout` seconds; None means no limit.
+        """Print and acknowledge up to `messages` messages, or until none arrives for `timeout` seconds.
 
-        Returns the number printed. A message received but not printed is delivered again, to whoever listens then, once
+        None means no limit. Returns the number printed. A message that was received but not printed is redelivered once
         its acknowledgement deadline has passed.
 
         Raises:
-            ServiceError: the subscription cannot be read, and why.
+            ServiceError: the subscription cannot be read.
         """
         self._credentials = find_credentials(self.subscription)
         with subscriber_client(self._credentials) as client:
@@ -69,9 +69,9 @@ class Listener:
         return printed
 
     def _next(self, timeout: float | None) -> Message | None:
-        """The next message; None at the end, and when none comes for `timeout` seconds.
+        """Return the next message; None when stopped, and when none arrives for `timeout` seconds.
 
-        Looks at the credentials now and then, because the client hides it when they are refused, and tries for ever.
+        Checks the credentials every CHECK_SECONDS, because the client retries for ever when they are refused.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
@@ -85,9 +85,9 @@ class Listener:
 
 
 def subscriber_client(credentials: Any) -> pubsub_v1.SubscriberClient:
-    """Return Google's client with these google-auth credentials, or for an emulator, which needs none.
+    """Return Google's client with these google-auth credentials, or one for the emulator, which needs none.
 
-    From an emulator too it takes messages of any size; by itself it would take at most 4 MB.
+    The client for the emulator receives messages of any size; gRPC's default limit is 4 MB.
     """
     if emulator := os.environ.get("PUBSUB_EMULATOR_HOST"):
         channel = grpc.insecure_channel(emulator, [("grpc.max_receive_message_length", -1)])
@@ -96,7 +96,7 @@ def subscriber_client(credentials: Any) -> pubsub_v1.SubscriberClient:
 
 
 def describe(message: Message) -> str:
-    """One line: publish time (RFC 3339, UTC), attributes as JSON, data as text with anything unprintable escaped."""
+    """Return one line: publish time (RFC 3339, UTC), attributes as JSON, and data with unprintable bytes escaped."""
     text = message.data.decode("utf-8", "backslashreplace")
     if not text.isprintable():
         text = text.encode("unicode_escape").decode()

@@ -1,19 +1,19 @@
-"""The manifest: what Pub/Sub has really accepted, so that tables can be checked against it.
+"""The manifest: a record of the readings that Pub/Sub accepted, against which tables can be checked.
 
-One JSON object a line, appended when the service has confirmed the message and flushed at once, so that a crash of the
-publisher leaves out only what was confirmed in that very moment. A line is a reading; several may be of one message:
+One JSON object per line and reading. Lines are appended and flushed when the service has confirmed the message, so that
+a crash of the publisher loses only lines of messages that were being confirmed. Fields:
 
-    reading_id    equal for a reading and its duplicate; a message's attribute is that of its first reading
-    message_id    Pub/Sub's
-    sent          wall clock when the message was handed to the client, RFC 3339 in UTC; never before that of what was
-                  handed over earlier
-    confirmed     wall clock when the confirmation was there, RFC 3339 in UTC
-    fault         late, duplicate, out_of_order, skew, dropout, burst, "malformed: WAY"; null if nothing was done to it
+    reading_id    equal for a reading and its duplicate; a packed message has that of its first reading
+    message_id    Pub/Sub's id of the message
+    sent          wall clock when the message was passed to the client, RFC 3339 in UTC; increases in the order of
+                  sending
+    confirmed     wall clock when the service confirmed the message, RFC 3339 in UTC
+    fault         late, duplicate, out_of_order, skew, dropout, burst or "malformed: VARIANT"; null without a fault
     device, sensor, value, event_time
-                  what the data holds, event_time as it is in there; all null if it is malformed
-    attributes    of the message
-    data          the message's data as text, of an array the reading's own; null if that is not UTF-8, then it is in
-    data_base64   (only then)
+                  the content of the data, event_time as written there; all null if it is malformed
+    attributes    attributes of the message
+    data          the message's data as text, or of a packed message the reading's; null if it is not UTF-8
+    data_base64   the data in base64; only if it is not UTF-8
 """
 
 import base64
@@ -29,15 +29,18 @@ from publisher.sensors import EPOCH
 
 
 class Manifest:
-    """An open manifest; safe to use from many threads."""
+    """A manifest that is open for appending; may be used from several threads.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
 
     def __init__(self, path: Path):
-        """Open `path` for appending; OSError if that is not possible."""
         self._file = path.open("a", encoding="utf-8")
         self._writing = threading.Lock()
 
     def record(self, message: Message, message_id: str, sent: float) -> None:
-        """Append a message that was confirmed just now; `sent` is in seconds since 1970. OSError if disk is full."""
+        """Append a message that was confirmed now; `sent` is in seconds since 1970. OSError if it cannot be written."""
         common = {
             "message_id": message_id,
             "sent": _rfc3339(sent),
@@ -51,7 +54,7 @@ class Manifest:
 
 
 def _entry(message: Message) -> dict[str, Any]:
-    """What a line says of one reading itself."""
+    """Return the fields that differ among the readings of a message."""
     reading = message.reading
     entry = {
         "reading_id": message.attributes["reading_id"],

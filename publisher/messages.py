@@ -7,12 +7,17 @@ from publisher.sensors import Reading, rfc3339
 
 
 class Message(NamedTuple):
-    """What is sent, and when.
+    """A Pub/Sub message.
 
-    due_ms: when it shall leave, in milliseconds since 1970 UTC. fault: what is wrong with it, None if nothing is.
-    reading: what a reader of `data` will find in it, None if it cannot be read or holds several readings.
-    alone: not to be packed with others. readings: how many it carries; a malformed one counts too. packed: of several,
-    the message that each would have been.
+    Attributes:
+        data: the payload.
+        attributes: the attributes of the message.
+        due_ms: when to send it, in milliseconds since 1970 UTC.
+        reading: the reading in `data`; None if it is malformed or holds several.
+        fault: the injected fault, or None.
+        alone: whether it must not be packed with others.
+        readings: the number of readings in it; a malformed one counts too.
+        packed: the messages that a packed one was made of.
     """
 
     data: bytes
@@ -26,26 +31,26 @@ class Message(NamedTuple):
 
 
 def encode(reading: Reading, run_id: str) -> Message:
-    """The message of one reading, due at once; `run_id` keeps reading_id unique across runs."""
+    """Return the message of one reading, due at its timestamp; `run_id` makes reading_id unique across runs."""
     number, device, sensor, time_ms, value = reading
     timestamp = rfc3339(time_ms)
-    # Names of devices and sensors need no escaping, and a float's repr is its JSON.
+    # Names of devices and sensors need no escaping, and the repr of a float is valid JSON.
     data = f'{{"Timestamp": "{timestamp}", "Device": "{device}", "{sensor}": {value!r}}}'.encode()
     attributes = {"timestamp": timestamp, "reading_id": f"{run_id}-{number}", "device": device}
     return Message(data, attributes, time_ms, reading)
 
 
 def pack(messages: Sequence[Message]) -> Message:
-    """One message with a JSON array of the readings of `messages`, none of which may be malformed.
+    """Return one message with the readings of `messages`, none of which may be malformed, as a JSON array.
 
-    Its timestamp is that of the earliest reading, so that the watermark passes none of them; its reading_id is that of
-    the first; it has a device if they are all of the same one. A single message stays as it is.
+    Its timestamp is that of the earliest reading, so that the watermark does not pass any of them. Its reading_id is
+    that of the first. It has the attribute device if all have the same. A single message is returned unchanged.
     """
     if len(messages) == 1:
         return messages[0]
     first = messages[0]
     attributes = {
-        # All of the same form, so the earliest is the smallest text.
+        # All have the same format, so the earliest is the least text.
         "timestamp": min([message.attributes["timestamp"] for message in messages]),
         "reading_id": first.attributes["reading_id"],
     }

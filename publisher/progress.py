@@ -1,4 +1,4 @@
-"""Showing how far a run has come: a bar on a terminal, else a plain line every few seconds."""
+"""The progress of a run: a bar on a terminal, elsewhere a line every few seconds."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ LINE_SECONDS = 5.0
 
 @contextmanager
 def progress(run: Publishing, total: int | None) -> Iterator[None]:
-    """Show the progress of `run` on stdout while the block runs; `total` readings are expected, None if without end."""
+    """Show the progress of `run` on stdout for the length of the block; `total` is None for an endless run."""
     done = threading.Event()
     show = _bar if sys.stdout.isatty() else _lines
     thread = threading.Thread(target=show, args=(run, total, done), daemon=True)
@@ -38,7 +38,7 @@ def _bar(run: Publishing, total: int | None, done: threading.Event) -> None:
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task("", total=total, rate=0.0)
         while not done.wait(BAR_SECONDS):
-            # Rich's own estimate: the mean of the last 30 seconds.
+            # Rich's estimate is the mean of the last 30 seconds.
             bar.update(task, completed=run.published, rate=bar.tasks[task].speed or 0.0)
 
 

@@ -1,8 +1,8 @@
-"""Messages to a topic in few large requests: several at a time, bounded in what is outstanding, every outcome told.
+"""Sends messages to a topic in few large requests, several at a time, and reports the outcome of each message.
 
-Google's client for single messages makes a future for each, which holds it at 20,000 a second. Here its generated layer
-is used, which brings credentials, the emulator's address and retries, but takes whole requests; so how messages are
-gathered into requests, and how many may be outstanding, is decided here.
+Google's client for single messages creates a future for each, which limits it to 20,000 messages a second. The
+generated client used here supports credentials, the emulator and retries too, but takes complete requests. This module
+therefore gathers messages into requests and limits how many are outstanding.
 """
 
 import threading
@@ -23,17 +23,17 @@ from publisher.service import are_credentials_refused
 REQUEST_MESSAGES = 1000  # the most the service takes
 REQUEST_BYTES = 1_000_000  # the service takes ten times as much
 REQUESTS = 10  # in flight
-OUTSTANDING_MESSAGES = REQUESTS * REQUEST_MESSAGES  # full requests are all in flight, and fail in time together
+OUTSTANDING_MESSAGES = REQUESTS * REQUEST_MESSAGES  # so that full requests are all in flight and time out together
 OUTSTANDING_BYTES = 10_000_000
-READING_BYTES = 400  # what a reading weighs beside its data: attributes, objects, protocol
+READING_BYTES = 400  # of a reading beside its data: attributes, Python objects, protocol
 ATTEMPT_SECONDS = 30
-HOPELESS = 10  # messages refused one by one before any was accepted
+MAX_SINGLE_REJECTIONS = 10  # of requests with one message before any was accepted; then the topic accepts none
 
 # Raw protobuf: filling fields through proto-plus costs ten times as much.
 PublishRequest = types.PublishRequest.pb()
 
-# What the client itself tries again by default.
-PASSING = (
+# Those that the client retries by default.
+TRANSIENT_ERRORS = (
     exceptions.Aborted,
     exceptions.Cancelled,
     exceptions.DeadlineExceeded,
@@ -44,14 +44,14 @@ PASSING = (
 )
 
 
-class WrongAnswer(PublisherError):
-    """The service has accepted a request, but not told the ids of its messages."""
+class IncompleteResponse(PublisherError):
+    """The service accepted a request without returning an id for each of its messages."""
 
 
-class Settled(NamedTuple):
-    """What became of messages that shared a request: their ids in the same order, or the error that stopped them all.
+class Outcome(NamedTuple):
+    """The outcome of messages that shared a request: their ids in the same order, or the error of all.
 
-    sent: when the request was made, in seconds since 1970.
+    `sent` is when the request was made, in seconds since 1970.
     """
 
     messages: list[Message]
@@ -67,39 +67,42 @@ class _Batch(NamedTuple):
 
 
 class Sender:
-    """Sends what one thread gives it, for the length of a `with` block; the end of the block waits for nothing.
+    """Sends messages for the length of a `with` block; call `finish` before its end to wait for outcomes.
 
-    Up to OUTSTANDING_MESSAGES and OUTSTANDING_BYTES are on their way, and one request more is gathered.
+    `send`, `flush` and `finish` must be called from one thread. At most OUTSTANDING_MESSAGES and OUTSTANDING_BYTES are
+    outstanding, while one more request is gathered.
 
-    An error that may pass is tried again with the whole request, so after a lost answer its messages are there twice.
-    If the service takes offence at something in a request (INVALID_ARGUMENT), its halves are sent, and theirs, until
-    what is refused is a single message: nothing good is lost for a bad neighbour. Any other error is that of all
-    messages of the request.
+    After a transient error the complete request is retried, so that its messages are stored twice if only the response
+    was lost. A request that is rejected with INVALID_ARGUMENT is divided in halves, and these again, until only the bad
+    messages are rejected. Any other error is the outcome of all messages of the request.
+
+    Args:
+        client: the generated client.
+        topic: projects/P/topics/T.
+        on_outcome: called once for each message, from several threads, and not in the order of sending.
+        retry_seconds: how long a request is retried.
     """
 
-    def __init__(self, client: PublisherClient, topic: str, note: Callable[[Settled], None], retry_seconds: float):
-        """Prepare for messages to `topic`.
-
-        note: called once for each message with what became of it, from several threads, and not in the order of
-        sending. retry_seconds: how long to try again.
-        """
+    def __init__(
+        self, client: PublisherClient, topic: str, on_outcome: Callable[[Outcome], None], retry_seconds: float
+    ):
         self._client = client
         self._topic = topic
-        self._note = note
-        self._retry = Retry(predicate=may_pass, initial=0.1, maximum=5.0, multiplier=2.0, timeout=retry_seconds)
-        # Only the sending thread touches these two.
+        self._on_outcome = on_outcome
+        self._retry = Retry(predicate=is_transient, initial=0.1, maximum=5.0, multiplier=2.0, timeout=retry_seconds)
+        # Used only by the thread that sends.
         self._gathered: list[Message] = []
         self._weight = 0
-        # The lock guards these four.
+        # Guarded by the lock.
         self._ready: deque[_Batch] = deque()
         self._out = self._out_weight = 0
         self._ended = False
         lock = threading.Lock()
         self._work = threading.Condition(lock)
         self._room = threading.Condition(lock)
-        # These two only ever grow, and need not be exact.
+        # Written by several threads; they need not be exact.
         self._accepted_any = False
-        self._refused_alone = 0
+        self._single_rejections = 0
 
     def __enter__(self) -> Self:
         for number in range(REQUESTS):
@@ -110,7 +113,7 @@ class Sender:
         self.abandon()
 
     def abandon(self) -> None:
-        """Take nothing more and wait for nothing more; may be called by any thread."""
+        """Stop sending and waiting; may be called from any thread."""
         with self._work:
             self._ended = True
             self._work.notify_all()
@@ -118,11 +121,11 @@ class Sender:
 
     @property
     def outstanding(self) -> int:
-        """Messages on their way: neither accepted nor given up by now."""
+        """The number of messages that have been sent and have no outcome yet."""
         return self._out
 
     def send(self, message: Message) -> None:
-        """Take a message; it leaves when a request is full, or with the next `flush`. Waits as that does."""
+        """Gather a message, which is sent when a request is full or with the next `flush`. May wait like `flush`."""
         weight = len(message.data) + READING_BYTES * message.readings
         if self._weight + weight > REQUEST_BYTES:
             self.flush()
@@ -132,7 +135,7 @@ class Sender:
             self.flush()
 
     def flush(self) -> None:
-        """Let go what was taken, once there is room for it."""
+        """Send the gathered messages; waits while too many are outstanding."""
         if self._gathered:
             with self._room:
                 self._room.wait_for(lambda: self._ended or self._has_room())
@@ -143,14 +146,14 @@ class Sender:
             self._gathered, self._weight = [], 0
 
     def finish(self, seconds: float) -> bool:
-        """Send the rest and wait for all outcomes, at most so long or until `abandon`; whether they are all there."""
+        """Send the rest and wait for all outcomes, at most that long or until `abandon`; returns whether all came."""
         self.flush()
         with self._room:
             self._room.wait_for(lambda: self._ended or not self._out, timeout=seconds)
             return not self._out
 
     def _has_room(self) -> bool:
-        # A message heavier than the limit must get through too.
+        # A single message that exceeds the limit is sent when nothing else is outstanding.
         return not self._out or (
             self._out + len(self._gathered) <= OUTSTANDING_MESSAGES
             and self._out_weight + self._weight <= OUTSTANDING_BYTES
@@ -158,16 +161,16 @@ class Sender:
 
     def _send_batches(self) -> None:
         while batch := self._next():
-            for settled in self._publish(batch.messages, batch.sent):
+            for outcome in self._publish(batch.messages, batch.sent):
                 if not self._ended:
-                    self._note(settled)
+                    self._on_outcome(outcome)
             with self._room:
                 self._out -= len(batch.messages)
                 self._out_weight -= batch.weight
                 self._room.notify_all()
 
     def _next(self) -> _Batch | None:
-        """All that is ready and fits in one request; None at the end."""
+        """Return as many ready batches as fit in one request, as one; None at the end."""
         with self._work:
             self._work.wait_for(lambda: self._ready or self._ended)
             if self._ended:
@@ -177,28 +180,29 @@ class Sender:
                 more = self._ready.popleft()
                 messages += more.messages
                 weight += more.weight
-            # Under the lock, so that it is never before that of messages that were taken earlier.
+            # Read under the lock, so that times increase in the order of sending.
             return _Batch(messages, weight, time.time())
 
-    def _publish(self, messages: list[Message], sent: float) -> Iterator[Settled]:
+    def _publish(self, messages: list[Message], sent: float) -> Iterator[Outcome]:
         try:
-            yield Settled(messages, self._request(messages), None, sent)
+            yield Outcome(messages, self._request(messages), None, sent)
         except exceptions.InvalidArgument as error:
-            if len(messages) > 1 and (self._accepted_any or self._refused_alone < HOPELESS):
+            if len(messages) > 1 and (self._accepted_any or self._single_rejections < MAX_SINGLE_REJECTIONS):
                 half = len(messages) // 2
                 yield from self._publish(messages[:half], sent)
                 yield from self._publish(messages[half:], sent)
             else:
-                self._refused_alone += 1
-                yield Settled(messages, [], error, sent)
-        except Exception as error:  # whatever it is, it must be told: nobody else sees it in this thread
-            yield Settled(messages, [], error, sent)
+                self._single_rejections += 1
+                yield Outcome(messages, [], error, sent)
+        except Exception as error:  # of any kind, because an exception that ends this thread would not be reported
+            yield Outcome(messages, [], error, sent)
 
     def _request(self, messages: list[Message]) -> list[str]:
-        """The message ids.
+        """Publish the messages in one request and return their ids.
 
         Raises:
-            WrongAnswer, google.api_core.exceptions.GoogleAPIError, google.auth.exceptions.GoogleAuthError.
+            IncompleteResponse: an id is missing.
+            GoogleAPIError, GoogleAuthError: the request failed.
         """
         request = PublishRequest(topic=self._topic)
         add = request.messages.add
@@ -206,19 +210,19 @@ class Sender:
             attributes = add(data=message.data).attributes
             for name, value in message.attributes.items():  # faster than update()
                 attributes[name] = value
-        answer = self._client.publish(
+        response = self._client.publish(
             types.PublishRequest.wrap(request), retry=self._retry, timeout=ConstantTimeout(ATTEMPT_SECONDS)
         )
-        ids: list[str] = list(types.PublishResponse.pb(answer).message_ids)
+        ids: list[str] = list(types.PublishResponse.pb(response).message_ids)
         if len(ids) != len(messages):
-            raise WrongAnswer(f"the service has told {len(ids)} message ids for {len(messages)} messages")
+            raise IncompleteResponse(f"the service returned {len(ids)} message ids for {len(messages)} messages")
         self._accepted_any = True
         return ids
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether the same request may be accepted a little later."""
-    return isinstance(error, PASSING) and not are_credentials_refused(error)
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
+    return isinstance(error, TRANSIENT_ERRORS) and not are_credentials_refused(error)
 
 
 def _fits(messages: int, weight: int) -> bool:

@@ -1,6 +1,6 @@
-"""Believable sensor readings: a base level, a daily cycle, a slow drift and noise.
+"""Simulated sensor readings: a base level, a daily cycle, a slow drift and noise.
 
-A value is a pure function of seed, device, sensor and event time, so a run can be repeated, resumed or checked.
+A value is a pure function of seed, device, sensor and event time, so that a run can be repeated, resumed and checked.
 """
 
 import hashlib
@@ -20,19 +20,23 @@ DAY_MS = 24 * HOUR_MS
 SQRT_3 = math.sqrt(3)
 FOUR_NUMBERS = struct.Struct(">4I")
 
-# A sensor's name becomes a column, so it must be a legal one; these columns are taken.
+# A sensor's name becomes a column, so it must be a valid column name, and not one of these.
 SENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 TAKEN_NAMES = {"timestamp", "device"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How one kind of sensor behaves. All levels are in the sensor's own unit.
+    """The values of one kind of sensor over time. All levels are in the sensor's unit.
 
-    base: middle level. device_offset: devices differ from it by up to this much either way.
-    daily: amplitude of a sine with `cycles` peaks a day, one of them at `peak_hour` UTC.
-    drift: amplitude of a sine of `drift_days` days whose phase differs per device.
-    leak_per_day: steady loss, made good once a week. noise: standard deviation. low, high: hard limits.
+    Attributes:
+        base: the middle level.
+        device_offset: the most by which a device differs from it, up or down.
+        daily: the amplitude of a sine with `cycles` peaks a day, one of them at `peak_hour` UTC.
+        drift: the amplitude of a sine of `drift_days` days, whose phase differs per device.
+        noise: its standard deviation.
+        leak_per_day: a steady loss, which is made up for once a week.
+        low, high: limits of the value.
     """
 
     base: float
@@ -48,7 +52,7 @@ class Curve:
     high: float = math.inf
 
     def value(self, seed: int, device: str, sensor: str, time_ms: int) -> float:
-        """Level at `time_ms` (milliseconds since 1970 UTC), to two decimals."""
+        """Return the value at `time_ms` (milliseconds since 1970 UTC), to two decimals."""
         offset, phase = _character(seed, device, sensor)
         days = time_ms / DAY_MS
         level = (
@@ -64,9 +68,9 @@ class Curve:
 
 
 CURVES = {
-    # Pressure the sealed room holds above its surroundings, in Pa; it leaks, and is topped up once a week.
+    # Pressure of a sealed room above its surroundings, in Pa; it leaks, and is restored once a week.
     "Airtight": Curve(50, 4, daily=1.5, peak_hour=15, drift=1, noise=0.4, leak_per_day=2, low=0),
-    # Air pressure in hPa, with the atmosphere's own two small tides a day.
+    # Air pressure in hPa, with the two atmospheric tides of a day.
     "AtmP": Curve(1013, 0.6, daily=0.9, peak_hour=10, drift=7, noise=0.1, cycles=2),
     # Water content of the air as relative humidity in %; driest when it is warmest.
     "H2OC": Curve(45, 3, daily=6, peak_hour=3, drift=5, noise=0.5, low=0, high=100),
@@ -88,32 +92,32 @@ class Reading(NamedTuple):
 
     @property
     def timestamp(self) -> str:
-        """Event time as RFC 3339 in UTC with milliseconds: `2026-11-22T13:00:01.250Z`."""
+        """The event time as RFC 3339 in UTC with milliseconds: `2026-11-22T13:00:01.250Z`."""
         return rfc3339(self.time_ms)
 
 
 def readings(
     sensors: Sequence[str], *, devices: int, rate: float, start_ms: int, total: int | None, seed: int
 ) -> Iterator[Reading]:
-    """Yield `total` readings (None: without end), `rate` per second of event time from `start_ms` on.
+    """Yield `total` readings (None: endlessly), `rate` per second of event time from `start_ms` on.
 
-    They go round the sensors of device-1, then of device-2, and so on.
+    There is one of each sensor of device-1, then one of each of device-2, and so on.
     """
     for number in count() if total is None else range(total):
         turn, place = divmod(number, len(sensors))
         device, sensor = f"device-{turn % devices + 1}", sensors[place]
-        # From the number and not from the reading before, so that rounding never adds up.
+        # Computed from the number, not from the previous reading, so that rounding errors do not accumulate.
         time_ms = start_ms + round(number * 1000 / rate)
         yield Reading(number, device, sensor, time_ms, CURVES.get(sensor, GENERIC).value(seed, device, sensor, time_ms))
 
 
 def rfc3339(time_ms: int) -> str:
-    """Milliseconds since 1970 UTC as RFC 3339, always of the same length: `2026-11-22T13:00:01.250Z`."""
+    """Format milliseconds since 1970 UTC as RFC 3339, always of the same length: `2026-11-22T13:00:01.250Z`."""
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{_second(seconds)}.{milliseconds:03}Z"
 
 
-# Neighbours share their second; those held back have others, but not many at a time.
+# Successive readings share their second; those that are held back differ, but there are few of them at a time.
 @lru_cache(maxsize=100)
 def _second(seconds: int) -> str:
     return (EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
@@ -121,11 +125,11 @@ def _second(seconds: int) -> str:
 
 @lru_cache(maxsize=100_000)
 def _character(seed: int, device: str, sensor: str) -> tuple[float, float]:
-    """Two numbers in [0, 1) that stay with one sensor of one device."""
+    """Return two numbers in [0, 1) that are constant for one sensor of one device."""
     offset, phase, _, _ = _draw(f"{seed}/{device}/{sensor}")
     return offset / 2**32, phase / 2**32
 
 
 def _draw(key: str) -> tuple[int, int, int, int]:
-    """Four whole numbers from 0 to 2**32 - 1 that depend on `key` alone, on every machine alike."""
+    """Return four integers from 0 to 2**32 - 1 that depend only on `key`, and are the same on every machine."""
     return FOUR_NUMBERS.unpack(hashlib.blake2b(key.encode(), digest_size=FOUR_NUMBERS.size).digest())

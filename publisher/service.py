@@ -1,4 +1,4 @@
-"""What publishing and listening share: reaching Pub/Sub, and saying in one line what to do when that fails."""
+"""Connects to Pub/Sub for both commands, and explains in one line why that fails and how to fix it."""
 
 import os
 import re
@@ -15,9 +15,9 @@ from google.auth.transport.requests import Request
 from publisher.errors import PublisherError
 
 CONNECT_SECONDS = 5
-REASON_LENGTH = 400  # characters of what a service says, which may be a page
+REASON_LENGTH = 400  # characters of a service's error message, which may be very long
 SCOPES = ["https://www.googleapis.com/auth/pubsub"]
-# gRPC reports a failure to get credentials as if Pub/Sub were unavailable; this one may indeed pass.
+# gRPC reports a failure to get credentials as if Pub/Sub were unavailable. Failures like these are transient.
 NO_CONNECTION = re.compile(
     r"Max retries exceeded|Connection|[Tt]imed out|[Tt]imeout|internal_failure|server_error|temporarily_unavailable"
     r'|"code": (?:429|5\d\d)'
@@ -25,11 +25,11 @@ NO_CONNECTION = re.compile(
 
 
 class ServiceError(PublisherError):
-    """Pub/Sub cannot be used; the text is one line that names the fix."""
+    """Pub/Sub cannot be used; the message is one line with the reason and the fix."""
 
 
 def check_reachable(channel: grpc.Channel, host: str) -> None:
-    """Wait until the channel to `host` (host:port) is up; a ServiceError after CONNECT_SECONDS."""
+    """Wait until the channel to `host` (host:port) is connected; raises ServiceError after CONNECT_SECONDS."""
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
     except grpc.FutureTimeoutError:
@@ -58,9 +58,9 @@ def find_credentials(resource: str) -> Any:
 
 
 def check_credentials(credentials: Any, resource: str) -> None:
-    """Get a token where there is none or it has expired.
+    """Get a token if there is none or it has expired.
 
-    Google's clients do so too, but retry for a minute or for ever whatever the reason is that they get none.
+    Google's clients do so too, but retry for a minute or for ever, whatever the reason of the failure.
 
     Raises:
         ServiceError: the credentials are refused.
@@ -73,12 +73,12 @@ def check_credentials(credentials: Any, resource: str) -> None:
 
 
 def are_credentials_refused(error: BaseException) -> bool:
-    """Whether credentials cannot be used, which gRPC reports as if Pub/Sub were unavailable for a moment."""
+    """Return whether credentials were refused, which gRPC reports as if Pub/Sub were temporarily unavailable."""
     return "Getting metadata from plugin failed" in str(error) and not NO_CONNECTION.search(str(error))
 
 
 def explain(error: BaseException, resource: str) -> str:
-    """One line: what went wrong with `resource` (projects/P/topics/T or projects/P/subscriptions/S), and the fix."""
+    """Return one line: what went wrong with `resource` (projects/P/topics/T or .../subscriptions/S), and the fix."""
     _, project, kind, name = resource.split("/")
     if isinstance(error, exceptions.RetryError) and error.cause:
         error = error.cause
@@ -107,7 +107,7 @@ def explain(error: BaseException, resource: str) -> str:
 
 
 def _create_command(project: str, kind: str, name: str) -> str:
-    # gcloud would create it in the real project. This works on every emulator, as they all speak gRPC but not all REST.
+    # gcloud would create it in the real project. This works on every emulator: all speak gRPC, but not all REST.
     if emulator := os.environ.get("PUBSUB_EMULATOR_HOST"):
         path = f"projects/{project}/{kind}/{name}"
         if kind == "topics":

@@ -1,4 +1,4 @@
-"""A topic of its own per test on the emulator, scripted stand-ins for the service, and the command line."""
+"""A topic per test on the emulator, a scripted service, and the command line as a process."""
 
 import os
 import subprocess
@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], None]:
-    """Wait for a condition to be true; the time limit is only for a test that would hang otherwise."""
+    """Return a function that waits for a condition; its time limit only ends tests that would hang."""
 
     def wait(condition: Callable[[], object]) -> None:
         end = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < end, "waited in vain"
+            assert time.monotonic() < end, "the condition did not become true within 30 s"
             time.sleep(0.005)
 
     return wait
@@ -45,13 +45,13 @@ class Topic:
     subscription: str
 
     def pull(self, at_least: int, seconds: float = 20) -> list[types.PubsubMessage]:
-        """Everything in the subscription, acknowledged, once `at_least` messages were there; fewer after `seconds`."""
+        """Return and acknowledge all messages once there are `at_least` of them, or after `seconds`."""
         messages: list[types.PubsubMessage] = []
         end = time.monotonic() + seconds
         with emulators.subscriber_client(self.host) as client:
             while time.monotonic() < end:
                 request = {"subscription": self.subscription, "max_messages": 1000, "return_immediately": True}
-                with warnings.catch_warnings():  # return_immediately is deprecated, but waiting pulls are slow to end
+                with warnings.catch_warnings():  # return_immediately is deprecated, but pulls that wait end slowly
                     warnings.simplefilter("ignore", DeprecationWarning)
                     received = client.pull(request).received_messages
                 if received:
@@ -73,11 +73,13 @@ def topic(pubsub_server: str, project: str) -> Topic:
 
 @dataclass
 class FakeService:
-    """Publisher and Subscriber services that answer as they are told.
+    """Publisher and Subscriber services that respond as the test sets them up.
 
-    rejections: status codes of the first Publish calls, or of every call if `always`. hold: publishes wait for
-    `release`;     hold_first: only the first one does. withheld_ids: how many message ids each answer lacks.
-    outbox: messages of the one StreamingPull; it then stays open, or ends with `stream_status` if that is set.
+    Attributes:
+      rejections: status codes of the first Publish calls; `always` is that of every call.
+      hold: Publish calls wait for `release`; with `hold_first` only the first one does.
+      withheld_ids: the number of message ids that each response lacks.
+      outbox: messages of the one StreamingPull, which then stays open, or ends with `stream_status` if that is set.
     """
 
     host: str = ""
@@ -100,14 +102,14 @@ class FakeService:
         if self.hold or (self.hold_first and self.calls == 1):
             self.release.wait(30)
         if code := self.always or (self.rejections.pop(0) if self.rejections else None):
-            context.abort(code, "as the test told")
+            context.abort(code, "set by the test")
         self.published += request.messages
         count = len(request.messages) - self.withheld_ids
         return types.PublishResponse(message_ids=[str(number) for number in range(count)])
 
     def streaming_pull(self, requests: Iterator, context: grpc.ServicerContext) -> Iterator:
         if self.stream_status:
-            context.abort(self.stream_status, "as the test told")
+            context.abort(self.stream_status, "set by the test")
         if self.outbox:
             received = [
                 types.ReceivedMessage(ack_id=message.message_id, message=message, delivery_attempt=1)
@@ -120,7 +122,7 @@ class FakeService:
 
     def acknowledge(self, request: types.AcknowledgeRequest, context: grpc.ServicerContext) -> types.AcknowledgeRequest:
         self.acknowledged += request.ack_ids
-        # An Empty in the protocol: a message without any set field.
+        # The protocol's Empty: a message without fields.
         return types.AcknowledgeRequest()
 
 
@@ -189,7 +191,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @dataclass
 class OwnServer:
-    """Our own server, in this process, with a topic and a subscription; `stall` and `refuse` are the server's."""
+    """Our Pub/Sub server in this process, with a topic and a subscription; `stall` and `refuse` are the server's."""
 
     server: PubsubServer
     topic: str
@@ -199,7 +201,7 @@ class OwnServer:
         self.stall, self.refuse = self.server.stall, self.server.refuse
 
     def pull(self) -> list[Any]:
-        """Every message published so far, without acknowledging any."""
+        """Return every message published so far, without acknowledging them."""
         with emulators.subscriber_client(self.server.host) as client:
             return [received.message for received in emulators.pull(client, self.subscription, 1_000_000)]
 

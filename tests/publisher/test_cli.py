@@ -31,7 +31,7 @@ def summary_of(out):
     return int(published), int(failed)
 
 
-class TestBadInput:
+class TestParser:
     @pytest.fixture(autouse=True)
     def _bare_environment(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
@@ -39,7 +39,7 @@ class TestBadInput:
             monkeypatch.delenv(name, raising=False)
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "expected"),
         [
             ("", "publish | listen"),
             ("send", "invalid choice: 'send'"),
@@ -79,14 +79,14 @@ class TestBadInput:
             (f"publish --topic {TOPIC} --rat 5", "unrecognized arguments: --rat 5"),
         ],
     )
-    def test_is_one_line_and_exit_code_2(self, arguments, said, capsys):
+    def test_prints_one_line_and_exits_with_2_for_wrong_flags(self, arguments, expected, capsys):
         with pytest.raises(SystemExit) as exit_info:
             main(arguments.split())
         out, err = capsys.readouterr()
         assert exit_info.value.code == 2
         assert out == ""
         assert err.count("\n") == 1
-        assert said in err
+        assert expected in err
 
     @pytest.mark.parametrize("value", ["projects\n/p", "x" * 5_000, "\x1b[2J\r" * 1_000, "\u2028" * 5_000])
     @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ class TestBadInput:
             ("--unknown", ""),
         ],
     )
-    def test_a_long_or_unprintable_value_is_one_short_line_with_flag_and_fix(self, flag, fix, value, capsys):
+    def test_prints_one_short_line_with_flag_and_fix_for_a_long_or_unprintable_value(self, flag, fix, value, capsys):
         with pytest.raises(SystemExit):
             main(["publish", f"--topic={TOPIC}", f"{flag}={value}"])
         err = capsys.readouterr().err
@@ -115,7 +115,7 @@ class TestBadInput:
 
 
 class TestDefaults:
-    def test_come_from_a_dotenv_file_but_the_environment_wins(self, start, service, tmp_path):
+    def test_come_from_a_dotenv_file_unless_the_environment_sets_them(self, start, service, tmp_path):
         (tmp_path / ".env").write_text(
             f"PROJECT_ID=from-file\nTOPIC_NAME=from-file\nPUBSUB_EMULATOR_HOST={service.host}\n"
         )
@@ -136,7 +136,7 @@ class TestDefaults:
         assert {reading["Device"] for reading in readings} == {"device-1"}
 
     @pytest.mark.parametrize("content", [b"TOPIC_NAME=caf\xe9\n", b"TOPIC_NAME='a\0b'\n"])
-    def test_a_dotenv_file_that_is_no_text_is_one_line(self, content, start, tmp_path):
+    def test_unreadable_dotenv_file_is_one_line(self, content, start, tmp_path):
         (tmp_path / ".env").write_bytes(content)
         process = start("publish")
         out, err = process.communicate(timeout=20)
@@ -144,8 +144,8 @@ class TestDefaults:
         assert ".env cannot be read" in err
 
 
-class TestRepeating:
-    def test_with_the_printed_flags_gives_equal_messages(self, start, server):
+class TestRepeatedRun:
+    def test_publishes_equal_messages_with_the_printed_flags(self, start, server):
         publish = ("publish", "--topic", server.topic, "--rate", "200", "--messages", "150", "--devices", "3")
         faults = "late=0.05,duplicate=0.05,malformed=0.05,out_of_order=0.1,skew=0.05,dropout=0.01"
         publish += ("--faults", faults, "--late-by", "1", "--dropout-for", "0.2")
@@ -167,7 +167,7 @@ class TestRepeating:
         assert runs[0] == runs[1]
 
 
-class TestEnd:
+class TestPublishEnd:
     @pytest.mark.parametrize(
         ("arguments", "count"),
         [
@@ -179,7 +179,7 @@ class TestEnd:
             ("--rate 10 --duration 0.7s --messages 100", 7),
         ],
     )
-    def test_is_at_the_duration_or_the_number_of_messages(
+    def test_is_at_the_duration_or_the_number_of_messages_whichever_comes_first(
         self, arguments, count, service, monkeypatch, capsys, tmp_path
     ):
         monkeypatch.chdir(tmp_path)
@@ -191,7 +191,7 @@ class TestEnd:
 
 
 class TestBackfill:
-    def test_stamps_are_exactly_spaced_and_values_reproducible(self, start, topic):
+    def test_timestamps_are_exactly_spaced_and_values_reproducible(self, start, topic):
         arguments = ("publish", "--topic", topic.path, "--start", "2026-03-01T09:59:59.5+01:00", "--rate", "20")
         arguments += ("--messages", "200", "--devices", "2", "--seed", "42")
         for _ in range(2):
@@ -221,8 +221,8 @@ class TestBackfill:
         assert timedelta(seconds=32.5) < datetime.now(UTC) - begin < timedelta(seconds=45)
 
 
-class TestPacking:
-    def test_is_counted_in_readings_and_recorded_reading_by_reading(self, start, topic, tmp_path):
+class TestPack:
+    def test_summary_and_manifest_count_readings(self, start, topic, tmp_path):
         process = start(
             *("publish", "--topic", topic.path, "--start", "2026-03-01T10:00:00Z", "--rate", "20", "--messages", "45"),
             *("--devices", "2", "--pack", "20", "--manifest", "manifest"),
@@ -244,7 +244,7 @@ class TestPacking:
 
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_loses_nothing_that_was_accepted(self, number, start, topic):
+    def test_publishes_everything_that_was_accepted(self, number, start, topic):
         process = start("publish", "--topic", topic.path, "--rate", "2000", PUBSUB_EMULATOR_HOST=topic.host)
         before = topic.pull(500)
         process.send_signal(number)
@@ -255,7 +255,7 @@ class TestStopping:
         assert len(messages) == published >= 500
         assert len({message.attributes["reading_id"] for message in messages}) == published
 
-    def test_waits_for_answers_still_under_way(self, start, service):
+    def test_waits_for_outstanding_requests(self, start, service):
         service.hold = True
         process = start("publish", "--topic", TOPIC, "--rate", "100", PUBSUB_EMULATOR_HOST=service.host)
         assert service.called.wait(20)
@@ -267,7 +267,7 @@ class TestStopping:
         assert process.returncode == 0
         assert summary_of(out) == (len(service.published), 0)
 
-    def test_ends_in_time_when_pubsub_hangs_and_says_what_was_not_confirmed(self, start, server, until):
+    def test_ends_in_nine_seconds_and_counts_unconfirmed_readings_when_pubsub_hangs(self, start, server, until):
         server.stall()
         process = start("publish", "--topic", server.topic, "--rate", "50000", PUBSUB_EMULATOR_HOST=server.server.host)
         process.stdout.readline()
@@ -282,7 +282,7 @@ class TestStopping:
         assert failed[2] == f"{server.topic}: {failed[1]} readings were not confirmed 7 s after the stop"
 
     @pytest.mark.parametrize("command", ["publish", "listen"])
-    def test_ends_in_time_when_the_service_is_frozen(self, command, start, tmp_path):
+    def test_ends_in_ten_seconds_when_the_service_is_frozen(self, command, start, tmp_path):
         with emulators.own_pubsub_server(log_dir=tmp_path) as frozen:
             topic = emulators.create_topic(frozen.host, "test-project", "readings")
             subscription = emulators.create_subscription(frozen.host, "test-project", "readings", "readings-sub")
@@ -298,7 +298,7 @@ class TestStopping:
             finally:
                 frozen.child.process.send_signal(signal.SIGCONT)
 
-    def test_while_python_imports_is_silent(self, start, tmp_path):
+    def test_prints_nothing_during_imports(self, start, tmp_path):
         (tmp_path / "dotenv.py").write_text("import pathlib, time; pathlib.Path('importing').touch(); time.sleep(20)")
         process = start("publish", "--topic", TOPIC)
         while not (tmp_path / "importing").exists():
@@ -307,7 +307,7 @@ class TestStopping:
         assert process.communicate(timeout=5) == ("", "")
         assert process.returncode == -signal.SIGINT
 
-    def test_a_second_signal_ends_at_once(self, start, service):
+    def test_ends_immediately_on_a_second_signal(self, start, service):
         service.hold = True
         process = start("publish", "--topic", TOPIC, "--rate", "100", PUBSUB_EMULATOR_HOST=service.host)
         assert service.called.wait(20)
@@ -319,8 +319,8 @@ class TestStopping:
         assert process.stderr.read() == ""
 
 
-class TestTrouble:
-    def test_a_missing_topic_is_one_line_with_a_fix_that_works(self, start, pubsub_server, project):
+class TestServiceErrors:
+    def test_missing_topic_is_one_line_with_a_working_fix(self, start, pubsub_server, project):
         path = f"projects/{project}/topics/missing-{os.urandom(6).hex()}"
         publish = ("publish", "--topic", path, "--messages", "1")
         process = start(*publish, PUBSUB_EMULATOR_HOST=pubsub_server)
@@ -329,7 +329,7 @@ class TestTrouble:
         subprocess.run(err.partition("create it with: ")[2], shell=True, check=True, timeout=30)
         assert start(*publish, PUBSUB_EMULATOR_HOST=pubsub_server).wait(20) == 0
 
-    def test_a_dead_emulator_is_one_line(self, start, monkeypatch):
+    def test_unreachable_emulator_is_one_line(self, start, monkeypatch):
         process = start("publish", "--topic", TOPIC, PUBSUB_EMULATOR_HOST="127.0.0.1:1")
         _, err = process.communicate(timeout=20)
         assert (process.returncode, err.count("\n")) == (1, 1)
@@ -344,7 +344,7 @@ class TestTrouble:
 
 
 class TestProgress:
-    def test_on_a_terminal_is_a_bar_that_leaves_the_summary_last(self, service, tmp_path):
+    def test_is_a_bar_on_a_terminal_and_the_summary_comes_last(self, service, tmp_path):
         master, slave = pty.openpty()
         environment = {"PUBSUB_EMULATOR_HOST": service.host, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
         process = subprocess.Popen(
@@ -354,27 +354,27 @@ class TestProgress:
             stdout=slave,
         )
         os.close(slave)
-        shown = b""
+        output = b""
         try:
             while chunk := os.read(master, 65536):
-                shown += chunk
+                output += chunk
         except OSError:  # Linux says so at the end of a terminal's output
             pass
         os.close(master)
         assert process.wait(20) == 0
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
         assert re.search(r"Publishing .*\d+ published .*\d+\.\d/s \d:\d\d:\d\d", text)
         assert summary_of(text) == (75, 0)
 
-    def test_elsewhere_is_a_plain_line_now_and_then(self, monkeypatch, until):
+    def test_is_a_plain_line_at_intervals_without_a_terminal(self, monkeypatch, until):
         monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.05)
-        shown = io.StringIO()
-        monkeypatch.setattr(sys, "stdout", shown)
+        output = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", output)
         run = Publishing(TOPIC)
         run.published = 20
         with progress(run, 60):
-            until(lambda: shown.getvalue().count("\n") >= 2)
-        assert shown.getvalue().splitlines()[:2] == [
+            until(lambda: output.getvalue().count("\n") >= 2)
+        assert output.getvalue().splitlines()[:2] == [
             "20 of 60 readings published, 400.0/s, 0 s",
             "20 of 60 readings published, 0.0/s, 0 s",
         ]

@@ -1,4 +1,4 @@
-"""Credentials that are refused end a run at once, with the cause and what to do."""
+"""Refused credentials end a run immediately, with the cause and the fix."""
 
 import http.server
 import json
@@ -31,7 +31,7 @@ DENIED = (
 
 @dataclass
 class TokenEndpoint:
-    """Google's token service and IAM credentials; `tokens` are the answers of the former, the last one for ever."""
+    """Google's token service and IAM credentials; `tokens` are the former's responses, of which the last repeats."""
 
     url: str = ""
     tokens: list[tuple[int, dict]] = field(default_factory=lambda: [REVOKED])
@@ -99,35 +99,35 @@ def federation_file(endpoint: TokenEndpoint, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", RESOURCES)
-class TestAtTheStart:
-    def said(self, process) -> str:
-        """The one line on stderr of a process that ends in time, with exit code 1."""
+class TestCredentialsAtTheStart:
+    def error(self, process) -> str:
+        """Return the last line on stderr of a process, which must end within ten seconds with exit code 1."""
         began = time.monotonic()
         _, err = process.communicate(timeout=30)
         assert time.monotonic() - began < 10
         assert process.returncode == 1
         return err.splitlines()[-1]
 
-    def test_a_revoked_login_is_one_line(self, command, start, key_file):
-        said = self.said(start(command, RESOURCES[command], GOOGLE_APPLICATION_CREDENTIALS=str(key_file)))
-        assert "Token has been expired or revoked." in said
-        assert said.endswith("run: gcloud auth application-default login")
+    def test_revoked_login_is_one_line(self, command, start, key_file):
+        error = self.error(start(command, RESOURCES[command], GOOGLE_APPLICATION_CREDENTIALS=str(key_file)))
+        assert "Token has been expired or revoked." in error
+        assert error.endswith("run: gcloud auth application-default login")
 
-    def test_a_denied_impersonation_is_one_line(self, command, start, endpoint, federation_file):
+    def test_denied_impersonation_is_one_line(self, command, start, endpoint, federation_file):
         endpoint.tokens = [(200, {**GOOD[1], "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"})]
-        said = self.said(start(command, RESOURCES[command], GOOGLE_APPLICATION_CREDENTIALS=str(federation_file)))
-        assert "iam.serviceAccounts.getAccessToken denied" in said
-        assert "--role=roles/iam.serviceAccountTokenCreator" in said
+        error = self.error(start(command, RESOURCES[command], GOOGLE_APPLICATION_CREDENTIALS=str(federation_file)))
+        assert "iam.serviceAccounts.getAccessToken denied" in error
+        assert "--role=roles/iam.serviceAccountTokenCreator" in error
 
     @pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED])
-    def test_a_refusal_by_pubsub_is_one_line(self, command, start, service, code):
+    def test_rejection_by_pubsub_is_one_line(self, command, start, service, code):
         service.always = service.stream_status = code
-        said = self.said(start(command, RESOURCES[command], PUBSUB_EMULATOR_HOST=service.host))
-        assert "as the test told" in said
-        assert "gcloud " in said
+        error = self.error(start(command, RESOURCES[command], PUBSUB_EMULATOR_HOST=service.host))
+        assert "set by the test" in error
+        assert "gcloud " in error
 
 
-def test_listening_ends_when_the_login_is_revoked_on_the_way(endpoint, key_file, server, monkeypatch):
+def test_listener_ends_when_the_login_is_revoked_while_it_runs(endpoint, key_file, server, monkeypatch):
     monkeypatch.setattr(listen, "CHECK_SECONDS", 0.2)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     endpoint.tokens = [GOOD, GOOD, REVOKED]

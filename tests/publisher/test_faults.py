@@ -28,7 +28,7 @@ class TestParse:
         assert parse("late=0.01, skew=0,burst=100") == {"late": 0.01, "skew": 0.0, "burst": 100}
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message_part"),
         [
             ("", "'' is not a fault; choose from late, duplicate,"),
             ("lost=0.1", "'lost' is not a fault"),
@@ -42,20 +42,20 @@ class TestParse:
             ("burst=0.5", "burst=0.5 is not a whole number"),
         ],
     )
-    def test_says_what_is_wrong(self, text, said):
-        with pytest.raises(ValueError, match=said):
+    def test_raises_one_line_for_a_wrong_rate(self, text, message_part):
+        with pytest.raises(ValueError, match=message_part):
             parse(text)
 
 
 class TestFaults:
-    def test_none_by_default(self):
+    def test_messages_have_no_fault_by_default(self):
         assert list(Faults().messages(plan(), "run")) == [encode(reading, "run") for reading in plan()]
 
-    def test_are_the_same_for_the_same_seed_whatever_the_order_they_are_named_in(self):
+    def test_messages_are_equal_for_the_same_seed_in_any_order_of_names(self):
         assert messages(RATES) == messages(",".join(reversed(RATES.split(","))))
         assert messages(RATES) != messages(RATES, seed=6)
 
-    def test_come_at_about_their_rates(self):
+    def test_messages_have_faults_at_about_their_rates(self):
         total = 20_000
         found = Counter((message.fault or "none").split(":")[0] for message in messages(RATES, total))
         for name, rate in parse(RATES).items():
@@ -63,11 +63,11 @@ class TestFaults:
             assert found[name] == pytest.approx(rate * total, abs=6 * (rate * total) ** 0.5)
 
     @pytest.mark.parametrize("name", PER_READING)
-    def test_lose_no_reading(self, name):
+    def test_messages_include_every_reading(self, name):
         ids = {message.attributes["reading_id"] for message in messages(f"{name}=0.5,burst=50")}
         assert ids == {f"run-{number}" for number in range(1000)}
 
-    def test_late_and_out_of_order_only_wait(self):
+    def test_late_and_out_of_order_messages_are_only_delayed(self):
         undisturbed = {message.attributes["reading_id"]: message for message in messages("late=0")}
         for name, shortest, longest in (("late", 15_000, 25_000), ("out_of_order", 100, 2000)):
             for message in messages(f"{name}=1", late_by=20):
@@ -75,13 +75,13 @@ class TestFaults:
                 assert (message.data, message.attributes) == (same.data, same.attributes)
                 assert shortest <= message.due_ms - same.due_ms <= longest
 
-    def test_what_waits_comes_when_event_time_is_there(self):
+    def test_delayed_messages_are_yielded_when_due(self):
         sent = messages("late=0.1,out_of_order=0.1", late_by=2)
         assert all(one.due_ms <= other.due_ms for one, other in pairwise(sent))
         numbers = [message.reading.number for message in sent]
         assert numbers != sorted(numbers)
 
-    def test_a_duplicate_is_the_same_message_again_soon_after(self):
+    def test_duplicate_is_the_same_message_within_two_seconds(self):
         sent = messages("duplicate=1")
         assert len(sent) == 2000
         by_id = {message.attributes["reading_id"]: message for message in sent if message.fault is None}
@@ -90,7 +90,7 @@ class TestFaults:
             assert (copy.data, copy.attributes) == (first.data, first.attributes)
             assert 100 <= copy.due_ms - first.due_ms <= 2000
 
-    def test_a_skewed_reading_leaves_on_time_with_a_stamp_no_clock_would_give(self):
+    def test_skewed_message_is_on_time_with_a_timestamp_a_year_ahead_or_in_1970(self):
         found = Counter()
         for message in messages("skew=1"):
             stamp = json.loads(message.data)["Timestamp"]
@@ -100,21 +100,21 @@ class TestFaults:
         assert set(found) == {"1970", "2028"}
         assert min(found.values()) > 400
 
-    def test_malformed_data_is_malformed_in_every_way(self):
+    def test_malformed_messages_include_every_variant(self):
         sent = messages("malformed=1")
         assert {message.fault for message in sent} == {f"malformed: {way}" for way in MALFORMED}
         assert len({message.data for message in sent[:200]}) > 50
         assert all(message.reading is None for message in sent)
 
     @pytest.mark.parametrize("name", PER_READING)
-    def test_of_a_reading_keep_it_out_of_packed_messages(self, name):
+    def test_faulty_messages_are_not_packed(self, name):
         sent = messages(f"{name}=0.2,burst=50")
         disturbed = {message.attributes["reading_id"] for message in sent if message.fault not in (None, "burst")}
         assert len(disturbed) > 100
         # A duplicate's first copy too, or removing the copy would take its neighbours with it.
         assert {message.attributes["reading_id"] for message in sent if message.alone} == disturbed
 
-    def test_a_burst_is_held_back_until_its_last_reading(self):
+    def test_burst_is_held_back_until_its_last_reading(self):
         sent = []
 
         def watched():
@@ -128,8 +128,8 @@ class TestFaults:
             assert len(sent) == (place // 1000 * 1000 + 150 if bursting else place + 1)
 
 
-class TestOnTheCommandLine:
-    def test_what_is_held_back_is_sent_when_it_is_due(self, start, service):
+class TestPublishFaults:
+    def test_held_back_messages_are_sent_when_due(self, start, service):
         process = start(
             *("publish", "--topic", "projects/p12345/topics/some-topic", "--rate", "50", "--messages", "20"),
             *("--faults", "late=1", "--late-by", "2"),
@@ -142,7 +142,7 @@ class TestOnTheCommandLine:
 
 
 class TestDropout:
-    def test_a_device_sends_nothing_for_so_long_after_a_reading_that_says_so_while_others_go_on(self):
+    def test_device_is_silent_after_its_marked_reading_while_others_go_on(self):
         sent = list(Faults({"dropout": 0.002}, dropout_for=3.0, seed=5).messages(plan(10_000), "run"))
         marked = [message.reading for message in sent if message.fault == "dropout"]
         assert len(marked) > 3
@@ -154,7 +154,7 @@ class TestDropout:
         ]
         assert [message.data for message in sent] == expected
 
-    def test_what_was_held_back_before_it_is_still_sent(self):
+    def test_messages_held_back_before_it_are_sent(self):
         sent = list(Faults({"out_of_order": 0.5, "dropout": 0.05}, dropout_for=60.0, seed=5).messages(plan(), "run"))
         last = {device: max(m.reading.number for m in sent if m.reading.device == device) for device in DEVICES}
         by_number = {message.reading.number: message.fault for message in sent}

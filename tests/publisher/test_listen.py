@@ -25,8 +25,8 @@ def messages(count):
     ]
 
 
-class TestListening:
-    def test_prints_and_acknowledges_until_nothing_comes(self, service, start):
+class TestListen:
+    def test_prints_and_acknowledges_until_the_timeout(self, service, start):
         service.outbox = messages(5)
         process = start("listen", "--subscription", SUBSCRIPTION, "--timeout", "1", PUBSUB_EMULATOR_HOST=service.host)
         out, err = process.communicate(timeout=20)
@@ -45,7 +45,7 @@ class TestListening:
         assert (process.returncode, len(out.splitlines()), len(service.acknowledged)) == (0, 3, 3)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_ends_cleanly_when_told_to(self, service, start, number):
+    def test_ends_without_traceback_on_a_signal(self, service, start, number):
         service.outbox = messages(1)
         process = start("listen", "--subscription", SUBSCRIPTION, PUBSUB_EMULATOR_HOST=service.host)
         assert process.stdout.readline().endswith('{"Temp": 0}\n')
@@ -54,14 +54,14 @@ class TestListening:
         assert (process.returncode, err.splitlines()[-1]) == (0, "Received 1 messages.")
         assert "Traceback" not in err
 
-    def test_names_the_fix_when_not_permitted(self, service, start):
+    def test_names_the_fix_without_permission(self, service, start):
         service.stream_status = grpc.StatusCode.PERMISSION_DENIED
         process = start("listen", "--subscription", SUBSCRIPTION, PUBSUB_EMULATOR_HOST=service.host)
         _, err = process.communicate(timeout=20)
         assert process.returncode == 1
         assert "--role=roles/pubsub.subscriber" in err.splitlines()[-1]
 
-    def test_hears_the_emulator(self, topic, start):
+    def test_receives_from_the_emulator(self, topic, start):
         listener = start(
             "listen", "--subscription", topic.subscription, "--messages", "4", PUBSUB_EMULATOR_HOST=topic.host
         )
@@ -104,7 +104,7 @@ class TestDescribe:
             (b"\xff\x00", r"\\xff\x00"),
         ],
     )
-    def test_is_one_harmless_line(self, data, shown):
+    def test_returns_one_printable_line(self, data, shown):
         message = Message(
             types.PubsubMessage.pb(types.PubsubMessage(data=data, publish_time=PUBLISHED)), "ack", 0, None
         )

@@ -28,7 +28,7 @@ def live(rate=200.0):
 
 @contextmanager
 def running(run, plan):
-    """The run in a thread of its own, which must be over at the end of the block."""
+    """Run in a thread that must have ended at the end of the block."""
     thread = threading.Thread(target=run.run, args=(plan,), daemon=True)
     thread.start()
     yield
@@ -50,7 +50,7 @@ class WithAnEmptyMessage(Faults):
             yield message._replace(data=b"", attributes={}) if number == 1 else message
 
 
-class TestPublishingToAServiceThatWorks:
+class TestPublishing:
     def test_sends_every_reading_once_and_counts_it(self, service):
         run = Publishing(TOPIC)
         run.run(backlog(2500))
@@ -61,20 +61,20 @@ class TestPublishingToAServiceThatWorks:
         Publishing(TOPIC).run(backlog(5000))
         assert service.calls == 5
 
-    def test_two_runs_share_no_reading_id(self, service):
+    def test_reading_ids_differ_between_runs(self, service):
         for _ in range(2):
             Publishing(TOPIC).run(backlog(10))
         assert len({message.attributes["reading_id"] for message in service.published}) == 20
 
-    def test_summary(self, service):
+    def test_summary_is_one_line(self, service):
         run = Publishing(TOPIC)
         run.run(backlog(5))
         run.published, run._seconds = 1200, 60.06
         assert run.summary == "Published 1200 readings in 60.1 s (20.0/s), 0 failed."
 
 
-class TestPublishingInStepWithTheClock:
-    def test_no_reading_leaves_before_its_timestamp_and_all_leave_soon_after(self, service):
+class TestPublishingPace:
+    def test_sends_each_reading_at_or_soon_after_its_timestamp(self, service):
         start_ms = time.time_ns() // 1_000_000
         sent_ms = []
 
@@ -89,7 +89,7 @@ class TestPublishingInStepWithTheClock:
         # The first ones wait for the connection; the last must be back on the schedule.
         assert sent_ms[-1] < 500
 
-    def test_stop_ends_the_wait_for_a_reading_far_ahead(self, service):
+    def test_stop_ends_the_wait_for_a_reading_in_the_future(self, service):
         run = Publishing(TOPIC)
         threading.Timer(0.3, run.stop).start()
         hour_ahead = Reading(0, "device-1", "Temp", time.time_ns() // 1_000_000 + 3_600_000, 1.0)
@@ -97,14 +97,14 @@ class TestPublishingInStepWithTheClock:
         assert (run.accepted, run.seconds < 5) == (0, True)
 
 
-class TestPublishingToAServiceThatFails:
-    def test_a_passing_error_is_tried_again(self, service):
+class TestPublishingErrors:
+    def test_retries_a_transient_error(self, service):
         service.rejections = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
         run = Publishing(TOPIC)
         run.run(backlog(10))
         assert (run.published, run.failed, len(service.published)) == (10, 0, 10)
 
-    def test_an_error_for_good_after_success_ends_the_run_and_is_counted(self, service, until):
+    def test_ends_and_counts_on_a_permanent_error_after_success(self, service, until):
         run = Publishing(TOPIC)
         with running(run, live()):
             until(lambda: run.published)
@@ -113,12 +113,12 @@ class TestPublishingToAServiceThatFails:
         assert run.failed == run.accepted - run.published > 0
         assert f"{run.failed} failed. Last error: no permission to use {TOPIC}" in run.summary
 
-    def test_an_error_for_good_at_once_says_what_to_do(self, service):
+    def test_raises_with_the_fix_on_a_permanent_error_at_the_start(self, service):
         service.always = grpc.StatusCode.PERMISSION_DENIED
         with pytest.raises(ServiceError, match=r"gcloud pubsub topics add-iam-policy-binding some-topic "):
             Publishing(TOPIC).run(backlog(None))
 
-    def test_an_outage_longer_than_the_retries_is_counted_and_the_run_goes_on(self, service, until):
+    def test_goes_on_and_counts_after_an_outage_longer_than_the_retries(self, service, until):
         service.always = grpc.StatusCode.UNAVAILABLE
         run = Publishing(TOPIC, retry_seconds=0.5)
         with running(run, live()):
@@ -128,10 +128,10 @@ class TestPublishingToAServiceThatFails:
             run.stop()
         assert run.published == len(service.published)
         assert run.accepted == run.published + run.failed
-        assert "as the test told" in run.summary
+        assert "set by the test" in run.summary
 
-    def test_one_refused_message_neither_ends_the_run_nor_takes_others_with_it(self, server):
-        # The service refuses a message without data and attributes, and with it the whole request.
+    def test_goes_on_when_one_message_is_rejected(self, server):
+        # The service rejects a request that contains a message without data and attributes.
         run = Publishing(server.topic)
         run._faults = WithAnEmptyMessage()
         run.run(backlog(3000))
@@ -139,21 +139,21 @@ class TestPublishingToAServiceThatFails:
         assert f"1 failed. Last error: {server.topic}: Some messages are empty" in run.summary
         assert len(server.pull()) == 2999
 
-    def test_a_topic_that_refuses_every_message_ends_the_run(self, service):
+    def test_ends_when_every_message_is_rejected(self, service):
         service.always = grpc.StatusCode.INVALID_ARGUMENT
-        with pytest.raises(ServiceError, match=f"{TOPIC}: as the test told"):
+        with pytest.raises(ServiceError, match=f"{TOPIC}: set by the test"):
             Publishing(TOPIC).run(backlog(None))
-        # At most ten requests are under way at a time; each is divided a few times, not down to every message.
+        # At most ten requests are in flight at a time; each is divided a few times, not down to every message.
         assert service.calls < 1000
 
-    def test_an_answer_without_all_ids_counts_as_failed(self, service):
+    def test_counts_a_response_without_all_ids_as_failed(self, service):
         service.withheld_ids = 1
         run = Publishing(TOPIC)
         run.run(backlog(10))
         assert (run.published, run.failed) == (0, 10)
-        assert "the service has told 9 message ids for 10 messages" in run.summary
+        assert "the service returned 9 message ids for 10 messages" in run.summary
 
-    def test_answers_out_of_order_count_all_the_same(self, service, until):
+    def test_counts_responses_in_any_order(self, service, until):
         service.hold_first = True
         run = Publishing(TOPIC)
         with running(run, backlog(3000)):
@@ -162,7 +162,7 @@ class TestPublishingToAServiceThatFails:
             service.release.set()
         assert (run.published, run.failed) == (3000, 0)
 
-    def test_a_stalled_service_bounds_what_is_accepted(self, server, until):
+    def test_limits_accepted_readings_while_the_service_stalls(self, server, until):
         released = server.stall()
         run = Publishing(server.topic)
         taken = []
@@ -176,12 +176,12 @@ class TestPublishingToAServiceThatFails:
             until(lambda: run.accepted == 11_000)
             run.stop()
             released.set()
-        # 10,000 under way, and a request of 1,000 that waits for room.
+        # 10,000 outstanding, and a request of 1,000 that waits.
         assert max(taken) == 10_999
         assert run.accepted == run.published == 11_000
         assert len(server.pull()) == 11_000
 
-    def test_stopped_while_the_service_stalls_it_sends_what_it_holds_back_too(self, server, until):
+    def test_sends_held_back_readings_when_stopped_during_a_stall(self, server, until):
         released = server.stall()
         run = Publishing(server.topic, Faults({"late": 0.5}, late_by=3600, seed=1))
         taken = []
@@ -200,7 +200,7 @@ class TestPublishingToAServiceThatFails:
             released.set()
         assert run.accepted == run.published == len(server.pull()) == len(taken)
 
-    def test_a_full_manifest_counts_what_it_has_taken(self, server, tmp_path):
+    def test_counts_recorded_readings_when_the_manifest_is_full(self, server, tmp_path):
         class Full(Manifest):
             room = 4
 
@@ -215,7 +215,7 @@ class TestPublishingToAServiceThatFails:
         assert "not written to the manifest: No space left on device" in run.summary
 
 
-class TestPacking:
+class TestPublishingPacked:
     def test_counts_readings_and_sends_few_messages(self, service):
         run = Publishing(TOPIC, pack=10)
         run.run(backlog(25))
@@ -226,14 +226,14 @@ class TestPacking:
         assert [reading["Timestamp"] for one in packed for reading in one] == expected
         assert [message.attributes["timestamp"] for message in service.published] == expected[::10]
 
-    def test_a_failed_request_fails_all_readings_of_its_messages(self, service):
+    def test_fails_all_readings_of_a_failed_request(self, service):
         service.always = grpc.StatusCode.PERMISSION_DENIED
         run = Publishing(TOPIC, pack=10)
         with pytest.raises(ServiceError):
             run.run(backlog(25))
         assert (run.accepted, run.failed) == (25, 25)
 
-    def test_waits_for_no_reading_that_is_not_due(self, service, until):
+    def test_sends_an_incomplete_pack_at_the_end_of_a_tick(self, service, until):
         run = Publishing(TOPIC, pack=1000)
         with running(run, live(rate=20)):
             # Far fewer than a thousand have happened by then.
@@ -241,7 +241,7 @@ class TestPacking:
             run.stop()
         assert run.published < 1000
 
-    def test_only_good_readings_share_a_message_and_the_manifest_has_each(self, server, tmp_path):
+    def test_packs_only_good_readings_and_records_each(self, server, tmp_path):
         faults = Faults(dict.fromkeys(("late", "duplicate", "malformed", "out_of_order", "skew"), 0.05), 60, seed=3)
         run = Publishing(server.topic, faults, Manifest(tmp_path / "manifest"), pack=10)
         run.run(backlog(1000))
@@ -269,8 +269,8 @@ class TestPacking:
         assert len({line["reading_id"] for lines in lines_of.values() for line in lines}) == 1000
 
 
-class TestPublishingToTheEmulator:
-    def test_messages_arrive_as_sent(self, topic, monkeypatch):
+class TestPublishingOnTheEmulator:
+    def test_messages_are_received_as_sent(self, topic, monkeypatch):
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", topic.host)
         Publishing(topic.path).run(backlog(300))
         messages = topic.pull(300)

@@ -19,7 +19,7 @@ def hourly(curve, sensor, days=1, device="device-1"):
 
 
 class TestReadings:
-    def test_go_round_the_sensors_of_each_device_in_turn(self):
+    def test_go_through_the_sensors_of_each_device_in_turn(self):
         assert [(one.device, one.sensor) for one in plan(["A", "B"], devices=2, total=5)] == [
             ("device-1", "A"),
             ("device-1", "B"),
@@ -31,7 +31,7 @@ class TestReadings:
     def test_are_spaced_by_the_rate(self):
         assert [one.time_ms - NOON for one in plan(rate=10, total=4)] == [0, 100, 200, 300]
 
-    def test_rounded_times_do_not_drift_when_the_rate_does_not_divide_a_second(self):
+    def test_do_not_drift_when_the_rate_does_not_divide_a_second(self):
         times = [one.time_ms - NOON for one in plan(rate=3, total=3001)]
         assert times[:4] == [0, 333, 667, 1000]
         assert times[3000] == 1_000_000
@@ -41,16 +41,16 @@ class TestReadings:
         assert first.timestamp == "2026-11-22T12:00:00.000Z"
         assert second.timestamp == "2026-11-22T12:00:01.250Z"
 
-    def test_same_seed_same_readings(self):
+    def test_are_equal_for_the_same_seed(self):
         assert plan(["Temp", "Other"], devices=3, total=50) == plan(["Temp", "Other"], devices=3, total=50)
 
-    def test_other_seed_other_values(self):
+    def test_differ_for_another_seed(self):
         assert [one.value for one in plan(seed=1)] != [one.value for one in plan(seed=2)]
 
-    def test_a_value_does_not_depend_on_where_the_run_began(self):
-        whole = plan(total=20)
-        resumed = plan(start_ms=whole[10].time_ms, total=10)
-        assert [one.value for one in resumed] == [one.value for one in whole[10:]]
+    def test_do_not_depend_on_the_start_of_the_run(self):
+        all_readings = plan(total=20)
+        resumed = plan(start_ms=all_readings[10].time_ms, total=10)
+        assert [one.value for one in resumed] == [one.value for one in all_readings[10:]]
 
 
 class TestCurves:
@@ -69,7 +69,7 @@ class TestCurves:
         assert temperature[3] - temperature[15] > 3
         assert humidity[15] - humidity[3] > 6
 
-    def test_the_seal_leaks_by_its_daily_loss(self):
+    def test_airtight_leaks_by_its_daily_loss(self):
         leak_only = replace(CURVES["Airtight"], daily=0, drift=0, noise=0, device_offset=0)
         # 1970-01-01 was a Thursday; weeks counted from there begin on 2026-11-19.
         monday = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp() * 1000)
@@ -80,7 +80,7 @@ class TestCurves:
             50.0,
         ]
 
-    def test_limits_hold(self):
+    def test_values_stay_within_limits(self):
         assert replace(CURVES["H2OC"], base=120).value(1, "device-1", "H2OC", NOON) == 100
         assert replace(CURVES["H2OC"], base=-20).value(1, "device-1", "H2OC", NOON) == 0
 
@@ -90,6 +90,6 @@ class TestCurves:
         assert fmean(values) == pytest.approx(0, abs=0.15)
         assert fmean(value**2 for value in values) == pytest.approx(4, rel=0.1)
 
-    def test_devices_differ(self):
+    def test_levels_differ_between_devices(self):
         one, two = (fmean(hourly(CURVES["Temp"], "Temp", device=device)) for device in ("device-1", "device-2"))
         assert abs(one - two) > 0.05

@@ -5,7 +5,7 @@ import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError
 
-from publisher.sending import may_pass
+from publisher.sending import is_transient
 from publisher.service import explain
 
 TOPIC = "projects/my-project/topics/readings"
@@ -41,13 +41,13 @@ class TestExplain:
             (exceptions.Unauthenticated("x"), TOPIC, "gcloud auth application-default login"),
         ],
     )
-    def test_ends_with_the_command_that_helps(self, error, resource, fix):
+    def test_ends_with_the_command_that_fixes_it(self, error, resource, fix):
         assert explain(error, resource).endswith(fix)
 
-    def test_is_one_line_whatever_the_service_says(self):
+    def test_is_one_line_for_any_error_message(self):
         assert "\n" not in explain(exceptions.InvalidArgument("two\nlines"), TOPIC)
 
-    def test_on_an_emulator_the_fix_is_for_the_emulator(self, monkeypatch):
+    def test_names_a_command_for_the_emulator_on_an_emulator(self, monkeypatch):
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:8085")
         fix = explain(exceptions.NotFound("x"), TOPIC).partition("create it with: ")[2]
         assert shlex.split(fix) == [
@@ -57,20 +57,20 @@ class TestExplain:
             f"from google.pubsub_v1 import PublisherClient; PublisherClient().create_topic(name='{TOPIC}')",
         ]
 
-    def test_of_tries_in_vain_it_is_the_last_ones_cause(self):
+    def test_names_the_cause_of_the_last_retry(self):
         error = exceptions.RetryError("Timeout of 60.0s exceeded", exceptions.ServiceUnavailable("no route to host"))
         assert explain(error, TOPIC) == f"{TOPIC}: no route to host"
 
-    def test_a_long_reason_is_shortened(self):
+    def test_shortens_a_long_reason(self):
         assert len(explain(exceptions.InvalidArgument("x" * 5000), TOPIC)) < 500
 
 
 def plugin(reason: str) -> exceptions.ServiceUnavailable:
-    """What gRPC makes of a failure to get a token."""
+    """Return the error by which gRPC reports that it got no token."""
     return exceptions.ServiceUnavailable(f"Getting metadata from plugin failed with error: {reason}")
 
 
-class TestRefusedCredentials:
+class TestIsTransient:
     @pytest.mark.parametrize(
         "reason",
         [
@@ -80,8 +80,8 @@ class TestRefusedCredentials:
             """('Unable to acquire impersonated credentials', '{"error": {"code": 403, "status": "DENIED"}}')""",
         ],
     )
-    def test_are_not_tried_again(self, reason):
-        assert not may_pass(plugin(reason))
+    def test_is_false_for_refused_credentials(self, reason):
+        assert not is_transient(plugin(reason))
 
     @pytest.mark.parametrize(
         "reason",
@@ -91,10 +91,10 @@ class TestRefusedCredentials:
             """('Unable to acquire impersonated credentials', '{"error": {"code": 503}}')""",
         ],
     )
-    def test_are_not_what_a_lost_connection_is(self, reason):
-        assert may_pass(plugin(reason))
+    def test_is_true_for_a_lost_connection(self, reason):
+        assert is_transient(plugin(reason))
 
-    def test_are_explained_as_such(self):
+    def test_refused_credentials_are_explained(self):
         expired = plugin("('invalid_grant: Token has been expired or revoked.', {})")
         assert explain(expired, TOPIC).endswith("gcloud auth application-default login")
         denied = plugin("('Unable to acquire impersonated credentials', '{}')")
