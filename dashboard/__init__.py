@@ -1,1 +1,1 @@
-"""A live web page on the pipeline's tables. It asks BigQuery, and runs without Beam."""
+"""A live web page on the pipeline's tables in BigQuery; runs without Beam."""

@@ -38,13 +38,13 @@ def main() -> None:
     def index() -> None:
         Page(feed)
 
-    @app.get("/charts/{look}")
-    def charts(look: int) -> Response:
-        """Answer with the newest charts; `look` only keeps browsers from asking twice for the same."""
+    @app.get("/charts/{refresh}")
+    def charts(refresh: int) -> Response:
+        """Return the newest charts; the number of the refresh in the URL keeps browsers from using cached ones."""
         return Response(feed.charts, 200 if feed.charts else 404, {"Content-Encoding": "gzip"}, "application/json")
 
     app.add_static_file(local_file=Path(__file__).with_name("page.js"), url_path="/page.js")
-    app.on_connect(feed.arrive)
+    app.on_connect(feed.wake)
     app.on_startup(lambda: background_tasks.create(feed.run(), name="feed"))
     host = f"[{flags.host}]" if ":" in flags.host else flags.host
     print(f"Serving {flags.table} on http://{host}:{flags.port}", flush=True)
@@ -53,12 +53,12 @@ def main() -> None:
         port=flags.port,
         title=f"{flags.table.table} - Sensor Stream",
         favicon=_ICON,
-        dark=None,  # as the browser is
+        dark=None,  # as the browser's colour scheme
         tailwind=False,
         reload=False,
         show=False,
         show_welcome_message=False,
-        reconnect_timeout=10.0,  # seconds; by default a browser that misses 3 loads the page again
+        reconnect_timeout=10.0,  # seconds; by default a browser that was disconnected for 3 s reloads the page
         http=Connection,
     )
 

@@ -1,4 +1,4 @@
-"""One sensor's chart, as options of Apache ECharts. Colours are those of page.css, so that dark mode is the page's."""
+"""The chart of a sensor, as options of Apache ECharts; it has the colours of page.css, and so the page's dark mode."""
 
 import gzip
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ COLOURS = ("#3a86d8", "#e0763a", "#2a9d6f", "#c44e9b", "#8a6fd1", "#b8941a", "#1
 NO_DEVICE = "no device"
 DOTS_UP_TO = 150  # rows of a line that are drawn with a dot each
 
-# How times are written on an axis that is shorter than so much.
+# The format of times on an axis that is shorter than a span.
 _TIMES = (
     (timedelta(minutes=10), "{HH}:{mm}:{ss}"),
     (timedelta(days=1), "{HH}:{mm}"),
@@ -54,26 +54,26 @@ Series = dict[str, Any]
 
 
 def spacing(times: Iterable[datetime]) -> timedelta | None:
-    """Return how far apart rows are, or None if they are not evenly so, as rows of sessions."""
+    """Return the time from one row to the next, or None if rows are not evenly spaced, as those of sessions."""
     steps = [after - before for before, after in pairwise(sorted(set(times)))]
     return min(steps) if steps and min(steps) == median_low(steps) else None
 
 
 def devices(snapshot: Snapshot) -> list[str | None]:
-    """Return the devices by name; only as many as there are colours have a line."""
+    """Return the devices in order of name; as many of them have a line as there are colours."""
     if not snapshot.columns.device:
         return [None]
     return sorted({row[DEVICE] for row in snapshot.rows}, key=lambda name: name or "")
 
 
 def encoded(snapshot: Snapshot) -> bytes:
-    """Return the charts by sensor as a JSON object, compressed by gzip."""
+    """Return the charts by sensor, as a JSON object compressed with gzip."""
     charts = {one.name: msgspec.Raw(msgspec.json.encode(options(snapshot, one))) for one in snapshot.columns.sensors}
     return gzip.compress(msgspec.json.encode(charts), compresslevel=3)
 
 
 def options(snapshot: Snapshot, sensor: Sensor) -> dict[str, Any]:
-    """Return the chart of `sensor`: a step per row; behind it the span of its readings, and readings, where known."""
+    """Return the chart of `sensor`: a step per row, and behind it the range of its readings and readings, if known."""
     by_device = snapshot.columns.device
     times = [row[TIMESTAMP] for row in snapshot.rows]
     apart = spacing(times)
@@ -88,9 +88,9 @@ def options(snapshot: Snapshot, sensor: Sensor) -> dict[str, Any]:
             series.append(_dots(dots, colour))
         name = (device or NO_DEVICE) if by_device else sensor.name
         series.append(_line(name, _points(rows, apart, lambda row: row[sensor.line]), apart, colour))
-    # All charts have the same: from the first row to the moment of the refresh, so a late table shows as a gap.
+    # The same for all charts: from the first row to the time of the refresh, so that missing new rows show as a gap.
     start, end = min(times, default=snapshot.at), max([*times, snapshot.at])
-    label = {**_TIME_LABEL, "formatter": next(form for span, form in _TIMES if end - start < span)}
+    label = {**_TIME_LABEL, "formatter": next(pattern for span, pattern in _TIMES if end - start < span)}
     return {
         **_CHART,
         "xAxis": {**_TIME_AXIS, "min": _ms(start), "max": _ms(end), "axisLabel": label},
@@ -99,7 +99,7 @@ def options(snapshot: Snapshot, sensor: Sensor) -> dict[str, Any]:
 
 
 def _points(rows: Sequence[Row], apart: timedelta | None, value: Callable[[Row], float | None]) -> list[Any]:
-    """Return (milliseconds, value) of each row, in order; where the next is missing, the end of this one too."""
+    """Return (milliseconds, value) of each row, in order, and the end of an interval if the next row is missing."""
     points: list[Any] = []
     times = [row[TIMESTAMP] for row in rows]
     for row, time, following in zip(rows, times, [*times[1:], None], strict=False):
@@ -115,7 +115,7 @@ def _line(name: str, points: list, apart: timedelta | None, colour: str) -> Seri
         "type": "line",
         "name": name,
         "data": points,
-        # A row is stamped with the start of its interval; how long uneven ones are, the table does not tell.
+        # A row has the timestamp of its interval's start. The length of unevenly spaced intervals is not in the table.
         "step": "end" if apart else False,
         "showSymbol": len(points) <= DOTS_UP_TO,
         "symbol": "circle",
@@ -128,7 +128,7 @@ def _line(name: str, points: list, apart: timedelta | None, colour: str) -> Seri
 
 
 def _band(sensor: Sensor, rows: Sequence[Row], apart: timedelta | None, colour: str) -> list[Series]:
-    """From the lowest to the highest reading of each row: an area as high as their difference, on the lowest."""
+    """Return the range of each row's readings: an area with the height of the range, stacked on the lowest reading."""
     low, high = sensor.column(MIN), sensor.column(MAX)
     common = {
         **_BEHIND,
@@ -150,8 +150,8 @@ def _band(sensor: Sensor, rows: Sequence[Row], apart: timedelta | None, colour: 
 
 
 def _dots(points: list, colour: str) -> Series:
-    look = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.35}, "z": 2}
-    return {**_BEHIND, **look, "type": "scatter", "name": "readings", "data": points}
+    style = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.35}, "z": 2}
+    return {**_BEHIND, **style, "type": "scatter", "name": "readings", "data": points}
 
 
 def _ms(time: datetime) -> float:

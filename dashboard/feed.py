@@ -1,4 +1,4 @@
-"""What the page shows, asked for once however many look at it, and not at all while nobody does."""
+"""The data of the page: read once per refresh for all viewers, and not at all while there are none."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Balance:
-    """Where all readings went, as counted outside of BigQuery; None is not known."""
+    """Where all readings are, as counted outside of BigQuery; None if that is not known."""
 
     published: int | None = None
     averaged: int | None = None
@@ -39,7 +39,7 @@ class Balance:
         """Read a JSON object of these numbers.
 
         Raises:
-          TableProblem: the file cannot be read, or is something else.
+          TableProblem: the file cannot be read, or is not such an object.
         """
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
@@ -52,14 +52,17 @@ class Balance:
 class Feed:
     """The newest snapshot of the tables.
 
-    `problem` is one sentence if the last look failed, else empty; `snapshot` is then the one before it, or None.
-    `charts` are its charts, as the browser fetches them. `looks` counts the looks.
+    Attributes:
+      snapshot: the result of the last successful refresh, or None.
+      charts: its charts, as the browser fetches them.
+      problem: one sentence if the last refresh failed, else empty.
+      refreshes: the number of refreshes so far.
 
     Args:
-      source: what to show.
-      refresh: from the end of a look to the next one.
-      balance: a file with numbers that BigQuery does not know, or None.
-      watched: whether anybody looks at the page.
+      source: the tables and the job's parameters.
+      refresh: the time from the end of a refresh to the next one.
+      balance: a file with numbers that are not in BigQuery, or None.
+      watched: returns whether the page has viewers.
     """
 
     def __init__(self, source: Source, refresh: timedelta, balance: Path | None, watched: Callable[[], bool]):
@@ -68,28 +71,28 @@ class Feed:
         self.charts = b""
         self.balance = Balance() if balance else None
         self.problem = ""
-        self.looks = 0
-        self._refresh = refresh
+        self.refreshes = 0
+        self._interval = refresh
         self._balance_file = balance
         self._watched = watched
         self._client: bigquery.Client | None = None
-        self._arrived = asyncio.Event()
+        self._has_viewers = asyncio.Event()
 
-    def arrive(self) -> None:
-        """Say that somebody has come to look; may be said any number of times."""
-        self._arrived.set()
+    def wake(self) -> None:
+        """Start refreshing if that has paused; called when a viewer connects."""
+        self._has_viewers.set()
 
     async def run(self) -> None:
-        """Look every `refresh` for as long as anybody watches; never ends."""
+        """Refresh at intervals while there are viewers, and pause while there are none; never returns."""
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
+            await self._has_viewers.wait()
+            self._has_viewers.clear()
             while self._watched():
-                await self.look()
-                await asyncio.sleep(self._refresh.total_seconds())
+                await self.refresh()
+                await asyncio.sleep(self._interval.total_seconds())
 
-    async def look(self) -> None:
-        """Read the tables."""
+    async def refresh(self) -> None:
+        """Read the tables once."""
         try:
             self.snapshot, self.charts = await asyncio.to_thread(self._read)
             self.problem = ""
@@ -97,7 +100,7 @@ class Feed:
             self.problem = str(problem)
         except Exception as error:
             self.problem = explain(error, self.source)
-        self.looks += 1
+        self.refreshes += 1
 
     def _read(self) -> tuple[Snapshot, bytes]:
         if self._balance_file:
@@ -108,7 +111,7 @@ class Feed:
 
 
 def explain(error: Exception, source: Source) -> str:
-    """Return one sentence: what went wrong, and the fix."""
+    """Return one sentence: the problem, and the fix."""
     table = source.rows
     cause = root_cause(error)
     reason = one_line.reason(getattr(cause, "message", "") or cause or type(cause).__name__).rstrip(".")
@@ -116,8 +119,8 @@ def explain(error: Exception, source: Source) -> str:
     if problem := credentials_problem(cause):
         return problem
     if isinstance(cause, NotFound):
-        return f"There is no such table ({reason}): check the name, or wait until the pipeline has made it."
-    # A quota that is used up is forbidden, too.
+        return f"There is no such table ({reason}): check the name, or wait until the pipeline has created it."
+    # An exhausted quota has the same status.
     if isinstance(cause, Forbidden) and "quota" not in reason.lower():
         return (
             f"No permission to read table {table} ({reason}): this needs roles/bigquery.dataViewer on dataset "
@@ -127,6 +130,6 @@ def explain(error: Exception, source: Source) -> str:
         return f"A refresh would scan too much ({reason}): shorten --span, or raise --max-bytes."
     if isinstance(cause, GoogleAPIError | GoogleAuthError | RequestException | OSError | TimeoutError):
         at = datetime.now(UTC)
-        return f"BigQuery does not answer as it should, last tried at {at:%H:%M:%S} UTC ({reason})."
-    log.error("A look at %s failed", table, exc_info=cause)
-    return f"The page has failed to read table {table} ({type(cause).__name__}); its log has more."
+        return f"BigQuery cannot be reached or failed, last tried at {at:%H:%M:%S} UTC ({reason})."
+    log.error("Reading table %s failed", table, exc_info=cause)
+    return f"The page failed to read table {table} ({type(cause).__name__}); its log has the details."

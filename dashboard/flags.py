@@ -19,24 +19,24 @@ _MOST_BYTES = 2**63 - 1
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the flags (default: this process's); a wrong one, or a port that is taken, ends it with exit code 2."""
+    """Parse the flags (default: this process's); ends it with exit code 2 if one is wrong or the port is in use."""
     parser = _parser()
     flags = parser.parse_args(arguments)
     flags.dead_letters = flags.dead_letters or replace(flags.table, table=f"{flags.table.table}_dead_letters")
     if flags.statistics and not flags.sensors:
-        parser.error("--statistics needs --sensors, both as the job has them")
+        parser.error("--statistics needs --sensors; set both to the job's values")
     flags.statistics = flags.statistics or ("mean",)
     try:
         _try_to_listen(flags.host, flags.port)
     except OSError as error:
-        parser.error(f"cannot listen on {flags.host}:{flags.port} ({error.strerror}); pick another with --port")
+        parser.error(f"cannot listen on {flags.host}:{flags.port} ({error.strerror}); choose another with --port")
     return flags
 
 
 def _try_to_listen(host: str, port: int) -> None:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
-        # As servers do: a port is not in use because a connection to it was closed a moment ago.
+        # As servers do: without it, a port counts as in use for a while after its connections were closed.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
 
@@ -48,24 +48,31 @@ def _parser() -> one_line.Parser:
         allow_abbrev=False,
     )
     table = "PROJECT:DATASET.TABLE"
-    parser.add_argument("--table", type=_table, required=True, metavar=table, help="the rows")
+    parser.add_argument("--table", type=_table, required=True, metavar=table, help="the table of rows")
     parser.add_argument("--dead-letters", type=_table, metavar=table, help="default: TABLE_dead_letters")
-    parser.add_argument("--readings", type=_table, metavar=table, help="messages, kept by a BigQuery subscription")
+    parser.add_argument(
+        "--readings", type=_table, metavar=table, help="a table of messages that a BigQuery subscription writes"
+    )
     parser.add_argument(
         "--sensors",
         type=_names,
         default=(),
         metavar="NAME,...",
-        help="sensors of the job (default: every FLOAT column is one)",
+        help="the job's sensors (default: every FLOAT column)",
     )
-    parser.add_argument("--statistics", type=_statistics, metavar="NAME,...", help="of the job (default: mean)")
+    parser.add_argument("--statistics", type=_statistics, metavar="NAME,...", help="the job's (default: mean)")
     parser.add_argument(
-        "--max-future-skew", type=_time, default="10m", help="of the job, for --readings (default: %(default)s)"
+        "--max-future-skew", type=_time, default="10m", help="the job's, for --readings (default: %(default)s)"
     )
-    parser.add_argument("--balance", type=Path, metavar="FILE", help="counts that BigQuery does not know, as JSON")
-    parser.add_argument("--span", type=_time, default="1h", help="how far to look back (default: %(default)s)")
-    parser.add_argument("--refresh", type=_time, default="10s", help="between looks (default: %(default)s)")
-    parser.add_argument("--max-bytes", type=_size, default="1G", help="refuse a query of more (default: %(default)s)")
+    parser.add_argument("--balance", type=Path, metavar="FILE", help="counts that are not in BigQuery, as JSON")
+    parser.add_argument("--span", type=_time, default="1h", help="how much time to show (default: %(default)s)")
+    parser.add_argument("--refresh", type=_time, default="10s", help="time between refreshes (default: %(default)s)")
+    parser.add_argument(
+        "--max-bytes",
+        type=_size,
+        default="1G",
+        help="refuse a query that would be billed for more (default: %(default)s)",
+    )
     parser.add_argument(
         "--billing-project",
         type=_project,
@@ -80,7 +87,7 @@ def _parser() -> one_line.Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a host name by which browsers may ask for the page, besides localhost and --host; may be repeated",
+        help="a host name at which browsers may open the page, besides localhost and --host; may be repeated",
     )
     return parser
 
@@ -140,7 +147,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a size; write bytes, or with a unit: 500M, 1G")
     size = int(match[1]) * _BYTES[match[2]]
     if size > _MOST_BYTES:
-        raise argparse.ArgumentTypeError(f"{_quoted(text)} is more than BigQuery counts")
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is more than {_MOST_BYTES} bytes")
     return size
 
 

@@ -1,4 +1,4 @@
-"""The page: builds its parts once, and fills them with each new snapshot."""
+"""The page: its elements are built once, and filled with each new snapshot."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from pipeline.decode.decoder import DEVICE, TIMESTAMP
 
 STYLE = Path(__file__).with_name("page.css")
 ROWS_IN_TABLE = 50
-STALE = 4  # a table is late when its newest row is older than so many times the time between rows
+STALE = 4  # rows are overdue when the newest is older than this many times the time between rows
 UNKNOWN = "?"
-KINDS = ("stage", "error", "letters", "newest")
-LEFT = (TIMESTAMP, DEVICE, "stage", "error")  # columns of text
+KINDS = ("stage", "error", "count", "newest")
+LEFT = (TIMESTAMP, DEVICE, "stage", "error")  # columns that are aligned left
 
 
 class Page:
@@ -26,7 +26,7 @@ class Page:
 
     def __init__(self, feed: Feed):
         self._feed = feed
-        self._looks = -1
+        self._refreshes = -1
         self._shown: tuple[Any, ...] | None = None
         self._apart: timedelta | None = None
         self._client = ui.context.client
@@ -37,14 +37,14 @@ class Page:
         with _box("row-of"):
             ui.label("Sensor Stream").classes("title")
             ui.label(str(feed.source.rows)).classes("table-name")
-            self._state = ui.label("asking BigQuery").classes("state")
+            self._state = ui.label("querying BigQuery").classes("state")
         self._problem = ui.label().classes("problem hidden").props("role=alert")
         self._body = _box("hidden")
         with self._body:
             with _box("figures"):
                 self._age, self._age_note = _figure("Age of the newest row", "age")
                 self._rows, self._rows_note = _figure(f"Rows, last {_span(feed.source.span)}", "rows")
-                self._letters, self._letters_note = _figure("Dead letters", "letters")
+                self._dead_letters, self._dead_letters_note = _figure("Dead letters", "dead-letters")
             if feed.balance:
                 with _box("card balance"):
                     ui.label("Balance of readings").classes("label")
@@ -66,16 +66,16 @@ class Page:
         ui.timer(0.5, self.update)
 
     def update(self) -> None:
-        """Show what is new."""
+        """Show the newest snapshot, and the age of its newest row."""
         snapshot = self._feed.snapshot
-        if self._looks != self._feed.looks:
-            self._looks = self._feed.looks
+        if self._refreshes != self._feed.refreshes:
+            self._refreshes = self._feed.refreshes
             self._problem.text = self._feed.problem
             self._problem.classes(**_when(not self._feed.problem, "hidden"))
             self._state.classes(**_when(bool(self._feed.problem), "bad"))
             if snapshot:
                 self._state.text = f"as of {snapshot.at:%H:%M:%S} UTC"
-                self._body.classes(remove="hidden").props(f"data-look={self._looks}")
+                self._body.classes(remove="hidden").props(f"data-refresh={self._refreshes}")
                 self._fill(snapshot)
             elif self._feed.problem:
                 self._state.text = "nothing to show"
@@ -88,9 +88,9 @@ class Page:
             "+" if len(snapshot.rows) == most_rows(snapshot.columns) else ""
         )
         self._rows_note.text = f"{_span(self._apart)} apart" if self._apart else ""
-        self._letters.text = UNKNOWN if snapshot.kinds is None else _number(_dead_letters(snapshot))
+        self._dead_letters.text = UNKNOWN if snapshot.kinds is None else _number(_count_dead_letters(snapshot))
         newest = max((kind.newest for kind in snapshot.kinds or ()), default=None)
-        self._letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
+        self._dead_letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
         if self._feed.balance:
             self._fill_balance(self._feed.balance)
         shown = (snapshot.columns, charts.devices(snapshot), snapshot.readings is None)
@@ -101,7 +101,7 @@ class Page:
         self._fill_charts(snapshot)
         self._row_table.rows = [_cells(row) for row in snapshot.rows[:ROWS_IN_TABLE]]
         self._kind_table.rows = [
-            dict(zip(KINDS, (kind.stage, kind.error, kind.letters, f"{kind.newest:%H:%M:%S}"), strict=True))
+            dict(zip(KINDS, (kind.stage, kind.error, kind.count, f"{kind.newest:%H:%M:%S}"), strict=True))
             for kind in snapshot.kinds or ()
         ]
         self._kinds_heading.text = "Dead letters by stage and error" if snapshot.kinds else "No dead letters"
@@ -122,10 +122,10 @@ class Page:
         self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
 
     def _fill_balance(self, balance: Balance) -> None:
-        """Show published = averaged + dead-lettered + duplicates + on the way, as far as these are counted.
+        """Show published = averaged + dead-lettered + duplicates + in transit, as far as these are counted.
 
-        No number of the tables is among them, since they do not count readings: a row counts the values of each sensor,
-        hopping windows have each of them in several rows, and one dead letter may hold the sum of many.
+        None of the numbers can be read from the tables, which do not count readings: a row counts the values of each
+        sensor, with hopping windows a value is in several rows, and one dead letter may hold the sum of many readings.
         """
         terms = [
             ("", balance.published, "published"),
@@ -135,7 +135,7 @@ class Page:
         ]
         known = [number for _, number, _ in terms if number is not None]
         if len(known) == len(terms):
-            terms.append(("+", known[0] - sum(known[1:]), "on the way"))
+            terms.append(("+", known[0] - sum(known[1:]), "in transit"))
         self._terms.clear()
         with self._terms:
             for sign, number, name in terms:
@@ -168,7 +168,7 @@ class Page:
                         _heading(sensor.name)
                         ui.label(sensor.unit).classes("label")
                         newest = ui.label().classes("newest")
-                    # Empty here, and filled by page.js: what is in an element the server holds for each viewer.
+                    # Filled by page.js, because the server keeps the content of its elements for each viewer.
                     chart = ui.echart({}, renderer="svg").props(f'role=img aria-label="{sensor.name} over time"')
                     self._charts_of[sensor.name] = chart, newest
             if columns.more:
@@ -176,7 +176,7 @@ class Page:
 
     def _fill_charts(self, snapshot: Snapshot) -> None:
         elements = {sensor: chart.id for sensor, (chart, _) in self._charts_of.items()}
-        self._client.run_javascript(f"fillCharts({self._looks}, {json.dumps(elements, allow_nan=False)})")
+        self._client.run_javascript(f"fillCharts({self._refreshes}, {json.dumps(elements, allow_nan=False)})")
         for sensor in snapshot.columns.sensors:
             value = snapshot.rows[0][sensor.line] if snapshot.rows else None
             newest = self._charts_of[sensor.name][1]
@@ -224,8 +224,8 @@ def _when(true: bool, name: str) -> dict[str, str]:
     return {"add" if true else "remove": name}
 
 
-def _dead_letters(snapshot: Snapshot) -> int:
-    return sum(kind.letters for kind in snapshot.kinds or ())
+def _count_dead_letters(snapshot: Snapshot) -> int:
+    return sum(kind.count for kind in snapshot.kinds or ())
 
 
 def _number(number: int) -> str:
@@ -242,11 +242,11 @@ def _span(span: timedelta) -> str:
 
 def _footnote(snapshot: Snapshot, span: timedelta) -> str:
     scanned = ", ".join(f"{what} {_bytes(size)}" for what, size in snapshot.scanned.items())
-    emulated = "; the emulator counts none" if os.environ.get("BIGQUERY_EMULATOR_HOST") else ""
+    emulated = "; the emulator does not count bytes" if os.environ.get("BIGQUERY_EMULATOR_HOST") else ""
     return (
-        f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}{emulated}), once however many look. "
-        f"Shown: the last {_span(span)}, at most {_number(most_rows(snapshot.columns))} rows; the table its newest "
-        f"{ROWS_IN_TABLE}."
+        f"This refresh scanned {_bytes(sum(snapshot.scanned.values()))} ({scanned}{emulated}), for all viewers "
+        f"together. Charts show the last {_span(span)}, at most {_number(most_rows(snapshot.columns))} rows; the table "
+        f"shows the newest {ROWS_IN_TABLE}."
     )
 
 

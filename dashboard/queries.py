@@ -1,4 +1,4 @@
-"""The queries of a refresh: bounded in time, so that BigQuery prunes partitions, in rows and in bytes billed."""
+"""The queries of a refresh: limited in time, so that BigQuery prunes partitions, in rows, and in bytes billed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,25 @@ MOST_MESSAGES = 2_000
 MOST_MESSAGE_BYTES = 10_000  # a longer message is counted, but not drawn
 MOST_READINGS = 5_000
 MOST_KINDS = 50  # of dead letters
-TIMEOUT_SECONDS = 20.0  # for one answer
+TIMEOUT_SECONDS = 20.0  # for one response
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Rows of one answer, so that few are in memory both as JSON and as values.
-_PAGE = 1000
+_PAGE = 1000  # rows of one response, because a page is in memory both as JSON and as values
 
 
 @dataclass(frozen=True)
 class Source:
-    """What to show.
+    """The tables to show, and the parameters of the job.
 
     Args:
       rows: the table of rows.
       dead_letters: the table of dead letters; it may be missing.
-      readings: a table that a BigQuery subscription of the topic writes messages to, with metadata; or None.
-      span: how far to look back.
-      max_bytes: refuse a query that would be billed for more.
-      billing_project: where queries run; by default the project of the rows.
-      sensors, statistics: the parameters of the job; without sensors each FLOAT column is one.
-      max_future_skew: the parameter of the job; readings further ahead of their publishing are not drawn.
+      readings: a table to which a BigQuery subscription of the topic writes messages with metadata, or None.
+      span: the time to show, up to now.
+      max_bytes: a query that would be billed for more is refused.
+      billing_project: the project that runs the queries; by default that of the rows.
+      sensors, statistics: the job's parameters; without sensors each FLOAT column is a sensor.
+      max_future_skew: the job's parameter; readings further ahead of their publish time are not drawn.
     """
 
     rows: TableId
@@ -58,17 +57,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Kind:
-    """Dead letters of one stage and error: how many, and when the newest came."""
+    """The dead letters of one stage and error: their number, and when the newest was received."""
 
     stage: str
     error: str
-    letters: int
+    count: int
     newest: datetime
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of a message, as published: values by name."""
+    """A reading of a message: values by sensor."""
 
     time: datetime
     device: str | None
@@ -77,10 +76,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one refresh found, at time `at`.
+    """The result of one refresh at time `at`.
 
-    `rows` are the newest, newest first, by column. `kinds` is None if there is no table of dead letters. `readings` is
-    a sample of those in `messages` messages, None without a table of them. `scanned` is bytes, by table.
+    `rows` are the newest rows by column, newest first. `kinds` is None if there is no dead-letter table. `readings` is
+    a sample of those in `messages` messages, or None without a table of messages. `scanned` is bytes by table.
     """
 
     at: datetime
@@ -96,29 +95,30 @@ def refresh(bq: bigquery.Client, source: Source) -> Snapshot:
     """Read the tables.
 
     Raises:
-      TableProblem: the table's columns are not those of rows.
-      GoogleAPIError, GoogleAuthError, RequestException: BigQuery refuses, or cannot be reached.
+      TableProblem: the table does not have the columns of a table of rows.
+      GoogleAPIError, GoogleAuthError, RequestException: BigQuery rejects a query, or cannot be reached.
     """
     now = datetime.now(UTC)
     schema = _schema(bq, source.rows)
-    columns = Columns.of(source.rows, schema, source.sensors, source.statistics)
-    ask = _Asking(bq, now - source.span, source.max_bytes)
-    rows = [dict(zip(columns.shown, row.values(), strict=True)) for row in ask("rows", rows_sql(source.rows, columns))]
+    columns = Columns.from_schema(source.rows, schema, source.sensors, source.statistics)
+    query = _Query(bq, now - source.span, source.max_bytes)
+    records = query("rows", rows_sql(source.rows, columns))
+    rows = [dict(zip(columns.shown, record.values(), strict=True)) for record in records]
     try:
-        kinds = [Kind(*row.values()) for row in ask("dead letters", kinds_sql(source.dead_letters))]
+        kinds = [Kind(*row.values()) for row in query("dead letters", kinds_sql(source.dead_letters))]
     except NotFound:
         kinds = None
     readings, messages = None, 0
     if source.readings:
         types = {field.name.lower(): field.field_type for field in _schema(bq, source.readings)}
-        found = ask("readings", readings_sql(source.readings, types.get("data", "")))
+        found = query("readings", readings_sql(source.readings, types.get("data", "")))
         readings = unpack([(row.data, row.publish_time) for row in found], columns, source.max_future_skew)
         messages = found[0].messages if found else 0
-    return Snapshot(now, columns, rows, kinds, readings, messages, ask.scanned)
+    return Snapshot(now, columns, rows, kinds, readings, messages, query.scanned)
 
 
-class _Asking:
-    """Runs queries about what came since a moment, and adds up what they scan."""
+class _Query:
+    """Runs queries with the parameter `since`, and records the bytes that each scans by its name."""
 
     def __init__(self, bq: bigquery.Client, since: datetime, max_bytes: int):
         self._bq = bq
@@ -128,26 +128,26 @@ class _Asking:
         )
         self.scanned: dict[str, int] = {}
 
-    def __call__(self, what: str, sql: str) -> list[bigquery.Row]:
+    def __call__(self, name: str, sql: str) -> list[bigquery.Row]:
         job = self._bq.query(sql, job_config=self._config, retry=_retry(), timeout=TIMEOUT_SECONDS, job_retry=None)
         rows = list(job.result(page_size=_PAGE, retry=_retry(), timeout=TIMEOUT_SECONDS, job_retry=None))
-        self.scanned[what] = job.total_bytes_processed or 0
+        self.scanned[name] = job.total_bytes_processed or 0
         return rows
 
 
 def most_rows(columns: Columns) -> int:
-    """Return how many rows are read at most; fewer when each has many columns."""
+    """Return the most rows that are read; fewer if they have many columns."""
     return min(MOST_ROWS, MOST_CELLS // len(columns.shown))
 
 
 def rows_sql(table: TableId, columns: Columns) -> str:
-    """Return the query for the newest rows; of a revised row its newest revision, less those taken back."""
+    """Return the query for the newest rows: of each its newest revision, without those that were retracted."""
     names = ", ".join(f"`{name}`" for name in columns.shown)
     query = f"SELECT {names} FROM {_aliased(table)} WHERE {TIMESTAMP} >= @since"
     if columns.revised:
         key = f"{TIMESTAMP}, {DEVICE}" if columns.device else TIMESTAMP
         values = ", ".join(f"`{name}`" for name in columns.values)
-        # The outer WHERE sees the newest revision only: a row without any value takes back the one before it.
+        # The outer WHERE applies to the newest revisions. A revision without values is a retraction.
         query = (
             f"SELECT {names} FROM (SELECT * FROM {_aliased(table)} WHERE {TIMESTAMP} >= @since QUALIFY ROW_NUMBER() "
             f"OVER (PARTITION BY {key} ORDER BY {REVISION} DESC, {WRITTEN_AT} DESC) = 1) "
@@ -158,16 +158,16 @@ def rows_sql(table: TableId, columns: Columns) -> str:
 
 
 def kinds_sql(table: TableId) -> str:
-    """Return the query for dead letters by stage and error; a long one is in parts and counts once."""
+    """Return the query for dead letters by stage and error; one that is stored in parts counts once."""
     return (
-        f"SELECT stage, error, COUNT(*) AS letters, MAX(received_at) AS newest FROM {_aliased(table)} "
-        f"WHERE received_at >= @since AND part = 1 GROUP BY stage, error ORDER BY letters DESC, stage, error "
+        f"SELECT stage, error, COUNT(*) AS dead_letters, MAX(received_at) AS newest FROM {_aliased(table)} "
+        f"WHERE received_at >= @since AND part = 1 GROUP BY stage, error ORDER BY dead_letters DESC, stage, error "
         f"LIMIT {MOST_KINDS}"
     )
 
 
 def readings_sql(table: TableId, data_type: str) -> str:
-    """Return the query for an even sample of messages; by the hash of their id, so it stays the same sample."""
+    """Return the query for an even sample of messages, the same at each refresh because their ids are hashed."""
     data = "TO_JSON_STRING(data)" if data_type == "JSON" else "data"
     return (
         f"SELECT IF(BYTE_LENGTH({data}) <= {MOST_MESSAGE_BYTES}, {data}, NULL) AS data, publish_time, "
@@ -179,7 +179,7 @@ def readings_sql(table: TableId, data_type: str) -> str:
 def unpack(
     messages: Sequence[tuple[bytes | str | None, datetime]], columns: Columns, max_future_skew: timedelta
 ) -> list[Reading]:
-    """Return the readings of (data, publish time), at most MOST_READINGS, exactly as the pipeline decodes them."""
+    """Decode messages of (data, publish time) as the pipeline does; returns at most MOST_READINGS readings."""
     decoder = Decoder([sensor.name for sensor in columns.sensors])
     found: list[Reading] = []
     refused: list[Rejection] = []
@@ -199,10 +199,10 @@ def _schema(bq: bigquery.Client, table: TableId) -> list[bigquery.SchemaField]:
 
 
 def _aliased(table: TableId) -> str:
-    # By default a table's alias is its name, which a sensor may have too; no sensor has a blank in its name.
+    # By default a table's alias is its name, which may also be a sensor's name; a name with a blank cannot be.
     return f"{table.sql} AS `the table`"
 
 
 def _retry() -> Any:
-    # Short, because the next refresh tries again.
+    # Short, because the next refresh queries again.
     return bigquery.DEFAULT_RETRY.with_timeout(5.0)

@@ -1,4 +1,4 @@
-"""What stands between the network and the page: who may ask, how many, and what may be asked for."""
+"""Access to the page: which hosts, origins and paths are allowed, and how many viewers and connections."""
 
 import ipaddress
 import logging
@@ -17,12 +17,12 @@ from pipeline.launch import one_line
 
 # Below the 80 requests that an instance of Cloud Run takes by default, of which each viewer's WebSocket is one.
 MOST_VIEWERS = 50
-# Browsers that have got the page, and have not opened their WebSocket yet. NiceGUI keeps them for a minute.
+# Browsers that have loaded the page and not opened their WebSocket yet. NiceGUI keeps them for a minute.
 MOST_WAITING = 50
-# A process may open 256 files on macOS, by default.
+# By default a process may open 256 files on macOS.
 MOST_CONNECTIONS = 200
 
-# What browsers and NiceGUI ask for; for any other path NiceGUI would build a page and write to the log.
+# The paths that browsers and NiceGUI use; for any other path NiceGUI would build a page and write to the log.
 _PATHS = ("/", "/page.js", "/favicon.ico")
 _PREFIXES = ("/charts/", "/_nicegui")
 
@@ -30,14 +30,14 @@ _LOOPBACK = frozenset(["localhost", "127.0.0.1", "::1"])
 
 
 class AllowedHosts:
-    """The names by which the page may be asked for.
+    """The host names at which the page may be opened.
 
-    A page of somebody else's can have its own host name resolve to this server (DNS rebinding), and then read what its
-    visitors may read. Their browser still sends that name as Host, and as Origin.
+    A foreign web page can have its own host name resolve to this server (DNS rebinding), and then read what its
+    visitors may read. Their browsers still send that name as Host and as Origin.
 
     Args:
-      listening: the address that the server listens on. An address of all interfaces admits every IP address: such a
-        Host did not come by a name.
+      listening: the address on which the server listens. That of all interfaces admits every IP address as Host,
+        because DNS rebinding needs a name.
       names: further host names, without a port.
     """
 
@@ -47,7 +47,7 @@ class AllowedHosts:
         self._any_address = _is_address(listening) and ipaddress.ip_address(listening).is_unspecified
 
     def admits(self, headers: Headers) -> bool:
-        """Whether Host is one of the names, and Origin, if any, the same server or a host that was named."""
+        """Return whether Host is one of the names, and Origin, if any, the same server or one of `names`."""
         host, origin = headers.get("host", ""), headers.get("origin")
         name = _hostname(f"//{host}")
         if name not in self._names and not (self._any_address and _is_address(name)):
@@ -64,7 +64,7 @@ class Gate:
         self._sockets = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Handle a request: refuse it, or pass it on."""
         if scope["type"] == "http":
             await (self._refusal(scope) or self._app)(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -83,17 +83,17 @@ class Gate:
         headers, path = Headers(scope=scope), scope["path"]
         if not self._hosts.admits(headers):
             asked = one_line.value(headers.get("host", ""))
-            return _refuse(403, f"Host '{asked}' or its Origin is foreign here; to admit a name use --allowed-host.")
+            return _refuse(403, f"Host '{asked}' or the Origin is not allowed; allow a name with --allowed-host.")
         if path not in _PATHS and not path.startswith(_PREFIXES):
-            return _refuse(404, "There is nothing here.")
+            return _refuse(404, "Not found.")
         _forget_waiting()
         if path == "/" and sum(client.has_socket_connection for client in Client.instances.values()) >= MOST_VIEWERS:
-            return _refuse(503, f"{MOST_VIEWERS} viewers are looking already. Try again later.")
+            return _refuse(503, f"The page has {MOST_VIEWERS} viewers, the most it allows. Try again later.")
         return None
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-    """uvicorn's HTTP connection; of more than MOST_CONNECTIONS the one that has been idle for longest is closed."""
+    """uvicorn's HTTP connection; above MOST_CONNECTIONS the one that has been idle longest is closed."""
 
     def connection_made(self, transport: Any) -> None:
         """Register the connection."""
@@ -108,14 +108,14 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
 
 
 def protect(hosts: AllowedHosts) -> None:
-    """Set up NiceGUI's app: the gate, and a socket that takes no more from browsers than the page needs."""
+    """Configure NiceGUI's app: add the gate, and ignore events from browsers that the page does not need."""
     app.add_middleware(Gate, hosts=hosts)
-    # They log a line for each path that is not found, and a traceback for each malformed packet.
+    # These loggers write a line for each path that is not found, and a traceback for each malformed packet.
     log.setLevel(logging.ERROR)
     core.sio.logger.setLevel(logging.CRITICAL)
     core.sio.eio.logger.setLevel(logging.CRITICAL)
     handlers = core.sio.handlers["/"]
-    # The page has nothing to click, so browsers have no events to send; `log` would write their text to the log.
+    # The page has no controls, so that browsers have no events to send; `log` would write their text to the log.
     for event in ("event", "javascript_response", "log"):
         handlers[event] = _ignore
     for event in ("connect", "handshake", "ack", "disconnect"):
@@ -127,7 +127,7 @@ def _ignore(*_: Any) -> None:
 
 
 def _tolerant(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return a handler that answers False to a malformed event, where NiceGUI's leaves a traceback in the log."""
+    """Return a handler that returns False for a malformed event, where NiceGUI's writes a traceback to the log."""
 
     async def tolerant(*arguments: Any) -> Any:
         try:
@@ -140,7 +140,7 @@ def _tolerant(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 def _forget_waiting() -> None:
-    """Forget the oldest of those who have got the page, or an error page, and never connected."""
+    """Delete the oldest clients that loaded the page, or an error page, and never connected."""
     waiting = [client for client in Client.instances.values() if not client.has_socket_connection]
     for client in sorted(waiting, key=lambda one: one.created)[: max(0, len(waiting) + 1 - MOST_WAITING)]:
         client.delete()

@@ -1,4 +1,4 @@
-"""What the columns of a table of rows mean."""
+"""The meaning of the columns of a table of rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from pipeline.sinks.bigquery import TableId
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
 MEAN, MIN, MAX = "mean", "min", "max"
-# Those that a job can be asked for.
+# Those that a job can compute.
 STATISTICS = (MEAN, "count", MIN, MAX, "sum", "stddev", "first", "last")
 
 # Each has a chart; a table may have thousands of columns.
 MOST_SENSORS = 50
 
-# BigQuery answers with the standard type's name on some routes and the legacy one on others.
+# BigQuery returns a type's standard name from some methods and its legacy name from others.
 _TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER"}
 
 
 class TableProblem(SensorStreamError):
-    """A table cannot be shown; the text is one sentence for whoever looks at the page."""
+    """A table cannot be shown; the message is one sentence for the viewers of the page."""
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """A sensor, its unit if the column of it has a description, and the statistics that the table has of it."""
+    """A sensor, its unit (the description of its column), and its statistics in the table."""
 
     name: str
     unit: str = ""
     statistics: tuple[str, ...] = (MEAN,)
 
     def column(self, statistic: str) -> str:
-        """Return the column of a statistic, named as `pipeline.aggregate.statistics` names it."""
+        """Return the name of a statistic's column, as in `pipeline.aggregate.statistics`."""
         return self.name if statistic == MEAN else f"{self.name}_{statistic}"
 
     @property
@@ -47,13 +47,13 @@ class Sensor:
 
     @property
     def has_range(self) -> bool:
-        """Whether the table has the least and the greatest value."""
+        """Whether the table has the columns of the least and the greatest value."""
         return {MIN, MAX} <= set(self.statistics)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table of rows holds; `more` is how many sensors it has beyond the first MOST_SENSORS, which are shown."""
+    """The columns of a table of rows; `more` is the number of sensors beyond the MOST_SENSORS that are shown."""
 
     sensors: tuple[Sensor, ...]
     device: bool = False
@@ -61,22 +61,22 @@ class Columns:
     more: int = 0
 
     @classmethod
-    def of(
+    def from_schema(
         cls,
         table: TableId,
         schema: Iterable[bigquery.SchemaField],
         sensors: Sequence[str] = (),
         statistics: Sequence[str] = (MEAN,),
     ) -> Self:
-        """Read a schema with the job's parameters `sensors` and `statistics`.
+        """Interpret a schema by the job's parameters `sensors` and `statistics`.
 
-        Which columns are statistics is never concluded from their names, since a sensor may be named Pulse_count: by
-        default each FLOAT column is a sensor.
+        Without `sensors` each FLOAT column is a sensor. Statistics are not recognized by the names of columns, because
+        a sensor may be named Pulse_count.
 
         Raises:
-          TableProblem: it is not one of the pipeline's tables of rows, or lacks a column.
+          TableProblem: this is not one of the pipeline's tables of rows, or a column is missing.
         """
-        # BigQuery takes names that differ only by case for the same.
+        # Names of columns are not case-sensitive in BigQuery.
         fields = {field.name.lower(): field for field in schema}
         types = {name: _TYPES.get(field.field_type, field.field_type) for name, field in fields.items()}
         if types.get(TIMESTAMP.lower()) != "TIMESTAMP":
@@ -106,5 +106,5 @@ class Columns:
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
-        """Every column a row is shown with, in the order of the page."""
+        """All columns that the page shows, in its order."""
         return (TIMESTAMP, *([DEVICE] if self.device else []), *self.values)

@@ -1,1 +1,1 @@
-"""Sends dead letters back, beside the dataflow: `python -m redrive`."""
+"""Sends dead letters back to the topic or the output table: `python -m redrive`."""

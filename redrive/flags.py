@@ -11,31 +11,34 @@ from pipeline.sinks.bigquery import PROJECT
 
 MESSAGE_STAGES = ("decode", "timestamp", "validate")
 ROW_STAGES = ("insert",)
-# Those whose dead letters stay, and why.
-STAYING_STAGES = {
+# Stages whose dead letters are not sent, and why.
+UNSENT_STAGES = {
     "late": "sums cannot be redriven",
     "average": "sums cannot be redriven",
-    "silence": "its payload is a row of the table of silences",
+    "silence": "rows of the table of silences cannot be redriven",
 }
 
-# Pub/Sub keeps messages for as long by default.
-DEFAULT_DAYS = 7
+DEFAULT_DAYS = 7  # as long as Pub/Sub keeps messages by default
 DEFAULT_BYTES_BILLED = 10_000_000_000
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the flags; ends the program with one line on stderr and exit code 2 if one is wrong."""
+    """Parse the flags; ends the program with one line on stderr and exit code 2 if one is wrong."""
     parser = one_line.Parser(
         prog="python -m redrive",
-        description="Send dead letters back: messages to a topic, refused rows to the output table.",
+        description="Send dead letters back: messages to a topic, rejected rows to the output table.",
         allow_abbrev=False,
     )
     flag = parser.add_argument
     topic = value_types.pubsub_path("topic").read
     flag("--dead_letter_table", required=True, type=_reads(value_types.TABLE.read), help="project:dataset.table")
-    flag("--topic", type=_reads(topic), help="where messages go, projects/PROJECT/topics/NAME")
-    flag("--output_table", type=_reads(value_types.TABLE.read), help="where refused rows go, project:dataset.table")
-    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *STAYING_STAGES), help="only dead letters of this stage")
+    flag("--topic", type=_reads(topic), help="the topic to send messages to, projects/PROJECT/topics/NAME")
+    flag(
+        "--output_table",
+        type=_reads(value_types.TABLE.read),
+        help="the table to write rejected rows to, project:dataset.table",
+    )
+    flag("--stage", choices=(*MESSAGE_STAGES, *ROW_STAGES, *UNSENT_STAGES), help="only dead letters of this stage")
     flag("--error", help="only dead letters with this error, such as NotJson")
     flag(
         "--since",
@@ -44,25 +47,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "limits what is scanned",
     )
     flag("--until", type=_reads(_time), help="only dead letters received before this time (RFC 3339)")
-    flag("--limit", type=_reads(_count), help="send at most so many, oldest first")
+    flag("--limit", type=_reads(_count), help="send at most this many, oldest first")
     flag(
         "--id_attribute",
         type=_reads(value_types.ATTRIBUTE.read),
-        help="the id_attribute of the pipeline, if it has one: is then set to the dead letter's id, because the "
-        "pipeline has seen the original, and the readings of one message share it",
+        help="the pipeline's id_attribute, if it has one; it is set to the dead letter's id, because the pipeline "
+        "would remove a message with the original id as a duplicate, and the readings of one message share that id",
     )
     flag(
         "--timestamp_attribute",
         type=_reads(value_types.ATTRIBUTE.read),
         default="timestamp",
-        help="the timestamp_attribute of the pipeline: is set to the event time in the payload when the message's own "
-        "attributes were not kept (default: %(default)s)",
+        help="the pipeline's timestamp_attribute; it is set to the event time in the payload if the attributes of the "
+        "message were not kept (default: %(default)s)",
     )
     flag(
         "--billing_project",
         type=_reads(_project),
         help="project that runs the queries and is billed for them, as --project_id of bq (default: that of the "
-        "dead-letter table)",
+        "dead-dead_letter table)",
     )
     flag(
         "--maximum_bytes_billed",
@@ -74,8 +77,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag(
         "--retry_unconfirmed",
         action="store_true",
-        help="also send what a run claimed but did not live to confirm; it may have been sent already and would then "
-        "arrive twice. Never while another run is at work, whose claims look the same",
+        help="also send what a run claimed and never confirmed because it crashed; it may have been sent and then "
+        "arrives twice. Do not use it while another run is active, whose claims look the same",
     )
     args = parser.parse_args(argv)
     if args.execute and not (args.topic or args.output_table):
@@ -88,7 +91,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _reads(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `read` so that argparse shows the text of its ValueError."""
+    """Return `read` in a form in which argparse shows the message of its ValueError."""
 
     def reader(text: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Dead letters, and where they go back to: a topic or a table."""
+"""The targets to which dead letters are sent: a topic or a table."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ from pipeline.sinks.append_stream import shared_stream
 from pipeline.sinks.bigquery import TableId
 from pipeline.sinks.storage_write import CHANGE_COLUMNS, TYPES, Encoder
 
-# At first BigQuery is tried for half a minute; the client's own ten minutes would look like a hang.
-IMPATIENT = bigquery.DEFAULT_RETRY.with_timeout(30.0)
+# At the start BigQuery is retried for half a minute; the client's default of ten minutes would look like a hang.
+START_RETRY = bigquery.DEFAULT_RETRY.with_timeout(30.0)
 
-# Seconds for which a batch is sent again to a service that is unavailable, before the run ends with the cause.
+# Seconds for which a batch is retried while a service is unavailable; then the run ends with the cause.
 RETRY_SECONDS = 120.0
 
 # https://cloud.google.com/pubsub/quotas#resource_limits
-MOST_ATTRIBUTES = 100
+MAX_ATTRIBUTES = 100
 
-# Statuses by which BigQuery refuses a request for what one of its rows holds: invalid, or too large.
+# Statuses with which BigQuery rejects a request because of one of its rows: invalid, or too large.
 _BAD_ROW = (400, 413)
 
 
-class Letter(NamedTuple):
-    """A dead letter to send; `claims` counts the earlier attempts to send it."""
+class DeadLetter(NamedTuple):
+    """A dead letter to send; `claims` is the number of earlier attempts."""
 
     id: str
     stage: str
@@ -42,27 +42,27 @@ class Letter(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About the bytes it takes in a request."""
+        """The approximate bytes it takes in a request."""
         attributes = sum(len(key.encode()) + len(value.encode()) for key, value in self.attributes.items())
         return len(self.payload) + attributes + 200
 
 
-# Stores rows, or publishes messages, by the ids of their dead letters; returns the refused ones' errors by id.
+# Stores rows, or publishes messages, by the ids of their dead letters; returns the errors of rejected ones by id.
 Store = Callable[[dict[str, dict[str, Any]]], dict[str, ClientError]]
 
-# Sends dead letters and returns the refused ones' errors by id.
-Send = Callable[[Sequence[Letter]], dict[str, ClientError]]
+# Sends dead letters and returns the errors of rejected ones by id.
+Send = Callable[[Sequence[DeadLetter]], dict[str, ClientError]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where letters go back to.
+    """A topic or a table.
 
     Attributes:
       kind: topic or table.
-      name: of the topic or table.
-      send: sends letters and returns the refused ones' errors by id; the others arrived, the refused certainly did not.
-        When it raises, any of them may have arrived.
+      name: the name of the topic or table.
+      send: sends dead letters and returns the errors of the rejected ones by id. Rejected ones were not
+        stored, the others were. If it raises, any of them may have been stored.
     """
 
     kind: str
@@ -83,36 +83,38 @@ def to_topic(topic: str, id_attribute: str | None, timestamp_attribute: str) -> 
             return dict.fromkeys(messages, error)
         return {}
 
-    def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
-        return publish({letter.id: _message(letter, id_attribute, timestamp_attribute) for letter in letters})
+    def send(dead_letters: Sequence[DeadLetter]) -> dict[str, ClientError]:
+        return publish(
+            {dead_letter.id: _message(dead_letter, id_attribute, timestamp_attribute) for dead_letter in dead_letters}
+        )
 
     return Target("topic", topic, send)
 
 
 def to_table(bq: bigquery.Client, table_id: TableId) -> Target:
-    """Return the target of rows, or of changes if it has a key; raises NotFound and whatever else BigQuery answers."""
-    table = bq.get_table(table_id.reference, retry=IMPATIENT)
+    """Return the target of rows, or of changes if the table has a primary key; raises the errors of BigQuery."""
+    table = bq.get_table(table_id.reference, retry=START_RETRY)
     keyed = table.table_constraints is not None and table.table_constraints.primary_key is not None
     return Target("table", str(table_id), _rows(_upserts(table_id, table) if keyed else _inserts(bq, table)))
 
 
 def _rows(store: Store) -> Send:
-    """Return what sends dead letters as rows; one whose payload is not a row is refused by itself."""
+    """Return a function that sends dead letters as rows; it rejects those whose payload is not a row."""
 
-    def send(letters: Sequence[Letter]) -> dict[str, ClientError]:
+    def send(dead_letters: Sequence[DeadLetter]) -> dict[str, ClientError]:
         rows: dict[str, dict[str, Any]] = {}
-        refused: dict[str, ClientError] = {}
-        for letter in letters:
+        rejected: dict[str, ClientError] = {}
+        for dead_letter in dead_letters:
             try:
-                row = strict_json.loads(letter.payload)
+                row = strict_json.loads(dead_letter.payload)
             except (ValueError, RecursionError) as error:
-                refused[letter.id] = InvalidArgument(f"its payload is not JSON: {error}")
+                rejected[dead_letter.id] = InvalidArgument(f"its payload is not JSON: {error}")
                 continue
             if isinstance(row, dict):
-                rows[letter.id] = row
+                rows[dead_letter.id] = row
             else:
-                refused[letter.id] = InvalidArgument("its payload is JSON, but not a row")
-        return refused | (store(rows) if rows else {})
+                rejected[dead_letter.id] = InvalidArgument("its payload is JSON, but not a row")
+        return rejected | (store(rows) if rows else {})
 
     return send
 
@@ -121,7 +123,7 @@ def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Store:
     def store(rows: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
         ids = list(rows)
         try:
-            # By insertId BigQuery knows a request that is tried again because its answer was lost.
+            # By the insertIds BigQuery recognizes a request that is retried after a lost response.
             retry = bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
             errors = bq.insert_rows_json(table, list(rows.values()), row_ids=ids, skip_invalid_rows=True, retry=retry)
         except GoogleAPICallError as error:
@@ -136,51 +138,51 @@ def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Store:
 
 
 def _upserts(table_id: TableId, table: bigquery.Table) -> Store:
-    """Changes keep the sequence number that they failed with, so what a job has written since wins over them."""
+    """Return a function that writes changes with their original sequence numbers, so that newer rows win."""
     encoder = Encoder([*(column for column in table.schema if column.field_type in TYPES), *CHANGE_COLUMNS])
     stream = shared_stream(table_id, encoder.schema)
 
     def store(rows: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
-        refused: dict[str, ClientError] = {}
+        rejected: dict[str, ClientError] = {}
         encoded: dict[str, bytes] = {}
-        for letter_id, row in rows.items():
+        for dead_letter_id, row in rows.items():
             try:
-                encoded[letter_id] = encoder.encode(row)
+                encoded[dead_letter_id] = encoder.encode(row)
             except (TypeError, ValueError) as error:
-                refused[letter_id] = InvalidArgument(str(error))
+                rejected[dead_letter_id] = InvalidArgument(str(error))
         ids = list(encoded)
         errors = stream.store(list(encoded.values()), RETRY_SECONDS) if ids else {}
-        return refused | {ids[index]: InvalidArgument(f"{code}: {words}") for index, (code, words) in errors.items()}
+        return rejected | {ids[index]: InvalidArgument(f"{code}: {reason}") for index, (code, reason) in errors.items()}
 
     return store
 
 
 def _in_halves(send: Store, items: dict[str, dict[str, Any]], error: ClientError) -> dict[str, ClientError]:
-    """Send what was refused as one request in two: a single bad item has the others of its request refused too."""
+    """Send the two halves of a request that was rejected, because one bad item has all of a request rejected."""
     if len(items) == 1:
         return dict.fromkeys(items, error)
     pairs, middle = list(items.items()), len(items) // 2
     return send(dict(pairs[:middle])) | send(dict(pairs[middle:]))
 
 
-def _message(letter: Letter, id_attribute: str | None, timestamp_attribute: str) -> dict[str, Any]:
-    # Keys that begin with goog are Pub/Sub's own, and refused from anyone else.
-    attributes = {key: value for key, value in letter.attributes.items() if not key.startswith("goog")}
-    before = attributes.get("redrive_attempt", "")
-    attempt = int(before) + 1 if re.fullmatch("[0-9]{1,9}", before) else 1
+def _message(dead_letter: DeadLetter, id_attribute: str | None, timestamp_attribute: str) -> dict[str, Any]:
+    # Pub/Sub reserves keys that begin with goog, and rejects them from publishers.
+    attributes = {key: value for key, value in dead_letter.attributes.items() if not key.startswith("goog")}
+    previous = attributes.get("redrive_attempt", "")
+    attempt = int(previous) + 1 if re.fullmatch("[0-9]{1,9}", previous) else 1
     if id_attribute:
-        attributes[id_attribute] = letter.id
-    if not letter.attributes and (event_time := _event_time(letter.payload)):
+        attributes[id_attribute] = dead_letter.id
+    if not dead_letter.attributes and (event_time := _event_time(dead_letter.payload)):
         attributes[timestamp_attribute] = event_time
-    for name, value in (("dead_letter_id", letter.id), ("redrive_attempt", str(attempt))):
-        # The message's own attributes matter more than what redrive adds.
-        if name in attributes or len(attributes) < MOST_ATTRIBUTES:
+    for name, value in (("dead_letter_id", dead_letter.id), ("redrive_attempt", str(attempt))):
+        # The message's own attributes take precedence over those of redrive.
+        if name in attributes or len(attributes) < MAX_ATTRIBUTES:
             attributes[name] = value
-    return {"data": letter.payload, "attributes": attributes}
+    return {"data": dead_letter.payload, "attributes": attributes}
 
 
 def _event_time(payload: bytes) -> str | None:
-    """Return the Timestamp of a message as RFC 3339, of an array the earliest one; None if there is none to read."""
+    """Return the Timestamp of a message as RFC 3339, of an array the earliest; None if it cannot be read."""
     try:
         document = strict_json.loads(payload)
     except (ValueError, RecursionError):

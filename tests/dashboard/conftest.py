@@ -1,4 +1,4 @@
-"""The page as a process of its own, on tables in the BigQuery emulator, in a real browser."""
+"""The page as a process, on tables in the BigQuery emulator, in a real browser."""
 
 import base64
 import subprocess
@@ -39,7 +39,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass
 class Warehouse:
-    """A dataset of one test's own, in the BigQuery emulator at `host` (http://host:port)."""
+    """A dataset of one test in the BigQuery emulator at `host` (http://host:port)."""
 
     host: str
     project: str
@@ -62,15 +62,15 @@ class Warehouse:
             part = written[start : start + 2500]
             assert not self.bq.insert_rows_json(f"{self.project}.{self.dataset}.{table}", part)
 
-    def create_dead_letters(self, letters: Sequence[tuple[str, str, datetime]] = ()) -> None:
-        """Create the pipeline's dead-letter table, with a letter for each (stage, error, received_at)."""
+    def create_dead_letters(self, dead_letters: Sequence[tuple[str, str, datetime]] = ()) -> None:
+        """Create the pipeline's dead-letter table, with a dead letter for each (stage, error, received_at)."""
         name = "readings_dead_letters"
         self.bq.create_table(bigquery.Table(f"{self.project}.{self.dataset}.{name}", DEAD_LETTER_COLUMNS))
-        named = [dict(zip(("stage", "error", "received_at"), letter, strict=True)) for letter in letters]
+        named = [dict(zip(("stage", "error", "received_at"), one, strict=True)) for one in dead_letters]
         self.insert([{"dead_letter_id": uuid.uuid4().hex, "part": 1, "parts": 1, **one} for one in named], name)
 
     def rows(self, table: str = "readings") -> list[dict[str, Any]]:
-        """All rows, newest first."""
+        """Return all rows, newest first."""
         found = emulators.all_rows(self.bq, f"{self.project}.{self.dataset}.{table}")
         return sorted((dict(row) for row in found), key=lambda row: row["Timestamp"], reverse=True)
 
@@ -83,7 +83,7 @@ def _written(value: Any) -> Any:
 
 @pytest.fixture
 def dataset() -> str:
-    """The dataset's name; each test has a new one of that name."""
+    """Return the dataset's name; each test has a new dataset of that name."""
     return "sensors"
 
 
@@ -97,7 +97,7 @@ def warehouse(bigquery_emulator: str, project: str, dataset: str) -> Iterator[Wa
 
 @dataclass
 class Server:
-    """A page as a process of its own."""
+    """The page as a process."""
 
     url: str
     port: int
@@ -105,15 +105,15 @@ class Server:
     pid: int
 
     def memory(self) -> int:
-        """Resident memory, in MB."""
+        """Return the resident memory in MB."""
         return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.pid)])) // 1024
 
 
 @contextmanager
 def running_page(host: str, *flags: str, log: Path, address: str = "127.0.0.1") -> Iterator[Server]:
-    """`python -m dashboard` on the emulator at `host`, listening on `address`."""
+    """Run `python -m dashboard` on the emulator at `host`, listening on `address`."""
     port = emulators.free_port()
-    # NiceGUI behaves otherwise in a process that it takes for a test.
+    # With this variable NiceGUI behaves as in a test.
     command = [
         "env",
         "-u",
@@ -135,7 +135,7 @@ def running_page(host: str, *flags: str, log: Path, address: str = "127.0.0.1") 
 
 @contextmanager
 def serving(host: str, *flags: str, log: Path) -> Iterator[str]:
-    """`running_page`, as the page's address."""
+    """Run the page like `running_page`; yields its URL."""
     with running_page(host, *flags, log=log) as server:
         yield server.url
 
@@ -150,13 +150,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens an address in a fresh window. Whatever a test does there, no other host may be asked for anything."""
+    """Return a function that opens a URL in a new window; the window must not send requests to other hosts."""
     asked: list[str] = []
     errors: list[str] = []
     contexts = []
 
-    def visit(url: str, **how: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **how})
+    def visit(url: str, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": DESKTOP, **options})
         contexts.append((context, url))
         context.set_default_timeout(TIMEOUT_SECONDS * 1000)
         page = context.new_page()
@@ -183,7 +183,7 @@ def shared_page(bigquery_emulator: str, project: str, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def serve(warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts a page of this test's own on the warehouse's table; returns its address."""
+    """Return a function that starts a page on the warehouse's table for one test, and returns its URL."""
     with ExitStack() as stack:
         yield lambda *flags: stack.enter_context(
             serving(warehouse.host, warehouse.flag(), *flags, log=tmp_path / "page.log")
@@ -191,9 +191,9 @@ def serve(warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
-    """The series of every chart, by sensor, as ECharts holds them once the browser has those of the look it shows."""
+    """Return the series of every chart by sensor, once the browser has drawn those of the newest refresh."""
     page.wait_for_function(
-        "() => document.querySelector('[data-look]')?.dataset.look === document.documentElement.dataset.drawn"
+        "() => document.querySelector('[data-refresh]')?.dataset.refresh === document.documentElement.dataset.drawn"
     )
     return page.evaluate(
         """() => Object.fromEntries([...document.querySelectorAll('.nicegui-echart')].map(element => [
@@ -203,7 +203,7 @@ def drawn(page: Page) -> dict[str, list[dict[str, Any]]]:
 
 
 def lines(page: Page) -> dict[str, list[list[list[float]]]]:
-    """The rows that each chart shows: [milliseconds, value], a list for each line. Not the ends of their intervals."""
+    """Return the rows in each chart as [milliseconds, value], a list for each line, without the ends of intervals."""
     return {
         sensor: [
             [point for point in series["data"] if isinstance(point, list) and point[1] is not None]
@@ -215,7 +215,7 @@ def lines(page: Page) -> dict[str, list[list[list[float]]]]:
 
 
 def table(page: Page, name: str = "rows") -> list[list[str]]:
-    """The text of a table's cells."""
+    """Return the text of a table's cells."""
     return page.locator(f".{name} tbody tr:has(td)").evaluate_all(
         "rows => rows.map(row => [...row.children].map(cell => cell.textContent.trim()))"
     )

@@ -1,4 +1,4 @@
-"""A browser that a worker of a killed run of tests has started ends with it."""
+"""A browser that a test started ends when the run of tests is killed."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from playwright.sync_api import Browser
 
 from tests.runs import CONFTEST, left_after, starting
 
-LOOKING = """
+TEST_MODULE = """
 import time
 from pathlib import Path
 
@@ -18,12 +18,12 @@ def test_that_looks_at_a_page(browser):
 """
 
 
-def test_browser_and_its_profile_are_gone_when_the_run_is_killed(browser: Browser, tmp_path: Path) -> None:
+def test_browser_and_its_profile_are_removed_when_the_run_is_killed(browser: Browser, tmp_path: Path) -> None:
     command = f"{sys.executable} -m pytest -p no:bqemulator -p no:cacheprovider -p tests.dashboard.conftest -n1 ."
     with starting(tmp_path) as start:
         one = start("SIGKILL of the group", command)
         (one.folder / "conftest.py").write_text(CONFTEST)
-        (one.folder / "test_that_looks.py").write_text(LOOKING)
+        (one.folder / "test_that_looks.py").write_text(TEST_MODULE)
         one.wait(lambda run: (run.folder / "up").exists())
         assert any("chrom" in command for command in one.commands())
         assert left_after({"SIGKILL of the group": one}) == {"SIGKILL of the group": []}

@@ -1,6 +1,6 @@
-"""The page in a real browser, on the BigQuery emulator: what it shows is what the tables hold.
+"""The page in a real browser shows what the tables in the BigQuery emulator hold.
 
-`shared_page` still shows the rows of the test before, so each of its tests waits for a number of rows of its own.
+`shared_page` still shows the rows of the previous test, so each of its tests waits for another number of rows.
 """
 
 import json
@@ -31,12 +31,12 @@ def some_rows(count: int, step: float = 15) -> list[dict]:
 
 
 def points(rows: list[dict], sensor: str) -> list[list[float]]:
-    """What a line must hold: (milliseconds, value), oldest first."""
+    """Return the expected points of a line: (milliseconds, value), oldest first."""
     ordered = sorted(rows, key=lambda row: row["Timestamp"])
     return [[row["Timestamp"].timestamp() * 1000, row[sensor]] for row in ordered if row[sensor] is not None]
 
 
-def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, shared_page, visit):
+def test_page_shows_the_rows_of_the_table_and_adds_new_ones(warehouse, shared_page, visit):
     rows = some_rows(8)
     rows[3]["Temp"] = None
     warehouse.create(COLUMNS, rows)
@@ -50,7 +50,7 @@ def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, sh
     assert table(page)[3][2] == ""
     assert [cells[:3] for cells in table(page, "kinds")] == [["late", "Late", "2"], ["decode", "NotJson", "1"]]
     expect(page.get_by_text("15 s apart")).to_be_visible()
-    expect(page.locator(".foot")).to_contain_text("dead letters 0 B; the emulator counts none")
+    expect(page.locator(".foot")).to_contain_text("dead letters 0 B; the emulator does not count bytes")
 
     new = {"Timestamp": rows[0]["Timestamp"] + timedelta(seconds=15), "AtmP": 1012.25, "Temp": 22.125}
     warehouse.insert([new])
@@ -59,14 +59,14 @@ def test_the_rows_shown_are_those_of_the_table_and_new_ones_appear(warehouse, sh
     assert lines(page)["Temp"][0][-1] == [new["Timestamp"].timestamp() * 1000, 22.125]
 
 
-def test_missing_rows_are_a_hole_in_the_line(warehouse, shared_page, visit):
+def test_chart_has_a_gap_where_rows_are_missing(warehouse, shared_page, visit):
     rows = some_rows(9)
     del rows[3:6]
     warehouse.create(COLUMNS, rows)
     page = visit(shared_page)
     expect(page.locator(ROW)).to_have_count(6)
     [series] = drawn(page)["Temp"]
-    # The row before the hole, and the newest, last as long as their intervals.
+    # The lines of the row before the gap and of the newest row end with their intervals.
     for row in (rows[3], rows[0]):
         end = (row["Timestamp"].timestamp() + 15) * 1000
         assert {"value": [end, row["Temp"]], "symbol": "none"} in series["data"]
@@ -74,7 +74,7 @@ def test_missing_rows_are_a_hole_in_the_line(warehouse, shared_page, visit):
     assert len(series["data"]) == 6 + 2 * 2
 
 
-def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, shared_page, visit):
+def test_page_reports_an_empty_table_and_a_missing_dead_letter_table(warehouse, shared_page, visit):
     warehouse.create(COLUMNS)
     page = visit(shared_page)
     expect(page.get_by_text("no row in the last 1 h")).to_be_visible()
@@ -84,7 +84,7 @@ def test_an_empty_table_says_so_and_so_does_one_without_dead_letters(warehouse, 
     assert lines(page) == {"AtmP": [[]], "Temp": [[]]}
 
 
-def test_a_table_of_other_sensors_devices_and_statistics(warehouse, serve, visit):
+def test_page_shows_other_sensors_devices_and_statistics(warehouse, serve, visit):
     rows = [
         {
             "Timestamp": ago(30 + 15 * i),
@@ -121,7 +121,7 @@ def test_a_table_of_other_sensors_devices_and_statistics(warehouse, serve, visit
     expect(page.get_by_text("Balance of readings")).to_have_count(0)
 
 
-def test_sensors_that_are_named_like_statistics_are_sensors(warehouse, shared_page, visit):
+def test_page_shows_sensors_that_are_named_like_statistics(warehouse, shared_page, visit):
     names = ("Rain", "Rain_sum", "Pulse", "Pulse_count", "Pulse_min", "Pulse_max", "Newest", "readings")
     rows = [{"Timestamp": ago(20 + 15 * i), **dict.fromkeys(names, 1.5 + i)} for i in range(7)]
     warehouse.create(",".join(["Timestamp:TIMESTAMP", *(f"{name}:FLOAT" for name in names)]), rows)
@@ -131,7 +131,7 @@ def test_sensors_that_are_named_like_statistics_are_sensors(warehouse, shared_pa
     assert [one["name"] for every in drawn(page).values() for one in every] == [*names]
 
 
-def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(warehouse, shared_page, visit):
+def test_page_shows_newest_revisions_without_retracted_rows(warehouse, shared_page, visit):
     first, second = some_rows(2)
     warehouse.create(
         f"{COLUMNS},Revision:INTEGER,WrittenAt:TIMESTAMP",
@@ -147,7 +147,7 @@ def test_of_a_revised_row_only_the_newest_revision_and_none_that_was_taken_back(
     assert lines(page)["Temp"] == [points([{**first, "Temp": 30.5}], "Temp")]
 
 
-def test_ten_thousand_rows(warehouse, shared_page, visit):
+def test_page_shows_at_most_ten_thousand_rows(warehouse, shared_page, visit):
     rows = some_rows(10_050, step=0.25)
     warehouse.create(COLUMNS, rows)
     page = visit(shared_page)
@@ -156,7 +156,7 @@ def test_ten_thousand_rows(warehouse, shared_page, visit):
     assert len(table(page)) == 50
 
 
-def test_readings_and_balance_where_they_are_given(warehouse, serve, visit, tmp_path):
+def test_page_shows_readings_and_balance_when_given(warehouse, serve, visit, tmp_path):
     newest = ago(20)
     warehouse.create(COLUMNS, some_rows(3))
     stamp = newest.isoformat()
@@ -180,13 +180,13 @@ def test_readings_and_balance_where_they_are_given(warehouse, serve, visit, tmp_
     dots = {s: [sorted(one["data"]) for one in every if one["name"] == "readings"] for s, every in drawn(page).items()}
     assert dots == {"AtmP": [[[at, 1013]]], "Temp": [[[at, 21.25], [at, 21.75]]]}
     expect(page.locator(".terms")).to_have_text(
-        re.compile(r"^1,100published=1,000averaged\+30dead-lettered\+20duplicates\+50on the way$")
+        re.compile(r"^1,100published=1,000averaged\+30dead-lettered\+20duplicates\+50in transit$")
     )
     balance.write_text("{")
     expect(page.locator("[role=alert]")).to_contain_text(f"The balance in {balance} cannot be read")
 
 
-def test_a_table_that_is_not_there_yet_is_one_sentence_until_it_is(warehouse, serve, visit):
+def test_page_shows_one_sentence_until_the_table_exists(warehouse, serve, visit):
     page = visit(serve())
     expect(page.locator("[role=alert]")).to_contain_text("There is no such table")
     expect(page.locator(".figures")).to_be_hidden()
@@ -195,7 +195,7 @@ def test_a_table_that_is_not_there_yet_is_one_sentence_until_it_is(warehouse, se
     expect(page.locator("[role=alert]")).to_be_hidden()
 
 
-def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeypatch):
+def test_page_keeps_the_last_snapshot_while_bigquery_is_unreachable(project, visit, tmp_path, monkeypatch):
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("BQEMU_PERSISTENCE_MODE", "persistent")
     monkeypatch.setenv("BQEMU_DATA_DIR", str(tmp_path / "data"))
@@ -211,7 +211,7 @@ def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeyp
             here.create(COLUMNS, some_rows(3))
             page = visit(stack.enter_context(serving(here.host, here.flag(), log=tmp_path / "page.log")))
             expect(page.locator(ROW)).to_have_count(3)
-        expect(page.locator("[role=alert]")).to_contain_text("BigQuery does not answer as it should")
+        expect(page.locator("[role=alert]")).to_contain_text("BigQuery cannot be reached or failed")
         expect(page.locator(ROW)).to_have_count(3)
         with emulators.bigquery_emulator(project, int(emulator.host.rpartition(":")[2]), tmp_path):
             here.insert([{"Timestamp": ago(1), "AtmP": 1000, "Temp": 20}])
@@ -219,7 +219,7 @@ def test_the_emulator_goes_away_and_comes_back(project, visit, tmp_path, monkeyp
             expect(page.locator("[role=alert]")).to_be_hidden()
 
 
-def test_it_fits_a_phone_in_the_browsers_colours(warehouse, shared_page, visit):
+def test_page_fits_a_phone_in_the_browsers_colours(warehouse, shared_page, visit):
     warehouse.create(f"{COLUMNS},{','.join(f'S{i}:FLOAT' for i in range(12))}", some_rows(20))
     warehouse.create_dead_letters([("insert", "a long reason " * 20, ago(5))])
     for scheme in ("light", "dark"):
@@ -232,12 +232,12 @@ def test_it_fits_a_phone_in_the_browsers_colours(warehouse, shared_page, visit):
             (".nicegui-echart text", "fill", "above 120"),
             (".rows td", "color", "above 200"),
         ]:
-            # Charts are drawn anew once they know the browser's colours.
-            page.wait_for_function(IS_AS, arg=[selector, style, dark, scheme == "dark"])
+            # Charts are redrawn once they know the browser's colours.
+            page.wait_for_function(HAS_BRIGHTNESS, arg=[selector, style, dark, scheme == "dark"])
 
 
-# Whether the brightness of a colour, 0 for black and 255 for white, is as it is in the dark, or is not.
-IS_AS = """([selector, style, dark, expected]) => {
+# Whether the brightness of a colour, 0 for black and 255 for white, is that of dark mode, or is not.
+HAS_BRIGHTNESS = """([selector, style, dark, expected]) => {
     const element = document.querySelector(selector);
     if (!element) return false;
     const [red, green, blue] = getComputedStyle(element)[style].match(/\\d+/g).map(Number);

@@ -1,4 +1,4 @@
-"""The README's picture: `make picture` writes it, an ordinary test run writes it nowhere in the tree."""
+"""The README's picture: `make picture` writes it; a test run writes it to a temporary folder."""
 
 import json
 import os
@@ -18,14 +18,14 @@ INTERVAL = timedelta(seconds=5)
 ROWS = 24
 
 
-def two_minutes(end: datetime) -> Iterator[tuple[datetime, str, str, float]]:
-    """Readings of two devices for the intervals up to `end`, and those of the one that is still open."""
+def simulated_readings(end: datetime) -> Iterator[tuple[datetime, str, str, float]]:
+    """Yield readings of two devices for the intervals up to `end`, and for the one that is still open."""
     start = end - ROWS * INTERVAL
     for one in readings(list(CURVES), devices=2, rate=20, start_ms=int(start.timestamp() * 1000), total=2460, seed=5):
         yield datetime.fromtimestamp(one.time_ms / 1000, UTC), one.device, one.sensor, one.value
 
 
-def test_the_picture(warehouse, serve, visit, tmp_path):
+def test_page_draws_the_readmes_picture(warehouse, serve, visit, tmp_path):
     columns = ",".join(f"{name}:FLOAT:{unit}" for name, unit in UNITS.items())
     warehouse.create(f"Timestamp:TIMESTAMP,Device:STRING,{columns}")
     warehouse.create("data:BYTES,message_id:STRING,publish_time:TIMESTAMP", table="messages")
@@ -33,18 +33,18 @@ def test_the_picture(warehouse, serve, visit, tmp_path):
     balance.write_text('{"published": 2466, "averaged": 2400, "dead_lettered": 6, "duplicates": 0}')
     url = serve(f"--readings={warehouse.project}:{warehouse.dataset}.messages", f"--balance={balance}")
     size = {"width": 1280, "height": 1060}
-    looks = {
+    settings = {
         "light": {"viewport": size},
         "dark": {"viewport": size, "color_scheme": "dark"},
         "phone": {"viewport": PHONE, "color_scheme": "dark"},
     }
-    pages = {name: visit(url, **how) for name, how in looks.items()}
+    pages = {name: visit(url, **options) for name, options in settings.items()}
 
-    # Where the last interval ended; readings go on for 3 s.
+    # The end of the last interval; readings go on for 3 s.
     end = datetime.fromtimestamp((datetime.now(UTC).timestamp() - 3) // 5 * 5, UTC)
     cells: dict = defaultdict(lambda: defaultdict(list))
     messages = []
-    for at, device, sensor, value in two_minutes(end):
+    for at, device, sensor, value in simulated_readings(end):
         data = json.dumps({"Timestamp": at.isoformat(), "Device": device, sensor: value}).encode()
         messages.append({"data": data, "message_id": str(len(messages)), "publish_time": at})
         if at < end:

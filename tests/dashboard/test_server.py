@@ -1,4 +1,4 @@
-"""The page's server, as a process of its own: whom it answers, and what many viewers cost."""
+"""The page's server as a process: whose requests it serves, and the cost of many viewers."""
 
 import http.client
 import http.server
@@ -36,7 +36,7 @@ def server(warehouse: Warehouse, tmp_path) -> Iterator[Server]:
 
 
 def status(server: Server, path: str = "/", **headers: str) -> int:
-    """The status of an answer; headers are written with _ for -."""
+    """Return the status of a response; in the names of headers _ stands for -."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     try:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -47,14 +47,14 @@ def status(server: Server, path: str = "/", **headers: str) -> int:
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/charts/1", "/favicon.ico", SOCKET])
-def test_a_foreign_host_or_origin_is_refused_everywhere(server, path):
+def test_server_refuses_a_foreign_host_or_origin_on_every_path(server, path):
     own = f"127.0.0.1:{server.port}"
     assert status(server, path, Host=own, Origin=f"http://{own}") in (101, 200, 404)
     assert status(server, path, Host=f"evil.example:{server.port}") == 403
     assert status(server, path, Host=own, Origin="http://evil.example") == 403
 
 
-def test_an_allowed_host_is_answered(warehouse, tmp_path):
+def test_server_serves_an_allowed_host(warehouse, tmp_path):
     flags = warehouse.flag(), "--allowed-host=page.example"
     with running_page(warehouse.host, *flags, log=tmp_path / "page.log", address="0.0.0.0") as server:
         for path, expected in (("/", 200), (SOCKET, 101)):
@@ -62,14 +62,14 @@ def test_an_allowed_host_is_answered(warehouse, tmp_path):
             assert status(server, path, Host="other.example") == 403
 
 
-def test_an_ipv6_address_is_listened_on(warehouse, visit, tmp_path):
+def test_server_listens_on_an_ipv6_address(warehouse, visit, tmp_path):
     warehouse.create("Timestamp:TIMESTAMP,Temp:FLOAT")
     with running_page(warehouse.host, warehouse.flag(), log=tmp_path / "page.log", address="::1") as server:
         expect(visit(server.url).get_by_text("no row in the last 1 h")).to_be_visible()
         assert f"Serving {warehouse.flag().removeprefix('--table=')} on {server.url[:-1]}\n" in server.log.read_text()
 
 
-def test_what_a_browser_sends_is_not_written_to_the_log(server):
+def test_server_does_not_log_what_a_browser_sends(server):
     html = urllib.request.urlopen(server.url).read().decode()
     client_id = re.search("client_id[^0-9a-f]+([0-9a-f-]{36})", html)[1]
     before = server.log.read_text()
@@ -88,7 +88,7 @@ def test_what_a_browser_sends_is_not_written_to_the_log(server):
         ):
             client.emit(event, message)
             client.call("ack", {}, timeout=20)  # answered in order, so the event has been handled
-    # More packets than a request may hold.
+    # More packets than a request may contain.
     many = urllib.request.Request(f"{server.url[:-1]}{POLLING}&sid={client.eio.sid}", b"\x1e".join([b"6"] * 20))
     with suppress(urllib.error.HTTPError):
         urllib.request.urlopen(many, timeout=20)
@@ -96,18 +96,18 @@ def test_what_a_browser_sends_is_not_written_to_the_log(server):
     assert server.log.read_text() == before
 
 
-def test_idle_connections_keep_nobody_away(server):
+def test_server_responds_despite_idle_connections(server):
     with ExitStack() as stack:
         idle = []
         for _ in range(2 * MOST_CONNECTIONS):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
-            connection.send(b"GET / HTTP/1.1\r\n")  # and never the rest
+            connection.send(b"GET / HTTP/1.1\r\n")  # an incomplete request
             idle.append(connection)
         assert status(server) == 200
-        assert idle[0].recv(1) == b""  # closed, as the one that has waited for longest
+        assert idle[0].recv(1) == b""  # closed, because it was idle longest
 
 
-def test_sockets_are_as_many_as_viewers_at_most(server):
+def test_server_limits_websockets_to_the_number_of_viewers(server):
     with ExitStack() as stack:
         answers = []
         for _ in range(MOST_VIEWERS + 1):
@@ -120,7 +120,7 @@ def test_sockets_are_as_many_as_viewers_at_most(server):
 
 @contextmanager
 def counting(emulator: str) -> Iterator[tuple[str, list[str]]]:
-    """A proxy of the BigQuery emulator; yields its address, and the paths of all queries begun."""
+    """Run a proxy of the BigQuery emulator; yields its URL, and the paths of all queries."""
     queries: list[str] = []
 
     class Proxy(http.server.BaseHTTPRequestHandler):
@@ -153,8 +153,8 @@ def counting(emulator: str) -> Iterator[tuple[str, list[str]]]:
         proxy.shutdown()
 
 
-def test_many_viewers_cost_no_more_queries_than_one(warehouse, browser, tmp_path):
-    """One comes, and then 19 more come and go; the next refresh is an hour away."""
+def test_server_runs_as_many_queries_for_many_viewers_as_for_one(warehouse, browser, tmp_path):
+    """A viewer connects, and 19 more connect and leave, before the next refresh in an hour."""
     warehouse.create("Timestamp:TIMESTAMP,Temp:FLOAT", [{"Timestamp": datetime.now(UTC), "Temp": 20.0}])
     warehouse.create_dead_letters()
     with counting(warehouse.host) as (emulator, queries):
@@ -166,14 +166,14 @@ def test_many_viewers_cost_no_more_queries_than_one(warehouse, browser, tmp_path
                 expect(page.locator("[data-figure=rows]")).to_have_text("1")
                 page.close()
                 if number == 1:
-                    of_one = len(queries)
+                    queries_of_one = len(queries)
                 if number == 20:
                     break
-    assert of_one >= 2
-    assert len(queries) == of_one
+    assert queries_of_one >= 2
+    assert len(queries) == queries_of_one
 
 
-def test_memory_does_not_grow_with_requests_for_the_page(warehouse, browser, tmp_path):
+def test_server_memory_does_not_grow_with_requests_for_the_page(warehouse, browser, tmp_path):
     """A day of rows of eight devices: 10,000 rows, 120,000 values."""
     names = ("AtmP", "CO2", "H2OC", "Temp")
     columns = [f"{name}{ending}" for name in names for ending in ("", "_min", "_max")]
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_requests_for_the_page(warehouse, browser, tmp
         for _ in range(60):
             assert status(server) == 200
         page.close()
-        # Those who got the page and never connected are forgotten, oldest first, and had no rows of their own.
+        # Clients that loaded the page and never connected are deleted, oldest first; they hold no rows.
         assert filled - before < 60
         assert server.memory() - filled < 15
         assert server.memory() < 400

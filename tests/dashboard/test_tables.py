@@ -1,4 +1,4 @@
-"""What the page asks of BigQuery, and what it says when that fails; all that needs no browser."""
+"""The queries of the page, its error messages and flags: everything that needs no browser."""
 
 import asyncio
 import json
@@ -23,23 +23,23 @@ from dashboard.queries import MOST_READINGS, Source, kinds_sql, readings_sql, ro
 from dashboard.server import AllowedHosts
 from dashboard.tables import MOST_SENSORS, STATISTICS, Columns, Sensor, TableProblem
 from pipeline.aggregate import statistics
-from pipeline.launch.value_types import TABLE as TABLE_FORM
+from pipeline.launch.value_types import TABLE as TABLE_TYPE
 from pipeline.sinks.bigquery import TableId
 
 TABLE = TableId("my-project", "sensors", "readings")
-LETTERS = TableId("my-project", "sensors", "readings_dead_letters")
-SOURCE = Source(TABLE, LETTERS, None, timedelta(hours=1), 10**9)
+DEAD_LETTERS = TableId("my-project", "sensors", "readings_dead_letters")
+SOURCE = Source(TABLE, DEAD_LETTERS, None, timedelta(hours=1), 10**9)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 
 
 def columns(text: str, sensors: str = "", statistics: str = "mean") -> Columns:
     schema = [SchemaField(*column.split(":")) for column in text.split(",")]
-    return Columns.of(TABLE, schema, sensors.split(",") if sensors else (), statistics.split(","))
+    return Columns.from_schema(TABLE, schema, sensors.split(",") if sensors else (), statistics.split(","))
 
 
-def test_it_imports_no_beam_and_of_the_pipeline_only_what_its_image_has(tmp_path):
-    """As in the image: of ours only what the Dockerfile copies, and no Beam."""
+def test_dashboard_imports_only_what_its_image_contains(tmp_path):
+    """Import it from a folder with only what the Dockerfile copies, and without Beam."""
     for line in (ROOT / "dashboard/Dockerfile").read_text().replace("\\\n", "").splitlines():
         if line.startswith("COPY ") and line.split()[-1] != "./":
             *sources, target = line.split()[1:]
@@ -68,7 +68,7 @@ print(sorted({name.split(".")[0] for name, module in sys.modules.items()
         (["--table=my-project:s.t", "--span=0s"], "'0s' is not a time"),
         (["--table=my-project:s.t", "--span=800000d"], "'800000d' is longer than 3650d"),
         (["--table=my-project:s.t", "--refresh=999999999d"], "is longer than 3650d"),
-        (["--table=my-project:s.t", "--max-bytes=99999999999T"], "is more than BigQuery counts"),
+        (["--table=my-project:s.t", "--max-bytes=99999999999T"], "is more than 9223372036854775807 bytes"),
         (["--table=my-project:s.t", "--sensors=Temp,AtmP,temp"], "'Temp,AtmP,temp' names a sensor twice"),
         (["--table=my-project:s.t", "--sensors=Temp;--"], "'Temp;--' is not the name of a sensor"),
         (["--table=my-project:s.t", "--statistics=min"], "--statistics needs --sensors"),
@@ -83,12 +83,12 @@ print(sorted({name.split(".")[0] for name, module in sys.modules.items()
         (["--table=my-project:s.t", "--host=192.0.2.1"], "cannot listen on 192.0.2.1:8080"),
     ],
 )
-def test_a_wrong_flag_is_one_line_before_the_start(flags, sentence, capsys):
+def test_parse_exits_with_one_line_for_a_wrong_flag(flags, sentence, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(flags)
-    said = capsys.readouterr().err
-    assert (ended.value.code, said.count("\n"), said[:-1].isprintable(), len(said) < 700) == (2, 1, True, True)
-    assert sentence in said
+    output = capsys.readouterr().err
+    assert (ended.value.code, output.count("\n"), output[:-1].isprintable(), len(output) < 700) == (2, 1, True, True)
+    assert sentence in output
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_wrong_flag_is_one_line_before_the_start(flags, sentence, capsys):
         "My-Project:sensors.readings",
     ],
 )
-def test_a_table_is_named_as_the_pipeline_names_it(text):
+def test_parse_accepts_the_table_names_that_the_pipeline_accepts(text):
     found = []
-    for read in (TableId.parse, TABLE_FORM.read, lambda text: parse([f"--table={text}", "--port=65000"]).table):
+    for read in (TableId.parse, TABLE_TYPE.read, lambda text: parse([f"--table={text}", "--port=65000"]).table):
         try:
             found.append(read(text))
         except (ValueError, SystemExit):
@@ -118,7 +118,7 @@ def test_a_table_is_named_as_the_pipeline_names_it(text):
         assert found[0] == TableId("example.com:my-project", "sensors", "readings")
 
 
-def test_columns_are_those_of_the_jobs_parameters():
+def test_columns_follow_the_jobs_parameters():
     text = "Timestamp:TIMESTAMP,Temp:FLOAT64,Temp_out:FLOAT,Temp_max:FLOAT,Temp_out_max:FLOAT,N:INTEGER,Device:STRING"
     found = columns(text, "Temp,Temp_out", "mean,max")
     both = ("mean", "max")
@@ -128,13 +128,13 @@ def test_columns_are_those_of_the_jobs_parameters():
     assert columns("timestamp:TIMESTAMP,temp_sum:FLOAT", "Temp", "sum").shown == ("Timestamp", "Temp_sum")
 
 
-def test_columns_are_named_as_the_pipeline_names_them():
+def test_columns_have_the_names_of_the_pipeline():
     assert tuple(statistics.STATISTICS) == STATISTICS
     names = [name for name, _ in statistics.Statistics(STATISTICS).columns("Temp")]
     assert [Sensor("Temp").column(statistic) for statistic in STATISTICS] == names
 
 
-def test_of_very_many_sensors_the_first_are_shown_and_fewer_rows_are_read():
+def test_columns_and_rows_are_limited_for_many_sensors():
     found = columns("Timestamp:TIMESTAMP," + ",".join(f"S{i}:FLOAT" for i in range(2001)))
     assert (len(found.sensors), found.sensors[-1].name, found.more) == (MOST_SENSORS, "S49", 1951)
     assert rows_sql(TABLE, found).endswith(" LIMIT 4901")  # of 51 columns each, 250,000 values in all
@@ -148,21 +148,21 @@ def test_of_very_many_sensors_the_first_are_shown_and_fewer_rows_are_read():
         ("Timestamp:TIMESTAMP,Device:STRING", "has no FLOAT column, so there is no sensor to show."),
     ],
 )
-def test_columns_of_another_kind_of_table_are_refused(text, sentence):
+def test_columns_of_another_kind_of_table_raise_one_sentence(text, sentence):
     with pytest.raises(TableProblem) as refused:
         columns(text)
     assert str(refused.value) == f"Table my-project:sensors.readings {sentence}"
 
 
-def test_every_query_is_bounded_by_its_partition_column_and_in_rows():
+def test_queries_are_limited_by_partition_column_and_rows():
     plain = columns("Timestamp:TIMESTAMP,Temp:FLOAT")
     revised = columns("Timestamp:TIMESTAMP,Temp:FLOAT,Device:STRING,Revision:INTEGER,WrittenAt:TIMESTAMP")
     rows = "FROM `my-project.sensors.readings` AS `the table`"
-    letters = "FROM `my-project.sensors.readings_dead_letters` AS `the table`"
+    dead_letters = "FROM `my-project.sensors.readings_dead_letters` AS `the table`"
     for sql, bound, limit in [
         (rows_sql(TABLE, plain), f"{rows} WHERE Timestamp >= @since", 10_000),
         (rows_sql(TABLE, revised), f"{rows} WHERE Timestamp >= @since", 10_000),
-        (kinds_sql(LETTERS), f"{letters} WHERE received_at >= @since", 50),
+        (kinds_sql(DEAD_LETTERS), f"{dead_letters} WHERE received_at >= @since", 50),
         (readings_sql(TABLE, "STRING"), f"{rows} WHERE publish_time >= @since", 2_000),
     ]:
         assert bound in sql
@@ -170,7 +170,7 @@ def test_every_query_is_bounded_by_its_partition_column_and_in_rows():
         assert sql.endswith(f" LIMIT {limit}")
 
 
-def test_rows_are_as_far_apart_as_most_of_them_are():
+def test_spacing_is_that_of_most_rows():
     at = [NOON + timedelta(seconds=s) for s in (0, 15, 30, 75, 90)]
     assert spacing([*at, at[0]]) == timedelta(seconds=15)
     assert spacing(NOON + timedelta(seconds=s) for s in (0, 61, 80, 200)) is None
@@ -181,7 +181,7 @@ SKEW = timedelta(minutes=10)
 TEMP = Columns((Sensor("Temp"),))
 
 
-def test_readings_are_unpacked_as_the_pipeline_reads_them():
+def test_unpack_reads_timestamps_like_the_pipeline():
     seconds = NOON.timestamp()
     for stamp in ("2026-11-24T12:00:00Z", "2026-11-24T13:00:00+01:00", "2026-11-24 12:00:00", seconds, seconds * 1000):
         data = json.dumps([{"Timestamp": stamp, "Temp": 21, "Device": "d"}, {"Timestamp": stamp, "Wind": 3}, 5])
@@ -208,12 +208,12 @@ def test_readings_are_unpacked_as_the_pipeline_reads_them():
         '{"Timestamp": "2026-11-24T12:10:01Z", "Temp": 21}',
     ],
 )
-def test_readings_that_the_pipeline_refuses_are_not_drawn_and_disturb_no_others(data):
+def test_unpack_leaves_out_refused_readings(data):
     good = '{"Timestamp": "2026-11-24T12:00:00Z", "Temp": 21}'
     assert len(unpack([(good, NOON), (data, NOON), (good, NOON)], TEMP, SKEW)) == 2
 
 
-def test_readings_of_packed_messages_are_limited():
+def test_unpack_limits_readings_of_packed_messages():
     data = json.dumps([{"Timestamp": "2026-11-24T12:00:00Z", "Temp": n} for n in range(300)])
     assert len(unpack([(data, NOON)] * 20, TEMP, SKEW)) == MOST_READINGS
 
@@ -226,7 +226,7 @@ def test_readings_of_packed_messages_are_limited():
             "There is no such table (Not found: Table x): check the name",
         ),
         (Forbidden("Access Denied"), "No permission to read table my-project:sensors.readings (Access Denied): this"),
-        (Forbidden("Quota exceeded: Your project"), "BigQuery does not answer as it should, last tried at "),
+        (Forbidden("Quota exceeded: Your project"), "BigQuery cannot be reached or failed, last tried at "),
         (DefaultCredentialsError("none"), "No usable Google Cloud credentials (none): run gcloud auth"),
         (RefreshError("invalid_grant: expired"), "No usable Google Cloud credentials (invalid_grant: expired): run"),
         (
@@ -234,28 +234,28 @@ def test_readings_of_packed_messages_are_limited():
             "The caller may not impersonate the service account (Unable to acquire impersonated credentials; denied)",
         ),
         (RetryError("Timeout of 5.0s exceeded", NotFound("Table x")), "There is no such table (Table x): check"),
-        (RetryError("Timeout of 5.0s exceeded", TransportError("no route")), "BigQuery does not answer as it should"),
+        (RetryError("Timeout of 5.0s exceeded", TransportError("no route")), "BigQuery cannot be reached or failed"),
         (BadRequest("Query exceeded limit for bytes billed: 1"), "A refresh would scan too much"),
-        (ServiceUnavailable("later"), "BigQuery does not answer as it should, last tried at "),
-        (KeyError("x"), "The page has failed to read table my-project:sensors.readings (KeyError)"),
+        (ServiceUnavailable("later"), "BigQuery cannot be reached or failed, last tried at "),
+        (KeyError("x"), "The page failed to read table my-project:sensors.readings (KeyError)"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence(error, sentence):
-    said = explain(error, SOURCE)
-    assert said.startswith(sentence)
-    assert "\n" not in said
+def test_explain_returns_one_sentence(error, sentence):
+    output = explain(error, SOURCE)
+    assert output.startswith(sentence)
+    assert "\n" not in output
 
 
-def test_without_permission_the_billing_project_is_named():
+def test_explain_names_the_billing_project_without_permission():
     elsewhere = replace(SOURCE, billing_project="payer-project")
     assert "roles/bigquery.jobUser on project payer-project." in explain(Forbidden("Access Denied"), elsewhere)
 
 
 @pytest.mark.timeout(30)
-def test_expired_credentials_are_one_sentence_at_once(expired_credentials):
+def test_feed_reports_expired_credentials_in_one_sentence(expired_credentials):
     feed = Feed(SOURCE, timedelta(seconds=10), None, lambda: True)
     with ThreadPoolExecutor() as threads:
-        threads.submit(asyncio.run, feed.look()).result()
+        threads.submit(asyncio.run, feed.refresh()).result()
     assert feed.problem == (
         "No usable Google Cloud credentials (invalid_grant: Token has been expired or revoked): "
         "run gcloud auth application-default login."
@@ -266,36 +266,36 @@ BAD_BALANCES = ["", "[]", '{"published": "many"}', '{"published": NaN}', '{"publ
 
 
 @pytest.mark.parametrize("text", BAD_BALANCES)
-def test_a_balance_that_is_none_is_said_to_be_so(tmp_path, text):
+def test_balance_read_raises_for_an_invalid_file(tmp_path, text):
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(TableProblem, match="cannot be read"):
         Balance.read(tmp_path / "b.json")
 
 
-def test_looks_are_one_refresh_apart_for_any_number_of_viewers_and_none_is_made_for_nobody():
-    """Two viewers come and go ten times in the time between two looks."""
+def test_feed_refreshes_once_per_interval_for_any_number_of_viewers():
+    """Two viewers come and go ten times between two refreshes."""
 
-    async def looks(refresh: timedelta, watched: bool) -> int:
-        feed = Feed(SOURCE, refresh, None, lambda: watched)
-        looked = 0
+    async def count_refreshes(interval: timedelta, watched: bool) -> int:
+        feed = Feed(SOURCE, interval, None, lambda: watched)
+        refreshes = 0
 
-        async def look() -> None:
-            nonlocal looked
-            looked += 1
+        async def refresh() -> None:
+            nonlocal refreshes
+            refreshes += 1
 
-        feed.look = look
+        feed.refresh = refresh
         running = asyncio.ensure_future(feed.run())
         for _ in range(20):
-            feed.arrive()
+            feed.wake()
             await asyncio.sleep(0)
         running.cancel()
-        return looked
+        return refreshes
 
-    # In a thread of its own: the browser's driver has a loop running in this one.
+    # In another thread, because the browser's driver runs an event loop in this one.
     with ThreadPoolExecutor() as threads:
-        assert threads.submit(asyncio.run, looks(timedelta(hours=1), watched=True)).result() == 1
-        assert threads.submit(asyncio.run, looks(timedelta(hours=1), watched=False)).result() == 0
-        assert threads.submit(asyncio.run, looks(timedelta(0), watched=True)).result() > 1
+        assert threads.submit(asyncio.run, count_refreshes(timedelta(hours=1), watched=True)).result() == 1
+        assert threads.submit(asyncio.run, count_refreshes(timedelta(hours=1), watched=False)).result() == 0
+        assert threads.submit(asyncio.run, count_refreshes(timedelta(0), watched=True)).result() > 1
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,6 @@ def test_looks_are_one_refresh_apart_for_any_number_of_viewers_and_none_is_made_
         ("0.0.0.0", ["page.example"], "page.example", "http://localhost:8080", False),
     ],
 )
-def test_a_foreign_host_or_origin_is_not_admitted(listening, names, host, origin, admitted):
+def test_admits_only_known_hosts_and_origins(listening, names, host, origin, admitted):
     headers = {"host": host} | ({"origin": origin} if origin else {})
     assert AllowedHosts(listening, names).admits(Headers(headers)) is admitted
