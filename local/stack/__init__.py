@@ -1,1 +1,1 @@
-"""The emulators and the processes of the local stack."""
+"""The emulators, the servers that stand in for them, and the processes of the local stack."""

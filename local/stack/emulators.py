@@ -1,4 +1,4 @@
-"""Pub/Sub and BigQuery on this machine: start the emulators, create what the pipeline needs in them."""
+"""Starts the emulators of Pub/Sub and BigQuery, and creates topics, subscriptions and datasets in them."""
 
 import http.client
 import os
@@ -25,11 +25,10 @@ from local.stack.processes import Child, LocalStackError, running, scratch_folde
 LOCALHOST = "127.0.0.1"
 BIGQUERY_STORAGE = "BIGQUERY_STORAGE_EMULATOR_HOST"
 START_TIMEOUT = 60.0  # seconds; 5 are usual for Pub/Sub, 2 for BigQuery
-ACK_DEADLINE = (
-    60  # seconds a bundle may take before its messages come again; the default of 10 is short for a busy machine
-)
-PULL_MESSAGES = 100  # the most the Pub/Sub emulator gives a call, whatever is asked
-PULL_TIMEOUT = 30.0  # seconds; it answers at once, unless it hangs
+# Seconds a bundle may take before its messages are redelivered; the default of 10 is short for a busy machine.
+ACK_DEADLINE = 60
+PULL_MESSAGES = 100  # the most that the Pub/Sub emulator returns for one call
+PULL_TIMEOUT = 30.0  # seconds; the emulator responds immediately unless it hangs
 
 GET_PUBSUB = """\
 Get the Pub/Sub emulator in one of these ways:
@@ -44,7 +43,7 @@ GET_JAVA = f"The Pub/Sub emulator needs Java 11 or newer on PATH: {INSTALL_JAVA}
 
 
 class OfficialEmulatorMissing(LocalStackError):
-    """The official Pub/Sub emulator is not on this machine; `reason` is why in a few words, `install` a command."""
+    """The official Pub/Sub emulator is not installed; `reason` says what is missing, `install` is a command."""
 
     def __init__(self, message: str, reason: str, install: str) -> None:
         super().__init__(message)
@@ -54,11 +53,11 @@ class OfficialEmulatorMissing(LocalStackError):
 
 @dataclass(frozen=True)
 class Emulator:
-    """An emulator that answers; `env` is the environment a process needs to use it."""
+    """A running emulator; `env` are the environment variables by which a process finds it."""
 
     host: str  # 127.0.0.1:PORT
     env: Mapping[str, str]
-    child: Child | None = None  # None when somebody else started it
+    child: Child | None = None  # None if this process did not start it
 
     def check(self) -> None:
         """Raise LocalStackError with the tail of its log if the emulator has ended."""
@@ -77,16 +76,16 @@ def _bigquery(host: str, storage_host: str | None, child: Child | None = None) -
 
 @contextmanager
 def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
-    """A Pub/Sub emulator, for the length of the block: the official one, or `pubsub_server` where that is missing.
+    """Run a Pub/Sub emulator for the length of the block: the official one, or `pubsub_server` where that is missing.
 
-    Says on stderr if it is not the official one. Otherwise like `official_pubsub_emulator`.
+    Prints a line on stderr if it is not the official one. Otherwise like `official_pubsub_emulator`.
     """
     with ExitStack() as stack:
         try:
             emulator = stack.enter_context(official_pubsub_emulator(project, port, log_dir))
         except OfficialEmulatorMissing as missing:
             print(
-                f"Pub/Sub is played by local/stack/pubsub_server: {missing.reason}. For the official emulator: "
+                f"Using local/stack/pubsub_server as Pub/Sub: {missing.reason}. To use the official emulator: "
                 f"{missing.install}",
                 file=sys.stderr,
             )
@@ -96,11 +95,18 @@ def pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None 
 
 @contextmanager
 def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
-    """The official Pub/Sub emulator, for the length of the block.
+    """Run the official Pub/Sub emulator for the length of the block.
 
-    Uses the one PUBSUB_EMULATOR_HOST names if that is set; else starts one on `port` (a free one if None) that writes
-    its log to `log_dir`. Raises LocalStackError, with what to do about it, when it cannot be had:
-    OfficialEmulatorMissing if it must be installed first.
+    If PUBSUB_EMULATOR_HOST is set, the emulator that it names is used and none is started.
+
+    Args:
+      project: the project of the emulator.
+      port: the port to listen on, by default a free one.
+      log_dir: where it writes its log.
+
+    Raises:
+      OfficialEmulatorMissing: it is not installed.
+      LocalStackError: it did not start; the message says how to fix that.
     """
     if already := os.environ.get("PUBSUB_EMULATOR_HOST"):
         yield _pubsub(already)
@@ -120,7 +126,7 @@ def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Pat
                 wait_for(child, lambda: _answers(host, f"/v1/projects/{project}/topics"), START_TIMEOUT)
             except LocalStackError as error:
                 message = f"{error}\n{GET_PUBSUB}"
-                # The word is in all that gcloud says when it, its beta commands or the emulator must be installed.
+                # Every message about a missing gcloud component, beta command or emulator contains this word.
                 if "component" in child.tail():
                     raise OfficialEmulatorMissing(message, "gcloud has no such component", INSTALL_PUBSUB) from None
                 raise LocalStackError(message) from None
@@ -129,7 +135,7 @@ def official_pubsub_emulator(project: str, port: int | None = None, log_dir: Pat
 
 @contextmanager
 def own_pubsub_server(port: int | None = None, log_dir: Path | None = None) -> Iterator[Emulator]:
-    """local.stack.pubsub_server as a process, for the length of the block; `port` and `log_dir` as above."""
+    """Run local.stack.pubsub_server as a process for the length of the block; `port` and `log_dir` as above."""
     port = _port("Pub/Sub", "--pubsub-port", port)
     with _serving(
         "The Pub/Sub server", ["local.stack.pubsub_server", f"--port={port}"], log_dir, "pubsub-server.log"
@@ -141,17 +147,17 @@ def own_pubsub_server(port: int | None = None, log_dir: Path | None = None) -> I
 def bigquery_emulator(
     project: str, port: int | None = None, log_dir: Path | None = None, storage_port: int | None = None
 ) -> Iterator[Emulator]:
-    """A BigQuery emulator, for the length of the block; tables are kept in memory and gone at the end.
+    """Run a BigQuery emulator for the length of the block, with tables in memory.
 
-    Uses the one BIGQUERY_EMULATOR_HOST names if that is set; else starts `bigquery_server`, like `pubsub_emulator`.
-    The Storage Write API has a port of its own.
+    If BIGQUERY_EMULATOR_HOST is set, the emulator that it names is used; otherwise `bigquery_server` is started.
+    `storage_port` is the port of the Storage Write API; the other arguments are those of `official_pubsub_emulator`.
     """
     if already := os.environ.get("BIGQUERY_EMULATOR_HOST"):
         yield _bigquery(already.removeprefix("http://").rstrip("/"), os.environ.get(BIGQUERY_STORAGE))
         return
     port = _port("BigQuery", "--bigquery-port", port)
     storage_port = _port("BigQuery storage", "--bigquery-storage-port", storage_port)
-    # Offline: DuckDB would otherwise try to download this extension. Costs nothing when it is there already.
+    # Installed from a package, because DuckDB would otherwise try to download this extension.
     duckdb_extensions.import_extension("spatial")
     command = [
         "local.stack.bigquery_server",
@@ -165,7 +171,7 @@ def bigquery_emulator(
 
 @contextmanager
 def _serving(name: str, module: Sequence[str], log_dir: Path | None, log: str) -> Iterator[Child]:
-    """A module that says where it listens, as a process, with its arguments."""
+    """Run a server module with arguments, which prints "Listening on" once it listens."""
     with (
         scratch_folder("emulator-") as scratch,
         running(name, [sys.executable, "-m", *module], (log_dir or scratch) / log) as child,
@@ -175,26 +181,26 @@ def _serving(name: str, module: Sequence[str], log_dir: Path | None, log: str) -
 
 
 def insecure_channel(host: str) -> grpc.Channel:
-    """A channel to a server at `host` (127.0.0.1:PORT) that takes answers of any size.
+    """Return a channel to a server at `host` (127.0.0.1:PORT) without a limit on the size of responses.
 
-    gRPC's default is 4 MB, but a message of Pub/Sub may have 10 MB, and an answer several messages. The channels that
-    Google's clients make to the service have no limit either.
+    gRPC's default limit is 4 MB, but a message of Pub/Sub may have 10 MB and a response may hold several. The channels
+    of Google's clients to the service have no limit either.
     """
     return grpc.insecure_channel(host, [("grpc.max_receive_message_length", -1)])
 
 
 def publisher_client(host: str) -> PublisherClient:
-    """Google's generated Pub/Sub client for publishing, talking to the emulator at `host` (127.0.0.1:PORT)."""
+    """Return Google's generated client for publishing, connected to the emulator at `host` (127.0.0.1:PORT)."""
     return PublisherClient(transport=PublisherGrpcTransport(channel=insecure_channel(host)))
 
 
 def subscriber_client(host: str) -> SubscriberClient:
-    """Google's generated Pub/Sub client for pulling, talking to the emulator at `host` (127.0.0.1:PORT)."""
+    """Return Google's generated client for pulling, connected to the emulator at `host` (127.0.0.1:PORT)."""
     return SubscriberClient(transport=SubscriberGrpcTransport(channel=insecure_channel(host)))
 
 
 def bigquery_client(host: str, project: str) -> bigquery.Client:
-    """Google's BigQuery client on the emulator at `host` (127.0.0.1:PORT); looks for no credentials."""
+    """Return Google's BigQuery client for the emulator at `host` (127.0.0.1:PORT), without credentials."""
     return bigquery.Client(project, AnonymousCredentials(), client_options={"api_endpoint": f"http://{host}"})
 
 
@@ -211,7 +217,7 @@ def create_subscription(
 ) -> str:
     """Create a subscription to `topic` unless it exists; returns its full name, projects/P/subscriptions/S.
 
-    With `retain_acknowledged`, a seek to a time brings back what was acknowledged since.
+    With `retain_acknowledged`, a seek to a time has messages redelivered that were acknowledged since.
     """
     name = f"projects/{project}/subscriptions/{subscription}"
     request = {
@@ -226,16 +232,16 @@ def create_subscription(
 
 
 def pull(client: SubscriberClient, subscription: str, at_most: int) -> list[Any]:
-    """Pull what is there now, waiting for nothing: at most `at_most` ReceivedMessages, not acknowledged.
+    """Pull the messages that are available now, at most `at_most`, without waiting; returns ReceivedMessages.
 
-    They are raw protobuf, because reading fields through proto-plus costs ten times as much.
+    They are raw protobuf, because reading fields through proto-plus takes ten times as long.
     """
     received: list[Any] = []
     while len(received) < at_most:
         request = PullRequest(subscription=subscription, max_messages=at_most - len(received), return_immediately=True)
-        got = PullResponse.pb(client.pull(request, timeout=PULL_TIMEOUT)).received_messages
-        received += got
-        if len(got) < PULL_MESSAGES:
+        batch = PullResponse.pb(client.pull(request, timeout=PULL_TIMEOUT)).received_messages
+        received += batch
+        if len(batch) < PULL_MESSAGES:
             break
     return received
 
@@ -248,7 +254,7 @@ def create_dataset(host: str, project: str, dataset: str) -> str:
 
 
 def table_exists(client: bigquery.Client, table: str) -> bool:
-    """Whether BigQuery has the table P.D.T."""
+    """Return whether the table project.dataset.table exists."""
     try:
         client.get_table(table)
     except NotFound:
@@ -257,16 +263,16 @@ def table_exists(client: bigquery.Client, table: str) -> bool:
 
 
 def all_rows(client: bigquery.Client, table: str) -> list[bigquery.Row]:
-    """All rows of the table P.D.T.
+    """Return all rows of the table project.dataset.table.
 
-    By a query, because the emulator answers a list call on another thread than it inserts on, and on the same
-    connection to DuckDB: sooner or later both hang.
+    Uses a query, because the emulator lists rows and inserts rows on different threads with the same connection to
+    DuckDB, which can hang both.
     """
     return list(client.query_and_wait(f"SELECT * FROM `{table}`"))
 
 
 def _answers(host: str, path: str) -> bool:
-    """Whether a GET of `path` is answered with 200. Plain HTTP, so that no proxy setting comes between."""
+    """Return whether a GET of `path` succeeds. Plain HTTP, so that proxy settings do not apply."""
     connection = http.client.HTTPConnection(host, timeout=2)
     try:
         connection.request("GET", path)
@@ -278,20 +284,20 @@ def _answers(host: str, path: str) -> bool:
 
 
 def free_port(port: int = 0) -> int:
-    """Return the port if nobody listens on it (OSError if somebody does), for 0 any such."""
+    """Return the port if it is not in use, or for 0 any such port; raises OSError if it is in use."""
     with socket.socket() as probe:
-        # As servers do: a port is not in use because a connection to it was closed a moment ago.
+        # As servers do: without it, a port counts as in use for a while after its connections were closed.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((LOCALHOST, port))
         return int(probe.getsockname()[1])
 
 
-def _port(name: str, flag: str, wanted: int | None) -> int:
-    """The wanted port if nobody listens on it (LocalStackError if somebody does), or a free one if None is wanted."""
+def _port(name: str, flag: str, requested: int | None) -> int:
+    """Return the requested port, or a free one for None; raises LocalStackError if the requested one is in use."""
     try:
-        return free_port(wanted or 0)
+        return free_port(requested or 0)
     except OSError as error:
         raise LocalStackError(
-            f"Port {wanted}, wanted for the {name} emulator, cannot be used ({error.strerror}). "
-            f"Pick another with {flag} PORT, or leave {flag} out for a free one."
+            f"Port {requested} for the {name} emulator cannot be used ({error.strerror}). "
+            f"Choose another with {flag} PORT, or leave {flag} out for a free one."
         ) from None

@@ -1,19 +1,19 @@
-"""The guardian of a process: ends what that process started, and removes its folders, however the process itself ends.
+"""The guardian of a process: ends the process groups and removes the folders of that process after it has ended.
 
-`processes` starts it as a script of its own, in a session of its own, with a pipe as standard input. Only the guarded
-process, the guardian's parent, has the other end. The pipe reads as closed once the parent is gone, whatever ended it,
-SIGKILL included; that needs nothing but POSIX. The guardian then ends every process group that the parent registered
-and removes every folder. Nothing is imported but the standard library, so that it starts in 20 ms.
+`processes` starts it as a script in a separate session, with a pipe as standard input. Only the guarded process, the
+guardian's parent, holds the other end, so that the pipe is closed when the parent ends for any reason, even by SIGKILL;
+this requires only POSIX. The guardian then ends every process group that the parent registered, and removes every
+folder. It imports only the standard library, so that it starts in 20 ms.
 
 Each line of the pipe is a JSON list:
 
-    ["add", "groups", PGID]     end this process group when the parent is gone
-    ["add", "folders", PATH]    remove this folder when the parent is gone
-    ["remove", KIND, VALUE]     do so no longer
+    ["add", "groups", PGID]     end this process group after the parent has ended
+    ["add", "folders", PATH]    remove this folder after the parent has ended
+    ["remove", KIND, VALUE]     cancel an "add"
     ["stopping"]                the parent is about to end: enforce the deadlines below
 
-    python guardian.py PARENT PID FD    also ends the parent when the process PID, such as `make`, is gone, or the
-                                        terminal behind the file descriptor FD; 0 for none
+    python guardian.py PARENT PID FD    also ends the parent when the process PID, such as `make`, has ended, or the
+                                        terminal of the file descriptor FD is closed; 0 for none
 """
 
 import json
@@ -28,27 +28,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Together they stay below ten seconds, in which everything is to end.
-POLL = 0.25  # seconds between looks at the watched process, and at groups that are ending
-STOP_GROUPS = 3.0  # seconds after "stopping" at which groups that are left are killed
-STOP_PARENT = 4.0  # seconds after "stopping" at which the parent is killed
-END_GROUPS = 2.0  # seconds that groups have to end by themselves once the parent is gone
-KILL_GROUPS = 1.0  # seconds that what is killed has to be gone, before its folders are removed
+# All in seconds; together less than the ten seconds within which everything must have ended.
+POLL = 0.25  # between checks of the watched process, and of groups that are ending
+STOP_GROUPS = 3.0  # after "stopping": remaining groups are killed
+STOP_PARENT = 4.0  # after "stopping": the parent is killed
+END_GROUPS = 2.0  # that groups have to end after SIGTERM, once the parent has ended
+KILL_GROUPS = 1.0  # to wait for killed groups to end, before folders are removed
 
-Registered = dict[str, dict[Any, None]]  # by kind, in the order in which they came
+Registered = dict[str, dict[Any, None]]  # by kind, in the order of registration
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group; returns whether anybody is left in it."""
+    """Send a signal to a process group; returns whether the group has processes."""
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS refuses if only zombies are left
+    except (ProcessLookupError, PermissionError):  # PermissionError: on macOS, if only zombies remain
         return False
     return True
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs. One that ended but was not waited for does not, where /proc shows it."""
+    """Return whether the process runs; a zombie does not, where /proc shows that it is one."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -61,14 +61,14 @@ def alive(pid: int) -> bool:
 
 
 def hung_up(terminal: int) -> bool:
-    """Whether the terminal is closed; False where the system does not poll terminals."""
+    """Return whether the terminal is closed; False on systems that cannot poll terminals."""
     poll = select.poll()
     poll.register(terminal, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def main(parent: int, watched: int, terminal: int) -> None:
-    """Guard the parent until it is gone, then clean up."""
+    """Guard the parent until it has ended, then clean up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     registered: Registered = {"groups": {}, "folders": {}}
@@ -79,22 +79,24 @@ def main(parent: int, watched: int, terminal: int) -> None:
 
 
 def _guard(parent: int, watched: int, terminal: int, registered: Registered) -> None:
-    """Follow the pipe until it is closed; end the parent when the watched process or the terminal is gone."""
+    """Read the pipe until it is closed; end the parent when the watched process has ended or the terminal is closed."""
     unread = b""
     stopping: float | None = None
     while True:
         if select.select([0], [], [], POLL)[0]:
-            got = os.read(0, 65536)
-            if not got:
+            data = os.read(0, 65536)
+            if not data:
                 return
-            *lines, unread = (unread + got).split(b"\n")
-            for action, *what in map(json.loads, lines):
+            *lines, unread = (unread + data).split(b"\n")
+            for action, *arguments in map(json.loads, lines):
                 if action == "stopping":
                     stopping = stopping or time.monotonic()
-                elif action == "add":
-                    registered[what[0]][what[1]] = None
+                    continue
+                kind, value = arguments
+                if action == "add":
+                    registered[kind][value] = None
                 else:
-                    registered[what[0]].pop(what[1], None)
+                    registered[kind].pop(value, None)
         if stopping is None and ((watched and not alive(watched)) or (terminal and hung_up(terminal))):
             stopping = time.monotonic()
             _signal_parent(parent, signal.SIGTERM)
@@ -112,14 +114,14 @@ def _signal_parent(parent: int, number: int) -> None:
 
 
 def _end(groups: Iterable[int]) -> None:
-    """End every process of the groups: SIGTERM, and SIGKILL for what is left after END_GROUPS seconds."""
-    left = list(groups)
-    for number, patience in ((signal.SIGTERM, END_GROUPS), (signal.SIGKILL, KILL_GROUPS)):
-        left = [group for group in left if signal_group(group, number)]
-        deadline = time.monotonic() + patience
-        while left and time.monotonic() < deadline:
+    """End every process of the groups: SIGTERM, and SIGKILL for those that remain after END_GROUPS seconds."""
+    remaining = list(groups)
+    for number, timeout in ((signal.SIGTERM, END_GROUPS), (signal.SIGKILL, KILL_GROUPS)):
+        remaining = [group for group in remaining if signal_group(group, number)]
+        deadline = time.monotonic() + timeout
+        while remaining and time.monotonic() < deadline:
             time.sleep(POLL / 5)
-            left = [group for group in left if signal_group(group, 0)]
+            remaining = [group for group in remaining if signal_group(group, 0)]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Child processes of the local stack: each leads a group that is stopped with everything in it.
+"""Child processes: each leads a process group, and all processes of the group are stopped together.
 
-Nothing is left behind, however this process ends: `guard` starts a guardian (guardian.py) that then ends what is left.
-Everything in this repository that starts a process does it here.
+No process remains however this process ends: `guard` starts a guardian (guardian.py) that ends the remaining ones. All
+code in this repository outside of tests starts processes with this module.
 """
 
 import atexit
@@ -26,29 +26,29 @@ from local.stack.guardian import __file__ as GUARDIAN
 from local.stack.guardian import signal_group
 from pipeline.errors import SensorStreamError
 
-STOP_GRACE = 8.0  # seconds a child has to end by itself after SIGTERM
+STOP_GRACE = 8.0  # seconds that a child has to end after SIGTERM
 TAIL_LINES = 15
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class LocalStackError(SensorStreamError):
-    """Something the local stack needs is missing or failed; the message says what and how to fix it."""
+    """A part of the local stack is missing or failed; the message names it and the fix."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """A running child process; `name` is what people are told, `log` holds everything it prints."""
+    """A child process; `name` is its name in messages, `log` the file of everything it prints."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def alive(self) -> bool:
-        """Whether the child still runs."""
+        """Return whether the child runs."""
         return self.process.poll() is None
 
     def tail(self) -> str:
-        """The last lines of the child's log, indented."""
+        """Return the last lines of the child's log, indented."""
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return "\n".join(f"    {line}" for line in lines) or "    (it printed nothing)"
 
@@ -63,29 +63,28 @@ class Child:
 
 @contextmanager
 def running(name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Iterator[Child]:
-    """Run `command` for the length of the block, with `env` on top of this process's environment.
+    """Run `command` for the length of the block, with `env` added to this process's environment.
 
-    Output goes to `log`, temporary files to a folder that is removed in the end. The child leads a session of its own,
-    so that Ctrl-C in a terminal reaches only this process, which then stops the child and everything the child started.
+    Its output is written to `log`, its temporary files to a folder that is removed at the end. The child leads a
+    session, so that Ctrl-C in a terminal reaches only this process, which then stops the child and its descendants.
     """
     with scratch_folder("c") as temporary, log.open("wb") as output:
         environment = {**os.environ, "TMPDIR": str(temporary), **(env or {})}
-        how = {"stdout": output, "stderr": subprocess.STDOUT, "env": environment}
-        with started(command, **how) as process:
+        with started(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
             yield Child(name, process, log)
 
 
 @contextmanager
-def started(command: Sequence[str], **how: Any) -> "Iterator[subprocess.Popen[Any]]":
-    """Run `command` for the length of the block, as the leader of a session, with `how` as subprocess.Popen takes it.
+def started(command: Sequence[str], **options: Any) -> "Iterator[subprocess.Popen[Any]]":
+    """Run `command` as the leader of a session for the length of the block; `options` are those of subprocess.Popen.
 
-    All its processes end with the block, or with this process, whatever ends that. Standard input is empty, unless it
-    is to be a pipe.
+    All its processes end with the block, or with this process if that ends first, for any reason. Standard input is
+    empty unless it is subprocess.PIPE.
     """
     process = None
     try:
         with signals_held():
-            process = _spawn(command, **how)
+            process = _spawn(command, **options)
         yield process
     finally:
         if process:
@@ -93,27 +92,27 @@ def started(command: Sequence[str], **how: Any) -> "Iterator[subprocess.Popen[An
             guard().remove("groups", process.pid)
 
 
-def run(command: Sequence[str], **how: Any) -> "subprocess.CompletedProcess[str]":
-    """Run `command` to its end, like subprocess.run with text output captured; it never outlives this process.
+def run(command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run `command` like subprocess.run with captured text output; it ends at the latest with this process.
 
     Raises:
       subprocess.CalledProcessError: it failed, and `check` is not False.
     """
-    check = how.pop("check", True)
-    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how) as process:
+    check = options.pop("check", True)
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
         output, errors = process.communicate()
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output, errors)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _spawn(command: Sequence[str], stdin: int = subprocess.DEVNULL, **how: Any) -> "subprocess.Popen[Any]":
-    # The shell waits for a line before it becomes the command: were this process killed before the guardian knows of
-    # the group, the shell would read the end of its input instead, and end.
+def _spawn(command: Sequence[str], stdin: int = subprocess.DEVNULL, **options: Any) -> "subprocess.Popen[Any]":
+    # The shell waits for a line before it executes the command. If this process is killed before the group is
+    # registered with the guardian, the shell reads the end of its input instead, and ends.
     script = 'read -r GO_AHEAD && exec "$@"' + ("" if stdin == subprocess.PIPE else " </dev/null")
     guardian = guard()
     process = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", *command], stdin=subprocess.PIPE, start_new_session=True, **how
+        ["/bin/sh", "-c", script, "sh", *command], stdin=subprocess.PIPE, start_new_session=True, **options
     )
     assert process.stdin
     guardian.add("groups", process.pid)
@@ -127,8 +126,8 @@ def _spawn(command: Sequence[str], stdin: int = subprocess.DEVNULL, **how: Any) 
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder for the length of the block; it is also removed if this process is killed."""
-    # Short, as there may be sockets in it, whose paths end at a hundred characters.
+    """Create a temporary folder for the length of the block; it is also removed if this process is killed."""
+    # A short path, because it may contain sockets, whose paths are limited to a hundred characters.
     folder = Path(tempfile.gettempdir(), f"{prefix}{uuid.uuid4().hex[:8]}")
     folder.mkdir(mode=0o700)
     guard().add("folders", str(folder))
@@ -140,10 +139,10 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
 
 
 class Guardian:
-    """The process that ends what this one started, and removes its folders, if this one is killed: guardian.py.
+    """The guardian process (guardian.py), which ends the processes and removes the folders of this one if it is killed.
 
     Args:
-      watched: a process with which this one ends; 0 for none.
+      watched: a process; when it ends, this process is ended too. 0 for none.
     """
 
     def __init__(self, watched: int) -> None:
@@ -162,34 +161,34 @@ class Guardian:
             os.close(terminal)
 
     def add(self, kind: Literal["groups", "folders"], value: int | str) -> None:
-        """Have a process group ended, or a folder removed, when this process is gone."""
-        self._tell("add", kind, value)
+        """Register a process group to be ended, or a folder to be removed, when this process has ended."""
+        self._send("add", kind, value)
 
     def remove(self, kind: Literal["groups", "folders"], value: int | str) -> None:
-        """Forget a group or a folder: it is gone, or to be left alone."""
-        self._tell("remove", kind, value)
+        """Cancel the registration of a group or a folder."""
+        self._send("remove", kind, value)
 
     def stopping(self) -> None:
-        """Have everything killed, this process too, unless it ends within a few seconds."""
-        self._tell("stopping")
+        """Announce that this process ends: what remains after a few seconds is killed, this process included."""
+        self._send("stopping")
 
     def close(self) -> None:
-        """Have everything that is registered ended and removed, and wait for that."""
+        """End all registered groups, remove all registered folders, and wait until that is done."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, *line: int | str) -> None:
+    def _send(self, *line: int | str) -> None:
         assert self._process.stdin
-        with suppress(BrokenPipeError):  # somebody killed it
+        with suppress(BrokenPipeError):  # it was killed
             self._process.stdin.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
 def guard(watched: int | None = None) -> Guardian:
-    """Return this process's guardian, started when first asked for.
+    """Return this process's guardian, which is started by the first call.
 
     Args:
-      watched: a process with which this one ends. By default the `make` that runs it, if one does: MAKE_PID.
+      watched: a process; when it ends, this process is ended too. By default the `make` that runs it: MAKE_PID.
     """
     with _guardian_lock:
         if not _guardians:
@@ -198,9 +197,9 @@ def guard(watched: int | None = None) -> Guardian:
 
 
 def _foreground_of() -> int:
-    """The terminal in whose foreground this process runs, as a file descriptor; 0 if there is none, or under nohup.
+    """Return a file descriptor of the terminal in whose foreground this process runs; 0 without one and under nohup.
 
-    A process that make runs hears nothing of a closed terminal if make leads the session, as with `ssh -t host make`.
+    If make leads the session, as with `ssh -t host make`, its child gets no signal when the terminal is closed.
     """
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         return 0
@@ -219,9 +218,10 @@ _guardian_lock = threading.RLock()
 
 
 def end_with_parent() -> None:
-    """End this process, and all that anything in it starts, when its parent is gone; it leads a session from here on.
+    """Have this process and its descendants ended when its parent ends; it leads a session from now on.
 
-    For workers of a pool or of pytest: a library's children, such as a browser's driver, are in this process's group.
+    For workers of a pool or of pytest, because the children of libraries, such as a browser's driver, are in this
+    process's group.
     """
     guardian = guard(os.getppid())
     os.setsid()
@@ -236,12 +236,12 @@ def _close_guardian() -> None:
 
 
 atexit.register(_close_guardian)
-# A forked child has a guardian of its own if it needs one, and must not hold its parent's pipe open.
+# A forked child starts another guardian if it needs one, and must not hold its parent's pipe open.
 os.register_at_fork(after_in_child=_guardians.clear)
 
 
 def wait_for(child: Child, ready: Callable[[], bool], timeout: float) -> None:
-    """Poll `ready` until it is true; LocalStackError if the child dies first or `timeout` seconds pass."""
+    """Poll `ready` until it is true; raises LocalStackError if the child ends first or after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not ready():
         if not child.alive():
@@ -254,9 +254,9 @@ def wait_for(child: Child, ready: Callable[[], bool], timeout: float) -> None:
 
 
 def _stop_group(process: "subprocess.Popen[bytes]") -> None:
-    """End every process of the group `process` leads: SIGTERM, and SIGKILL for what is left after STOP_GRACE seconds.
+    """End every process of the group that `process` leads: SIGTERM, and SIGKILL after STOP_GRACE seconds.
 
-    The group is what counts, not its leader: gcloud may be gone while the java it started still runs.
+    Waits for the group, not its leader: gcloud may have ended while the Java process that it started still runs.
     """
     deadline = time.monotonic() + STOP_GRACE
     signalled = signal_group(process.pid, signal.SIGTERM)
@@ -271,7 +271,7 @@ def _stop_group(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold stop signals back for the length of the block, so that a child is never started without being known here."""
+    """Defer stop signals to the end of the block, so that a started child is always recorded."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -287,7 +287,7 @@ def signals_held() -> Iterator[None]:
 
 
 def interrupt_once(patient: bool = False) -> None:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into one KeyboardInterrupt; further ones do not disturb the clean-up.
+    """Convert the first Ctrl-C, SIGTERM or SIGHUP to a KeyboardInterrupt, and ignore further ones during the clean-up.
 
     Unless this is `patient`, the guardian ends a clean-up that takes too long.
     """
@@ -299,11 +299,11 @@ def interrupt_once(patient: bool = False) -> None:
         raise KeyboardInterrupt
 
     for number in STOP_SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup is for
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, interrupt)
 
 
 def ignore_interrupts() -> None:
-    """From here on, let Ctrl-C, SIGTERM and SIGHUP do nothing."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

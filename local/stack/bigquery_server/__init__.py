@@ -1,6 +1,6 @@
-"""BigQuery on this machine: the emulator, with the Storage Write API as strict as the service's, upserts included.
+"""A BigQuery server: bqemulator with a Storage Write API that is as strict as the service's, including upserts.
 
-The emulator's own takes unknown columns, drops `_CHANGE_TYPE` and forgets primary keys.
-`access` keeps web pages out and SQL away from files, `append` serves and checks requests, `rows` reads what they hold,
-`tables` says what a change does to a table, `faults` breaks on command.
+The emulator's own API accepts unknown columns, ignores `_CHANGE_TYPE` and does not store primary keys.
+`access` refuses requests of web pages and SQL that uses files, `append` serves and checks requests, `rows` decodes
+their rows, `tables` applies changes to tables, and `faults` injects faults.
 """

@@ -1,7 +1,7 @@
-"""Who may use the server, and what SQL may touch: programs on this machine, and nothing but tables.
+"""Access control: only programs on this machine may use the server, and SQL may use only tables.
 
-A web page that is open in a browser can send requests to a server on the same machine. Without these checks it could
-run SQL here, and DuckDB's SQL reads and writes files.
+A web page in a browser can send requests to a server on the same machine. Without these checks it could run SQL, and
+DuckDB's SQL can read and write files.
 """
 
 from collections.abc import Collection
@@ -21,19 +21,22 @@ _NO_FILES = "This server reads and writes no files: insert rows with SQL, insert
 
 
 class LocalClients:
-    """ASGI middleware that refuses what a web page can send, and uploads.
+    """ASGI middleware that refuses uploads and the requests that a web page can send.
 
-    Browsers add an Origin to every request that may change something across sites, and send those with a JSON body
-    only where the server agrees beforehand, which this one does not. Google's clients send no Origin, and JSON.
+    Browsers add an Origin to every cross-site request that may change something, and send a JSON body across sites only
+    after a preflight request, which this server refuses. Google's clients send JSON and no Origin.
+
+    Args:
+      app: the application to protect.
+      hosts: names of hosts whose pages may send requests.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
-        """Wrap `app`. hosts: names of hosts, the pages of which may send requests."""
         self._app = app
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request: refuse it, or pass it on."""
         refusal = self._refusal(scope["path"], Headers(scope=scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
@@ -56,17 +59,17 @@ def _error(status: int, reason: str, message: str) -> JSONResponse:
 
 
 def close_files(connection: Any) -> None:
-    """Keep SQL on a DuckDB connection, and the emulator's load, extract and export, away from files and network.
+    """Deny files and network to SQL on a DuckDB connection, and to the emulator's load, extract and export jobs.
 
-    From here on no setting can be changed and no extension be loaded. What an open database on disk needs stays
-    allowed. See https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+    Afterwards settings cannot be changed and extensions cannot be loaded. An open database on disk remains usable. See
+    https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
     """
-    connection.execute("SET python_enable_replacements = false")  # a table's name never means a Python variable
+    connection.execute("SET python_enable_replacements = false")  # so that SQL cannot name Python variables as tables
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    # All three resolve URIs by this, and open some files in Python.
+    # The three kinds of jobs resolve URIs with this function, and open some files in Python.
     bqemulator.jobs.executor._resolve_uri = _refuse_uri
 
 
 def _refuse_uri(uri: str, ctx: AppContext) -> NoReturn:
-    raise UnsupportedFeatureError(f"{_NO_FILES} Given was {uri}")
+    raise UnsupportedFeatureError(f"{_NO_FILES} The request names {uri}")

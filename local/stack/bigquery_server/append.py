@@ -1,17 +1,17 @@
-"""BigQueryWrite.AppendRows on the default stream, as strict as the service, for Google's own clients.
+"""A server of BigQueryWrite.AppendRows on default streams, as strict as the service.
 
-Tests run it in their own process, on tables in memory, and give it faults:
+Tests run it in their process with tables in memory, and inject faults:
 
     tables = MemoryTables()
     tables.create("project.dataset.table", columns, primary_key=("Timestamp",))
     with StorageWriteServer(tables) as server:                  # server.host is 127.0.0.1:PORT
         server.faults.fail(grpc.StatusCode.UNAVAILABLE, times=2)
-        server.faults.fail(None, stored=True)                   # the stream is cut, and the rows are there
+        server.faults.fail(None, stored=True)                   # the stream ends after the rows are stored
         server.faults.refuse_rows(lambda table, row: "bad" if row["Temp"] > 99 else None)
         server.go_away()
 
-Other streams, Arrow, and default values are refused. As on the service, a request whose table or schema is wrong ends
-the call; one with bad rows is answered with row_errors, none of its rows is stored, and the call goes on.
+Other streams, Arrow and default values are refused. As on the service, a request with a wrong table or schema ends the
+call. The response to a request with bad rows has row_errors, none of its rows is stored, and the call goes on.
 """
 
 import re
@@ -32,7 +32,7 @@ from local.stack.bigquery_server.rows import RowError, RowReader, SchemaError
 from local.stack.bigquery_server.tables import Change, Row, Tables
 from pipeline.errors import SensorStreamError
 
-# Raw protobuf: reading and filling fields through proto-plus costs ten times as much.
+# Raw protobuf, because access to fields through proto-plus takes ten times as long.
 AppendRowsRequest = types.AppendRowsRequest.pb()
 AppendRowsResponse = types.AppendRowsResponse.pb()
 StorageError = types.StorageError.pb()
@@ -42,14 +42,14 @@ FIELDS_ERROR = types.RowError.RowErrorCode.FIELDS_ERROR
 REQUEST_BYTES = 10 * 1024 * 1024  # https://cloud.google.com/bigquery/quotas#write-api-limits
 ROW_ERRORS = "Errors found while processing rows. Please refer to the row_errors field for details. The list may not \
 be complete because of the size limitations."
-STOP_GRACE = 0.3  # seconds calls have to end when the server stops; then they are cancelled
-CALLS = 1_000  # at one time, each with a thread while it lasts; beyond that RESOURCE_EXHAUSTED
+STOP_GRACE = 0.3  # seconds that calls have to end when the server stops; then they are cancelled
+CALLS = 1_000  # concurrent calls, each with a thread; further ones end with RESOURCE_EXHAUSTED
 STREAM = re.compile(r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)/(?:streams/)?_default")
 Code = grpc.StatusCode
 
 
 class AppendRejected(SensorStreamError):
-    """Ends a call with this status code, these words, and a StorageError where BigQuery attaches one."""
+    """Ends a call with this status code and message, and a StorageError where BigQuery adds one."""
 
     def __init__(self, code: grpc.StatusCode, details: str, error: int | None = None) -> None:
         super().__init__(details)
@@ -57,7 +57,7 @@ class AppendRejected(SensorStreamError):
         self.error = error
 
     def status(self, stream: str) -> Any:
-        """Return it as google.rpc.Status."""
+        """Return the error as google.rpc.Status."""
         status = Status(code=self.code.value[0], message=f"{self} Entity: {stream}" if stream else str(self))
         if self.error is not None:
             detail = AnyProto()
@@ -66,13 +66,13 @@ class AppendRejected(SensorStreamError):
         return status
 
 
-class Cut(SensorStreamError):
-    """Ends a call without an answer, as if all were done."""
+class StreamCut(SensorStreamError):
+    """Ends a call with status OK, without a response to its last request."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that came: which call of the server it came by, counted from 0, and what it was to append."""
+    """A received request: the number of its call, counted from 0, its table and its number of rows."""
 
     call: int
     table: str  # project.dataset.table
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass
 class _Call:
-    """What a call has said so far and need not say again."""
+    """The state of a call: what its first request says applies to the following ones."""
 
     number: int
     stream: str = ""
@@ -90,9 +90,19 @@ class _Call:
 
 
 class StorageWriteServer:
-    """The server, running for the length of a `with` block; `host` is 127.0.0.1:PORT.
+    """The server, which runs for the length of a `with` block.
 
-    `port` 0 takes a free one; RuntimeError if a port cannot be had. `requests` are those that came, faulty or not.
+    Attributes:
+      host: 127.0.0.1:PORT.
+      faults: the faults to inject.
+      requests: all requests received, including those with a fault.
+
+    Args:
+      tables: where rows are stored.
+      port: the port to listen on; 0 for a free one.
+
+    Raises:
+      RuntimeError: the port cannot be used.
     """
 
     def __init__(self, tables: Tables, port: int = 0) -> None:
@@ -100,7 +110,7 @@ class StorageWriteServer:
         self.requests: list[Request] = []
         self._tables = tables
         self._calls = 0
-        self._lock = threading.Lock()  # one request at a time looks at the tables
+        self._lock = threading.Lock()  # requests use the tables one at a time
         self._server, self._port = self._listen(port)
         self.host = f"127.0.0.1:{self._port}"
 
@@ -118,7 +128,7 @@ class StorageWriteServer:
         stopped.wait()
 
     def go_away(self) -> None:
-        """End every connection as a server does that goes down for an update: GOAWAY, and another one takes over."""
+        """Close every connection with GOAWAY, as a server that is restarted, and start a new server on the port."""
         self._server.stop(STOP_GRACE).wait()
         self._server, _ = self._listen(self._port)
         self._server.start()
@@ -141,10 +151,10 @@ class StorageWriteServer:
         try:
             for request in requests:
                 yield self._answer(request, call)
-        except Cut:
+        except StreamCut:
             return
         except grpc.RpcError:
-            return  # the client is gone
+            return  # the client has disconnected
         except AppendRejected as refusal:
             context.abort_with_status(rpc_status.to_status(refusal.status(call.stream)))
 
@@ -157,7 +167,7 @@ class StorageWriteServer:
         if not fault or fault.stored:
             self._store(request, call, response)
         if fault and fault.code is None:
-            raise Cut
+            raise StreamCut
         if fault and fault.code:
             refusal = AppendRejected(fault.code, fault.message(call.table))
             if not fault.in_answer:
@@ -166,7 +176,7 @@ class StorageWriteServer:
         return response
 
     def _store(self, request: Any, call: _Call, response: Any) -> None:
-        """Store all rows of the request, or none and say in the response which are bad."""
+        """Store all rows of the request, or none and list the bad rows in the response."""
         with self._lock:
             table = self._tables.find(call.table)
             if table is None:
@@ -189,8 +199,8 @@ class StorageWriteServer:
                 try:
                     one = reader.read(serialized)
                     row = one.row if isinstance(one, Change) else one
-                    if why := self.faults.refusal(call.table, row):
-                        raise RowError(why)
+                    if reason := self.faults.row_error(call.table, row):
+                        raise RowError(reason)
                 except RowError as error:
                     response.row_errors.add(index=index, code=FIELDS_ERROR, message=str(error))
                     continue
@@ -209,14 +219,14 @@ class StorageWriteServer:
 
 
 def _check(request: Any, call: _Call) -> None:
-    """Check a request as far as no table is needed for it, and note in `call` what it says."""
+    """Check the parts of a request that do not depend on the table, and update the state of the call."""
     if (size := request.ByteSize()) > REQUEST_BYTES:
         raise AppendRejected(Code.INVALID_ARGUMENT, f"AppendRows request too large: {size} limit {REQUEST_BYTES}")
     if request.write_stream and request.write_stream != call.stream:
         match = STREAM.fullmatch(request.write_stream)
         if not match:
             raise AppendRejected(
-                Code.INVALID_ARGUMENT, f"This server does default streams only: {request.write_stream}"
+                Code.INVALID_ARGUMENT, f"This server supports default streams only: {request.write_stream}"
             )
         call.stream, call.table, call.descriptor = request.write_stream, ".".join(match.groups()), None
     if not call.stream:
@@ -224,9 +234,9 @@ def _check(request: Any, call: _Call) -> None:
     if request.HasField("offset"):
         raise AppendRejected(Code.INVALID_ARGUMENT, "An offset cannot be given for the default stream")
     if not request.HasField("proto_rows"):
-        raise AppendRejected(Code.UNIMPLEMENTED, "This server does proto_rows only")
+        raise AppendRejected(Code.UNIMPLEMENTED, "This server supports proto_rows only")
     if request.missing_value_interpretations or request.default_missing_value_interpretation:
-        raise AppendRejected(Code.UNIMPLEMENTED, "This server does not do missing value interpretations")
+        raise AppendRejected(Code.UNIMPLEMENTED, "This server does not support missing value interpretations")
     if request.proto_rows.HasField("writer_schema"):
         call.descriptor = request.proto_rows.writer_schema.proto_descriptor
     if call.descriptor is None:

@@ -1,6 +1,6 @@
-"""The emulator's tables: what the Storage Write API does to them, and the primary keys that the emulator forgets.
+"""The emulator's tables: rows and changes are written to them, and their primary keys are stored.
 
-All that is remembered is in the emulator's own database, and so as long-lived as its tables.
+Keys and sequence numbers are stored in the emulator's database, so that they persist as long as its tables.
 """
 
 import asyncio
@@ -16,46 +16,46 @@ from google.cloud.bigquery import SchemaField
 
 from local.stack.bigquery_server.tables import Change, Key, Row, Table, winners
 
-_OURS = "_bigquery_server"
+_SCHEMA = "_bigquery_server"
 
 
 class EmulatorTables:
     """Tables of a running emulator.
 
-    The emulator has one connection to DuckDB, which two threads can bring to a standstill. So everything is done in the
-    thread of its event loop, `loop`, between two of its own requests: `declare`, `constraints` and `forget` are called
-    there, the methods of Tables from any other thread.
+    The emulator has one connection to DuckDB, which can hang if two threads use it. All work is therefore done in the
+    thread of the emulator's event loop, `loop`, between its own requests. Call `declare`, `constraints` and `forget` in
+    that thread, and the methods of Tables in any other.
     """
 
     def __init__(self, context: AppContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop
         self._connection = context.engine.connection
-        self._execute(f"CREATE SCHEMA IF NOT EXISTS {_OURS}")
-        self._execute(f"CREATE TABLE IF NOT EXISTS {_OURS}.constraints (name VARCHAR, declared VARCHAR)")
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+        self._execute(f"CREATE TABLE IF NOT EXISTS {_SCHEMA}.constraints (name VARCHAR, declared VARCHAR)")
 
     # In the event loop.
 
     def constraints(self, name: str) -> dict[str, Any] | None:
-        """Return the table's `tableConstraints`, None if it has none."""
-        found = self._execute(f"SELECT declared FROM {_OURS}.constraints WHERE name = ?", [name]).fetchone()
+        """Return the table's `tableConstraints`, or None."""
+        found = self._execute(f"SELECT declared FROM {_SCHEMA}.constraints WHERE name = ?", [name]).fetchone()
         return json.loads(found[0]) if found else None
 
     def declare(self, name: str, constraints: dict[str, Any] | None) -> None:
-        """Remember the table's `tableConstraints`, None for none, instead of those it had. They are no part of rows."""
-        self._execute(f"DELETE FROM {_OURS}.constraints WHERE name = ?", [name])
+        """Store the table's `tableConstraints`, or with None remove them."""
+        self._execute(f"DELETE FROM {_SCHEMA}.constraints WHERE name = ?", [name])
         if constraints:
             self._execute(
-                f"INSERT INTO {_OURS}.constraints VALUES (?, ?)", [name, json.dumps(constraints, allow_nan=False)]
+                f"INSERT INTO {_SCHEMA}.constraints VALUES (?, ?)", [name, json.dumps(constraints, allow_nan=False)]
             )
 
     def forget(self, name: str) -> None:
-        """Forget a table that is no more, or all of a dataset, project.dataset."""
+        """Delete what is stored about a deleted table, project.dataset.table, or dataset, project.dataset."""
         names = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
-        for (ours,) in self._execute(names, [_OURS]).fetchall():
-            if ours == name or ours.startswith(f"{name}."):
-                self._execute(f'DROP TABLE {_OURS}."{ours}"')
-        self._execute(f"DELETE FROM {_OURS}.constraints WHERE name = ? OR starts_with(name, ?)", [name, f"{name}."])
+        for (stored,) in self._execute(names, [_SCHEMA]).fetchall():
+            if stored == name or stored.startswith(f"{name}."):
+                self._execute(f'DROP TABLE {_SCHEMA}."{stored}"')
+        self._execute(f"DELETE FROM {_SCHEMA}.constraints WHERE name = ? OR starts_with(name, ?)", [name, f"{name}."])
 
     # In any other thread.
 
@@ -86,7 +86,7 @@ class EmulatorTables:
         return Table([_column(field) for field in declared.schema_.fields], tuple(key))
 
     def _write(self, name: str, work: Callable[[str], None]) -> None:
-        """Do `work` on the table of this quoted name, in one transaction, and tell the emulator of it."""
+        """Call `work` with the quoted name of the table, in one transaction, and notify the emulator."""
         parts = name.rsplit(".", 2)
         table = quoted_table_ref(*parts)
         self._execute("BEGIN")
@@ -99,20 +99,20 @@ class EmulatorTables:
             raise
         if declared := self._context.catalog.get_table(*parts):
             self._context.catalog.update_table(declared.model_copy(update={"num_rows": count}))
-        # Its caches hang on this. Not `snapshots.record_change`, which copies the table for each write.
+        # Invalidates the emulator's caches. `snapshots.record_change` would copy the table for each write.
         self._context.events.publish(TableDataChanged(*parts))
 
     def _change(self, name: str, table: str, changes: Sequence[Change]) -> None:
         key = self._find(name).primary_key  # type: ignore[union-attr]
         columns = ", ".join(f'"{column}"' for column in key)
-        latest = f'{_OURS}."{name}"'
+        latest = f'{_SCHEMA}."{name}"'
         self._execute(f"CREATE TABLE IF NOT EXISTS {latest} AS SELECT {columns}, '' AS sequence FROM {table} LIMIT 0")
         keys = {tuple(change.row[column] for column in key): "" for change in changes}
         with _Given(self._connection, self._as_arrow(latest, _numbered(key, keys.items()))):
-            of_batch = f"SELECT * FROM {latest} SEMI JOIN given USING ({columns})"
-            known = self._connection.execute(of_batch).to_arrow_table().to_pylist()
+            query = f"SELECT * FROM {latest} SEMI JOIN given USING ({columns})"
+            known = self._connection.execute(query).to_arrow_table().to_pylist()
         won = winners(changes, key, {tuple(row[column] for column in key): row["sequence"] for row in known})
-        sequences = _numbered(key, ((of, change.sequence) for of, change in won.items()))
+        sequences = _numbered(key, ((row_key, change.sequence) for row_key, change in won.items()))
         with _Given(self._connection, self._as_arrow(latest, sequences)):
             for target in (table, latest):
                 same = " AND ".join(f'target."{column}" = given."{column}"' for column in key)
@@ -133,7 +133,7 @@ class EmulatorTables:
 
 
 class _Given:
-    """An Arrow table that SQL knows as `given`, for the length of a `with` block."""
+    """An Arrow table that SQL can use as `given` for the length of a `with` block."""
 
     def __init__(self, connection: Any, table: pa.Table) -> None:
         self._connection = connection
@@ -147,7 +147,7 @@ class _Given:
 
 
 def _numbered(key: Sequence[str], sequences: Iterable[tuple[Key, str]]) -> list[Row]:
-    return [dict(zip(key, of, strict=True), sequence=sequence) for of, sequence in sequences]
+    return [dict(zip(key, row_key, strict=True), sequence=sequence) for row_key, sequence in sequences]
 
 
 def _column(field: Any) -> SchemaField:

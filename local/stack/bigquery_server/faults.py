@@ -1,4 +1,4 @@
-"""What goes wrong with the Storage Write API, on command."""
+"""Faults of the Storage Write API, which tests inject."""
 
 import threading
 from collections.abc import Callable
@@ -11,13 +11,14 @@ from local.stack.bigquery_server.tables import Row
 
 @dataclass
 class Fault:
-    """One way in which requests fail.
+    """A failure of requests.
 
     Args:
-      code: what the call ends with; None ends it as if all were done, though a request has no answer yet.
-      table: only requests to the table of this name (its last part); empty for all.
-      stored: the rows are stored before that, so that only the answer is lost.
-      in_answer: the call goes on, and the request's answer carries the code.
+      code: the status with which the call ends; None ends it with OK, without a response to the request.
+      table: the name of a table (its last part) to whose requests this is limited; empty for all.
+      stored: whether the rows are stored, so that only the response is lost.
+      in_answer: whether the status is part of the response, and the call goes on.
+      times: the number of requests that fail.
     """
 
     code: grpc.StatusCode | None
@@ -27,21 +28,21 @@ class Fault:
     times: int = 1
 
     def message(self, table: str) -> str:
-        """Return what the service says, where that is known; else that this was asked for."""
+        """Return the service's message where that is known, otherwise that the fault was injected."""
         if self.code is grpc.StatusCode.PERMISSION_DENIED:
             project, dataset, name = table.rsplit(".", 2)
             resource = f"projects/{project}/datasets/{dataset}/tables/{name}"
             return f"Permission 'TABLES_UPDATE_DATA' denied on resource '{resource}' (or it may not exist)."
-        return "AppendRows fails on command"
+        return "AppendRows fails by an injected fault"
 
 
 class Faults:
-    """The faults still to come. Safe to use from any thread."""
+    """The faults of the next requests; may be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
-        self._refuse: Callable[[str, Row], str | None] = lambda table, row: None
+        self._row_error: Callable[[str, Row], str | None] = lambda table, row: None
         self._released = threading.Event()
         self._released.set()
 
@@ -54,16 +55,16 @@ class Faults:
         stored: bool = False,
         in_answer: bool = False,
     ) -> None:
-        """Let the next requests fail, so many times; see Fault. Faults of one table come in the order given."""
+        """Let the next requests fail; see Fault for the arguments. Faults of one table occur in the order given."""
         with self._lock:
             self._faults.append(Fault(code, table, stored, in_answer, times))
 
-    def refuse_rows(self, refuse: Callable[[str, Row], str | None]) -> None:
-        """Answer with row_errors those rows of which `refuse`, given table and row, says why; from now on."""
-        self._refuse = refuse
+    def refuse_rows(self, row_error: Callable[[str, Row], str | None]) -> None:
+        """From now on, reject each row for which `row_error`, called with table and row, returns a message."""
+        self._row_error = row_error
 
     def stall(self) -> threading.Event:
-        """Let requests hang, not yet stored, until the event that is returned is set."""
+        """Let requests hang, before their rows are stored, until the returned event is set."""
         self._released = threading.Event()
         return self._released
 
@@ -72,7 +73,7 @@ class Faults:
         self._released.set()
 
     def take(self, table: str) -> Fault | None:
-        """Return the fault of a request to project.dataset.table that has come; None if all goes well."""
+        """Return the fault of a request to project.dataset.table, or None; waits during a stall."""
         self._released.wait()
         with self._lock:
             for fault in self._faults:
@@ -83,6 +84,6 @@ class Faults:
                     return fault
         return None
 
-    def refusal(self, table: str, row: Row) -> str | None:
-        """Return why a row is refused, None if it is not."""
-        return self._refuse(table, row)
+    def row_error(self, table: str, row: Row) -> str | None:
+        """Return the message with which a row is rejected, or None."""
+        return self._row_error(table, row)

@@ -1,6 +1,6 @@
-"""Rows as AppendRows carries them: protocol buffers whose descriptor must fit the table, and each row its columns.
+"""Decodes the rows of AppendRows: protocol buffers whose descriptor must match the table, and each row its columns.
 
-What BigQuery says of a descriptor that does not fit is quoted from reports of it; of a bad row, the words are ours.
+The messages about descriptors are BigQuery's, quoted from public reports; those about rows are our own.
 """
 
 import functools
@@ -43,7 +43,7 @@ _FITTING = {
 
 
 class SchemaError(SensorStreamError):
-    """The descriptor does not fit the table; `extra` if it is only that it has fields the table has not."""
+    """The descriptor does not match the table; `extra` if it only has fields that the table does not have."""
 
     def __init__(self, message: str, extra: bool = False) -> None:
         super().__init__(message)
@@ -51,15 +51,12 @@ class SchemaError(SensorStreamError):
 
 
 class RowError(SensorStreamError):
-    """A row cannot be stored; the message says why."""
+    """A row cannot be stored; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads the rows of a descriptor into those of a table.
-
-    `captures_changes` says that they come with a _CHANGE_TYPE, so that each is a change and not just a row.
-    """
+    """Decodes rows with a descriptor to rows of a table; with `captures_changes` to changes of change data capture."""
 
     table: Table
     message: Callable[[], Any]
@@ -68,7 +65,7 @@ class RowReader:
 
     @classmethod
     def bind(cls, proto: DescriptorProto, table: Table) -> "RowReader":
-        """Check a descriptor against a table. Raises SchemaError."""
+        """Return the reader for a descriptor and a table; raises SchemaError if they do not match."""
         message = _message(proto.SerializeToString())
         fields = {one.name: one for one in message.DESCRIPTOR.fields}
         pseudo = {name: fields.pop(name) for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER) if name in fields}
@@ -83,7 +80,7 @@ class RowReader:
         return cls(table, message, columns, CHANGE_TYPE in pseudo)
 
     def read(self, serialized: bytes) -> Row | Change:
-        """Read a row, or a change if it comes with one. Raises RowError."""
+        """Decode a row or a change; raises RowError."""
         message = self.message()
         try:
             message.ParseFromString(serialized)
@@ -102,7 +99,7 @@ class RowReader:
         for name in self.table.primary_key:
             if row.get(name) is None:
                 raise RowError(f"Primary key column {name} is NULL")
-        # Changes without a number go by their arrival, after which the service numbers them.
+        # Changes without a number are ordered by arrival, because the service numbers them by arrival.
         order = "" if number is None else sequence(number)
         if order is None:
             raise RowError(
@@ -125,7 +122,7 @@ def _message(descriptor: bytes) -> Any:
 def _bind(
     fields: Sequence[FieldDescriptor], columns: Sequence[SchemaField], path: str, extra: list[str]
 ) -> dict[str, SchemaField]:
-    """Find each field's column, by name in any case; adds those that have none to `extra`."""
+    """Return each field's column, by name regardless of case; adds the names of fields without a column to `extra`."""
     by_name = {column.name.lower(): column for column in columns}
     bound: dict[str, SchemaField] = {}
     for one in fields:
@@ -135,7 +132,7 @@ def _bind(
             continue
         wanted = _standard(column)
         if wanted not in _FITTING:
-            raise SchemaError(f"This server does not do columns of type {wanted}: {column.name}")
+            raise SchemaError(f"This server does not support columns of type {wanted}: {column.name}")
         if _type(one) not in _FITTING[wanted] or one.is_repeated != (column.mode == "REPEATED"):
             raise SchemaError(_mismatch(path, one, wanted))
         if wanted == "RECORD":
@@ -190,7 +187,7 @@ def _value(value: Any, column: SchemaField) -> Any:
     if kind == "BOOLEAN":
         return bool(value)
     if kind == "RECORD":
-        # Bound by name once more, because a nested message is checked but not kept.
+        # Matched by name again, because `_bind` checks nested messages without storing their columns.
         fields = {field.name.lower(): field for field in column.fields}
         nested = {one.name: inner for one, inner in value.ListFields()}
         return _row(nested, {name: fields[name.lower()] for name in nested}, column.fields)

@@ -1,9 +1,9 @@
-"""A small Pub/Sub server in plain Python: runs the system where Google's emulator is missing, and breaks on command.
+"""A small Pub/Sub server in Python, for machines without Google's emulator and for tests that inject faults.
 
-It speaks gRPC to Google's own clients: topics, pull subscriptions, publish, pull, streaming pull, acknowledge, ack
-deadlines, seek to a time. What it does not know (snapshots, push, filters, ordering keys, exactly once, REST) it
-refuses as UNIMPLEMENTED. Everything is in memory, and any project exists. `python -m local.stack.pubsub_server --port
-8085` runs it by itself; tests run it in their own process and give it faults:
+It serves Google's clients over gRPC: topics, pull subscriptions, publish, pull, streaming pull, acknowledge, ack
+deadlines and seek to a time. Other features (snapshots, push, filters, ordering keys, exactly once) are refused as
+UNIMPLEMENTED, and there is no REST interface. Everything is in memory, and every project exists.
+`python -m local.stack.pubsub_server --port 8085` runs it alone; tests run it in their process and inject faults:
 
     with PubsubServer() as server:            # server.host is 127.0.0.1:PORT
         server.refuse("Publish", grpc.StatusCode.UNAVAILABLE, times=2)
@@ -11,8 +11,8 @@ refuses as UNIMPLEMENTED. Everything is in memory, and any project exists. `pyth
         server.reorder(subscription, seed=1)
         released = server.stall()
 
-`service` says what each call does, `streaming_pull` the one that lasts, `subscription` where each message is,
-`requests` what a request may hold, `faults` breaks on command, `server` puts them behind gRPC.
+`service` implements the calls, `streaming_pull` the streaming one, `subscription` the state of messages, `requests`
+checks requests, `faults` injects faults, and `server` connects all to gRPC.
 """
 
 from local.stack.pubsub_server.server import PubsubServer

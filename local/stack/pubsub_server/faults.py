@@ -1,4 +1,4 @@
-"""What breaks on command: calls that hang, and calls that are refused."""
+"""Faults that tests inject: calls that hang, and calls that are refused."""
 
 import threading
 from collections import deque
@@ -9,7 +9,7 @@ from local.stack.pubsub_server.requests import RequestRejected
 
 
 class Faults:
-    """The faults of all calls, which obey them before they do anything."""
+    """The faults of all calls; each call checks them first."""
 
     def __init__(self) -> None:
         self._refusals: dict[str, deque[grpc.StatusCode]] = {}
@@ -17,13 +17,14 @@ class Faults:
         self._released.set()
 
     def add(self, method: str) -> None:
-        """Make known that there is such a method."""
+        """Register a method that can be refused."""
         self._refusals[method] = deque()
 
     def stall(self, seconds: float | None = None) -> threading.Event:
-        """Publish and pulls of both kinds hang, for so many seconds or until the event that is returned is set.
+        """Let Publish, Pull and StreamingPull hang for that many seconds, or until the returned event is set.
 
-        Then they go on, a publish also if its client has given up: what the publisher thinks lost is there after all.
+        Then they go on. A publish succeeds even if its client has given up, so that the client counts a stored message
+        as lost.
         """
         released = self._released = threading.Event()
         if seconds is not None:
@@ -37,7 +38,7 @@ class Faults:
         self._released.set()
 
     def wait(self) -> bool:
-        """Hang as long as there is a stall; returns True."""
+        """Wait until there is no stall; returns True."""
         return self._released.wait()
 
     def refuse(self, method: str, code: grpc.StatusCode, times: int = 1) -> None:
@@ -46,12 +47,12 @@ class Faults:
             raise ValueError(f"no method {method}; there are {', '.join(self._refusals)}")
         self._refusals[method].extend([code] * times)
 
-    def obey(self, method: str) -> None:
-        """Hang or refuse, if a call of this method shall."""
+    def apply(self, method: str) -> None:
+        """Hang or raise, if a fault of this method is set."""
         if method in ("Publish", "Pull"):
             self.wait()
         try:
             code = self._refusals[method].popleft()
         except IndexError:
             return
-        raise RequestRejected(code, f"{method} is refused on command")
+        raise RequestRejected(code, f"{method} is refused by an injected fault")

@@ -1,4 +1,4 @@
-"""What a request may hold, and how one is refused."""
+"""Checks of requests; a wrong request is refused with the status that the service uses."""
 
 import re
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ ATTRIBUTES = 100  # the most a message has; these limits are of https://cloud.go
 ATTRIBUTE_NAME_BYTES = 256
 ATTRIBUTE_VALUE_BYTES = 1024
 ORDERING_KEY_BYTES = 1024
-HONOURED = {"name", "topic", "ack_deadline_seconds", "retain_acked_messages", "message_retention_duration"}
-KEPT = {"labels", "expiration_policy"}  # kept and returned; nothing expires here
+SUPPORTED = {"name", "topic", "ack_deadline_seconds", "retain_acked_messages", "message_retention_duration"}
+IGNORED = {"labels", "expiration_policy"}  # stored and returned, without effect
 PROJECT = re.compile(r"projects/[^/]+")
 NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 Code = grpc.StatusCode
 
 
 class RequestRejected(SensorStreamError):
-    """Ends a call with this status code and these words."""
+    """Ends a call with this status code and message."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -33,7 +33,7 @@ class RequestRejected(SensorStreamError):
 
 
 def check_published(request: Any) -> None:
-    """Refuse a publish request that the service would not take."""
+    """Refuse a publish request that the service would reject."""
     if not request.messages:
         raise RequestRejected(Code.INVALID_ARGUMENT, "No messages to publish")
     if len(request.messages) > PUBLISH_MESSAGES:
@@ -43,7 +43,7 @@ def check_published(request: Any) -> None:
     if not all(message.data or message.attributes for message in request.messages):
         raise RequestRejected(Code.INVALID_ARGUMENT, "Some messages are empty")
     for message in request.messages:
-        # Reading attributes is expensive, and most are too small to break a limit.
+        # Reading attributes is expensive, and most are too small to exceed a limit.
         if message.ByteSize() - len(message.data) > ATTRIBUTE_NAME_BYTES:
             _check_attributes(message)
 
@@ -65,13 +65,13 @@ def _check_attributes(message: Any) -> None:
 
 
 def check_topic(request: Any) -> None:
-    """Refuse a topic that asks for what this server does not do."""
+    """Refuse a topic with settings that this server does not support."""
     _check_fields(request, {"name", "labels"})
 
 
 def check_subscription(request: Any) -> None:
-    """Refuse a subscription that asks for what this server, or the service, does not do."""
-    _check_fields(request, HONOURED | KEPT)
+    """Refuse a subscription with settings that this server does not support or the service rejects."""
+    _check_fields(request, SUPPORTED | IGNORED)
     if request.ack_deadline_seconds and request.ack_deadline_seconds not in ACK_DEADLINES:
         raise RequestRejected(Code.INVALID_ARGUMENT, "ack_deadline_seconds must be from 10 to 600")
     if request.HasField("message_retention_duration"):
@@ -84,11 +84,11 @@ def check_subscription(request: Any) -> None:
 
 def _check_fields(request: Any, known: set[str]) -> None:
     if unknown := {field.name for field, _ in request.ListFields()} - known:
-        raise RequestRejected(Code.UNIMPLEMENTED, f"This server does not do {', '.join(sorted(unknown))}")
+        raise RequestRejected(Code.UNIMPLEMENTED, f"This server does not support {', '.join(sorted(unknown))}")
 
 
 def nanoseconds(moment: Any) -> int:
-    """A Timestamp, since 1970, or a positive Duration in nanoseconds; refuses one that is out of its type's range."""
+    """Convert a Timestamp (since 1970) or positive Duration to nanoseconds; refuses one outside of its type's range."""
     try:
         moment.ToJsonString()  # checks both parts, unlike ToNanoseconds of a Duration
     except ValueError as error:
@@ -97,45 +97,45 @@ def nanoseconds(moment: Any) -> int:
 
 
 def check_ack_ids(request: Any) -> None:
-    """Refuse a request that names no delivery."""
+    """Refuse a request without ack ids."""
     if not request.ack_ids:
         raise RequestRejected(Code.INVALID_ARGUMENT, "No ack ids specified")
 
 
 def no_subscription() -> RequestRejected:
-    """How a call ends that is about a subscription which is not there, or not any more."""
+    """Return the error of a call for a subscription that does not exist or was deleted."""
     return RequestRejected(Code.NOT_FOUND, "Subscription does not exist")
 
 
 def check_name(name: str, kind: str) -> None:
-    """Refuse what is no name of a kind, topics or subscriptions."""
+    """Refuse an invalid name; `kind` is topics or subscriptions."""
     match = NAME.fullmatch(name)
     if not match or match[1] != kind:
         raise RequestRejected(Code.INVALID_ARGUMENT, f"Invalid [{kind}] name: (name={name})")
 
 
 def check_project(name: str) -> None:
-    """Refuse what is no name of a project."""
+    """Refuse an invalid name of a project."""
     if not PROJECT.fullmatch(name):
         raise RequestRejected(Code.INVALID_ARGUMENT, f"Invalid [projects] name: (name={name})")
 
 
 def check_stream_deadline(seconds: int) -> None:
-    """Refuse a deadline that the service does not give the deliveries of a streaming pull."""
+    """Refuse an ack deadline that the service does not allow for a streaming pull."""
     if seconds not in ACK_DEADLINES:
         raise RequestRejected(Code.INVALID_ARGUMENT, "stream_ack_deadline_seconds must be from 10 to 600")
 
 
 def check_deadline(seconds: int) -> None:
-    """Refuse a new deadline of a delivery that is too long."""
+    """Refuse a new ack deadline outside of the allowed range."""
     if not 0 <= seconds < ACK_DEADLINES.stop:
         raise RequestRejected(Code.INVALID_ARGUMENT, "An ack deadline must be from 0 to 600 seconds")
 
 
 def page(request: Any, names: Iterable[str]) -> tuple[list[str], str]:
-    """The names of the page that is asked for, and the token of the next one: the last name of this one, or empty.
+    """Return the names of the requested page, and the token of the next one: the last name of this page, or empty.
 
-    Refuses a negative size, as https://google.aip.dev/158 says.
+    Refuses a negative size, see https://google.aip.dev/158.
     """
     if request.page_size < 0:
         raise RequestRejected(Code.INVALID_ARGUMENT, "page_size must be 0 or more")

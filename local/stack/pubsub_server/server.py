@@ -1,4 +1,4 @@
-"""The service behind gRPC, with faults before each call."""
+"""The gRPC server of the service; faults apply before each call."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,23 @@ from local.stack.pubsub_server.requests import RequestRejected
 from local.stack.pubsub_server.service import SUBSCRIBER, Call, Service
 from local.stack.pubsub_server.streaming_pull import StreamingPull
 
-RETENTION = 600.0  # seconds, of a subscription that does not say
-STOP_GRACE = 0.3  # seconds calls have to end when the server stops; then they are cancelled
-CALLS = 2_000  # at one time, each with a thread while it lasts; beyond that RESOURCE_EXHAUSTED
+RETENTION = 600.0  # seconds; the default of subscriptions
+STOP_GRACE = 0.3  # seconds that calls have to end when the server stops; then they are cancelled
+CALLS = 2_000  # concurrent calls, each with a thread; further ones end with RESOURCE_EXHAUSTED
 
 
 class PubsubServer:
-    """The server, running for the length of a `with` block; `host` is 127.0.0.1:PORT.
+    """The server, which runs for the length of a `with` block; `host` is 127.0.0.1:PORT.
 
-    `port` 0 takes a free one; RuntimeError if a port cannot be had. Acknowledged messages are kept for `retention`
-    seconds (or the subscription's own message_retention_duration) after their acknowledgement, for `redeliver`, and
-    for seek where the subscription sets retain_acked_messages. `refuse` and `stall` are those of Faults.
+    Acknowledged messages are kept for `retention` seconds, or the subscription's message_retention_duration: for
+    `redeliver`, and for seek if the subscription sets retain_acked_messages. `refuse` and `stall` are those of Faults.
+
+    Args:
+      port: the port to listen on; 0 for a free one.
+      retention: the default retention in seconds.
+
+    Raises:
+      RuntimeError: the port cannot be used.
     """
 
     def __init__(self, port: int = 0, retention: float = RETENTION) -> None:
@@ -46,12 +52,12 @@ class PubsubServer:
         stopped.wait()
 
     def redeliver(self, subscription: str, fraction: float, seed: int = 0) -> int:
-        """Deliver that fraction (0 to 1) of the acknowledged messages once more, chosen by `seed`; returns how many."""
+        """Redeliver that fraction (0 to 1) of the acknowledged messages, chosen by `seed`; returns their number."""
         with self._service.lock:
             return self._service.find_subscription(subscription).redeliver(fraction, seed)
 
     def reorder(self, subscription: str, seed: int = 0) -> None:
-        """Shuffle the messages that wait for delivery, by `seed`."""
+        """Shuffle the undelivered messages by `seed`."""
         with self._service.lock:
             self._service.find_subscription(subscription).reorder(seed)
 
@@ -66,7 +72,7 @@ class PubsubServer:
     def _unary(self, method: str, answer: Call, request_type: Any) -> Any:
         def call(request: Any, context: Any) -> Any:
             try:
-                self._faults.obey(method)
+                self._faults.apply(method)
                 with self._service.lock:
                     return answer(request, context)
             except RequestRejected as refusal:
@@ -78,7 +84,7 @@ class PubsubServer:
     def _streaming(self, method: str, answer: Call, request_type: Any) -> Any:
         def call(requests: Iterator[Any], context: Any) -> Iterator[Any]:
             try:
-                self._faults.obey(method)
+                self._faults.apply(method)
                 yield from answer(requests, context)
             except RequestRejected as refusal:
                 context.abort(refusal.code, str(refusal))

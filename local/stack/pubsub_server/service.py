@@ -1,4 +1,4 @@
-"""What each call does to the topics and subscriptions, in memory."""
+"""The calls of the publisher and subscriber services, on topics and subscriptions in memory."""
 
 import itertools
 import threading
@@ -26,7 +26,7 @@ from local.stack.pubsub_server.requests import (
 )
 from local.stack.pubsub_server.subscription import Subscription
 
-# Raw protobuf: reading and filling fields through proto-plus costs ten times as much.
+# Raw protobuf, because access to fields through proto-plus takes ten times as long.
 ListSubscriptionsResponse = types.ListSubscriptionsResponse.pb()
 ListTopicsResponse = types.ListTopicsResponse.pb()
 ListTopicSubscriptionsResponse = types.ListTopicSubscriptionsResponse.pb()
@@ -36,16 +36,13 @@ SeekResponse = types.SeekResponse.pb()
 
 PUBLISHER, SUBSCRIBER = "google.pubsub.v1.Publisher", "google.pubsub.v1.Subscriber"
 Call = Callable[[Any, Any], Any]  # from request and context to the response
-Calls = dict[str, tuple[Call, Any]]  # by method; what answers a request, and the request's type
-ACK_DEADLINE = 10  # seconds, of a subscription that does not say
-PULL_WAIT = 10.0  # seconds a pull waits for a first message, or until a second before its client gives up
+Calls = dict[str, tuple[Call, Any]]  # by method: its implementation, and the type of its request
+ACK_DEADLINE = 10  # seconds; the default of subscriptions
+PULL_WAIT = 10.0  # seconds that a pull waits for a first message; less if the client's timeout is shorter
 
 
 class Service:
-    """Topics and subscriptions; all is guarded by `lock`.
-
-    `retention`: seconds that acknowledged messages are kept, of a subscription that does not say.
-    """
+    """Topics and subscriptions, guarded by `lock`; `retention` is their default retention in seconds."""
 
     def __init__(self, retention: float) -> None:
         self.lock = threading.RLock()
@@ -56,7 +53,7 @@ class Service:
 
     @property
     def calls(self) -> dict[str, Calls]:
-        """All but the streaming one, by gRPC service; to be answered under `lock`."""
+        """All calls but the streaming one, by gRPC service; they must be called with `lock` held."""
         publisher: Calls = {
             "CreateTopic": (self._create_topic, types.Topic),
             "GetTopic": (self._get_topic, types.GetTopicRequest),
@@ -78,7 +75,7 @@ class Service:
         return {PUBLISHER: publisher, SUBSCRIBER: subscriber}
 
     def wake(self) -> None:
-        """Have waiting calls look again."""
+        """Wake up all waiting calls."""
         with self.lock:
             for subscription in self._subscriptions.values():
                 subscription.changed.notify_all()
@@ -189,7 +186,7 @@ class Service:
     def _seek(self, request: Any, _: Any) -> Any:
         subscription = self.find_subscription(request.subscription)
         if request.HasField("snapshot"):
-            raise RequestRejected(Code.UNIMPLEMENTED, "This server does not do snapshots")
+            raise RequestRejected(Code.UNIMPLEMENTED, "This server does not support snapshots")
         if not request.HasField("time"):
             raise RequestRejected(Code.INVALID_ARGUMENT, "No target was specified: a time is needed")
         subscription.seek(nanoseconds(request.time))
@@ -202,7 +199,7 @@ class Service:
         return self._topics[name]
 
     def find_subscription(self, name: str) -> Subscription:
-        """Return the subscription of this name, or refuse."""
+        """Return the subscription of this name; refuses the call if it does not exist."""
         check_name(name, "subscriptions")
         if name not in self._subscriptions:
             raise no_subscription()
@@ -210,6 +207,6 @@ class Service:
 
 
 def is_there(context: grpc.ServicerContext) -> bool:
-    """Whether the client still waits. Its deadline says so before gRPC has noticed that it is gone."""
+    """Return whether the client still waits; after its deadline it does not, even if gRPC has not noticed yet."""
     remaining = context.time_remaining()
     return context.is_active() and (remaining is None or remaining > 0)

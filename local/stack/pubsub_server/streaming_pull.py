@@ -1,4 +1,4 @@
-"""The call that goes on for as long as the client likes."""
+"""The streaming pull, which lasts until the client ends it."""
 
 import threading
 from collections.abc import Iterator
@@ -19,18 +19,18 @@ from local.stack.pubsub_server.service import Service, is_there
 from local.stack.pubsub_server.subscription import Flow, Subscription
 
 StreamingPullResponse = types.StreamingPullResponse.pb()
-FIRST_ONLY = ("subscription", "max_outstanding_messages", "max_outstanding_bytes")  # fields of the first request only
+FIRST_ONLY = ("subscription", "max_outstanding_messages", "max_outstanding_bytes")  # allowed in the first request only
 
 
 class StreamingPull:
-    """Sends what is there, within what the client allows, and takes its acknowledgements."""
+    """Sends messages within the client's limits, and processes its acknowledgements."""
 
     def __init__(self, service: Service, faults: Faults) -> None:
         self._service = service
         self._faults = faults
 
     def __call__(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        """Answer until the client has gone, or closed its side."""
+        """Serve the call until the client has disconnected or closed its side."""
         first = next(requests, None)
         if first is None:
             raise RequestRejected(Code.INVALID_ARGUMENT, "The first request must set subscription; there was none")
@@ -39,7 +39,7 @@ class StreamingPull:
         with self._service.lock:
             subscription = self._service.find_subscription(first.subscription)
             _apply(first, subscription)
-        context.add_callback(lambda: self._wake(subscription))  # when the client has gone
+        context.add_callback(lambda: self._wake(subscription))  # when the client has disconnected
         reader = threading.Thread(target=self._read, args=(requests, subscription, flow), daemon=True)
         reader.start()
         while self._faults.wait() and is_there(context) and not flow.ended:
@@ -56,7 +56,7 @@ class StreamingPull:
             raise flow.refusal
 
     def _read(self, requests: Iterator[Any], subscription: Subscription, flow: Flow) -> None:
-        """Take what a streaming pull's client sends after its first request, until it closes its side or goes away."""
+        """Process the requests after the first, until the client closes its side or disconnects."""
         try:
             for request in requests:
                 for name in FIRST_ONLY:
@@ -70,19 +70,19 @@ class StreamingPull:
         except RequestRejected as refusal:
             flow.refusal = refusal
         except grpc.RpcError:
-            pass  # the client is gone
+            pass  # the client has disconnected
         finally:
             flow.ended = True
             self._wake(subscription)
 
     def _wake(self, subscription: Subscription) -> None:
-        """Have the calls that wait for the subscription look again."""
+        """Wake up the calls that wait for messages of the subscription."""
         with self._service.lock:
             subscription.changed.notify_all()
 
 
 def _apply(request: Any, subscription: Subscription) -> None:
-    """Acknowledge what a streaming pull's client acknowledges, and give deliveries the deadlines it asks for."""
+    """Apply the acknowledgements and the new deadlines in a request."""
     subscription.acknowledge(request.ack_ids)
     if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
         raise RequestRejected(Code.INVALID_ARGUMENT, "modify_deadline_seconds must be as many as the ack ids")

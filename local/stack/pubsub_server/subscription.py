@@ -1,4 +1,4 @@
-"""Where each message of a subscription is."""
+"""The messages of a subscription: undelivered, leased or acknowledged."""
 
 import itertools
 import math
@@ -13,23 +13,23 @@ from typing import Any
 
 from local.stack.pubsub_server.requests import Code, RequestRejected
 
-RESPONSE_BYTES = 1_000_000  # a pull is cut at the message that passes it; clients take 4 MB unless told otherwise
+RESPONSE_BYTES = 1_000_000  # a response ends with the message that exceeds this; gRPC clients accept 4 MB by default
 
 
 @dataclass
 class Flow:
-    """What one streaming pull has outstanding, and how much of it the client allows; a limit of 0 or less is none."""
+    """The outstanding messages of one streaming pull, and the client's limits; a limit of 0 or less is none."""
 
     max_messages: int
     max_bytes: int
     deadline: int  # seconds each delivery has
     messages: int = 0
     bytes: int = 0
-    ended: bool = False  # the client has closed its side, or is refused
+    ended: bool = False  # the client has closed its side, or was refused
     refusal: RequestRejected | None = None
 
     def room(self) -> int:
-        """Messages that may be sent now."""
+        """Return the number of messages that may be sent now."""
         if 0 < self.max_bytes <= self.bytes:
             return 0
         return max(0, self.max_messages - self.messages) if self.max_messages > 0 else sys.maxsize
@@ -37,7 +37,7 @@ class Flow:
 
 @dataclass(slots=True)
 class Lease:
-    """A delivery that is neither acknowledged nor given up; `deadline` is in time.monotonic() seconds."""
+    """A delivery that is neither acknowledged nor expired; `deadline` is in time.monotonic() seconds."""
 
     message: Any
     deadline: float
@@ -46,9 +46,9 @@ class Lease:
 
 
 class Subscription:
-    """Where each message is: in the queue, leased to a subscriber, or acknowledged.
+    """The messages of a subscription: in the queue, leased to a subscriber, or acknowledged.
 
-    The service's lock guards it. Calls that wait for messages wait for `changed`, which is of that lock.
+    Guarded by the service's lock. Calls that wait for messages wait for `changed`, a condition of that lock.
     """
 
     def __init__(self, settings: Any, lock: threading.RLock) -> None:
@@ -63,14 +63,14 @@ class Subscription:
         self._deliveries = itertools.count(1)
 
     def take(self, into: Any, deadline: int, at_most: int = sys.maxsize, flow: Flow | None = None) -> int:
-        """Lease up to `at_most` messages, or as many as `flow` has room for, and add them to the response `into`.
+        """Lease up to `at_most` messages, or as many as `flow` allows, and add them to the response `into`.
 
-        A lease lasts `deadline` seconds. Returns how many; fewer than there are when they exceed RESPONSE_BYTES.
+        A lease lasts `deadline` seconds. Returns the number of messages, which RESPONSE_BYTES limits too.
         """
         now = time.monotonic()
         self._expire(now)
         if flow:
-            at_most = flow.room()  # only now, since an expired lease makes room
+            at_most = flow.room()  # after expired leases are released
         count = size = 0
         while self.queue and count < at_most and size < RESPONSE_BYTES:
             message = self.queue.popleft()
@@ -88,11 +88,11 @@ class Subscription:
         return count
 
     def until_expiry(self) -> float:
-        """Seconds until a lease may end; a long time when there is none."""
+        """Return the seconds until the next lease may expire; a long time if there is none."""
         return min(max(0.0, self.expiry - time.monotonic()), threading.TIMEOUT_MAX)
 
     def acknowledge(self, ack_ids: Iterable[str]) -> None:
-        """Acknowledge deliveries. As on the service, one that has expired comes again all the same."""
+        """Acknowledge deliveries. As on the service, an expired one is redelivered nevertheless."""
         now = time.monotonic()
         self._expire(now)
         self._forget(now)
@@ -101,7 +101,7 @@ class Subscription:
         self.changed.notify_all()  # a streaming pull may have room again
 
     def modify_deadline(self, ack_ids: Iterable[str], seconds: int) -> None:
-        """Let deliveries end `seconds` from now; 0 gives them back at once."""
+        """Let deliveries expire `seconds` from now; 0 returns them to the queue immediately."""
         now = time.monotonic()
         self._expire(now)
         self.expiry = min(self.expiry, now + seconds)
@@ -111,7 +111,7 @@ class Subscription:
         self.changed.notify_all()
 
     def seek(self, nanoseconds: int) -> None:
-        """Make what was published since then (Unix time) unacknowledged, as far as it is kept, and the rest not."""
+        """Make the messages published since that Unix time unacknowledged, if they are kept, and acknowledge others."""
         now = time.monotonic()
         self._forget(now)
         messages = [*self.queue, *(self._release(ack_id) for ack_id in list(self.leases))]
@@ -132,7 +132,7 @@ class Subscription:
         self.changed.notify_all()
 
     def redeliver(self, fraction: float, seed: int) -> int:
-        """Queue that fraction of the acknowledged messages once more, chosen by `seed`; returns how many."""
+        """Queue that fraction of the acknowledged messages again, chosen by `seed`; returns their number."""
         self._forget(time.monotonic())
         count = round(len(self.acknowledged) * fraction)
         chosen = set(random.Random(seed).sample(range(len(self.acknowledged)), count))
@@ -142,11 +142,11 @@ class Subscription:
         return count
 
     def reorder(self, seed: int) -> None:
-        """Shuffle the messages that wait for delivery, by `seed`."""
+        """Shuffle the undelivered messages by `seed`."""
         random.Random(seed).shuffle(self.queue)
 
     def _known(self, ack_ids: Iterable[str]) -> list[str]:
-        """The ack ids of current leases. Refuses all if one never was one of this subscription."""
+        """Return the ack ids of current leases; refuses the call if one was never an ack id of this subscription."""
         known = []
         for ack_id in dict.fromkeys(ack_ids):
             if ack_id in self.leases:

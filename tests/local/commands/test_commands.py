@@ -18,7 +18,7 @@ from local.stack import emulators
 from local.stack.processes import run, wait_for
 from local.stack.processes import running as running_child
 from local.verify.reconcile import Row
-from tests.local.stack.test_emulators import processes_naming
+from tests.local.stack.test_emulators import processes_matching
 
 ROW = Row(datetime(2026, 11, 22, 13, 0, tzinfo=UTC), {"AtmP": None, "Temp": 20.5})
 
@@ -95,8 +95,8 @@ def test_up_prints_the_environment_and_leaves_no_process(tmp_path: Path, monkeyp
             ]
         child.process.send_signal(signal.SIGINT)
         assert child.process.wait(20) == 0
-    assert not processes_naming(pubsub.rpartition(":")[2])
-    assert not processes_naming(bigquery.rpartition(":")[2])
+    assert not processes_matching(pubsub.rpartition(":")[2])
+    assert not processes_matching(bigquery.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -24,7 +24,7 @@ class Clock:
         return None if value == MIN_TIMESTAMP.micros else round(value / 1_000_000 - self.START, 3)
 
 
-def test_the_example_in_its_description() -> None:
+def test_watermark_follows_the_example_of_its_docstring() -> None:
     clock = Clock()
     assert [clock.pull(at, old, published=old) for at, old in ((0, -600), (1, -600), (2, -180))] == [None] * 3
     assert [clock.pull(at, at) for at in (4, 5, 6)] == [None, 4.9, 5.9]
@@ -32,24 +32,24 @@ def test_the_example_in_its_description() -> None:
     assert [clock.pull(at, at) for at in (35, 36)] == [21.9, 35.9]
 
 
-class TestBacklog:
-    def test_is_given_two_seconds_to_show(self) -> None:
+class TestWatermarkInABacklog:
+    def test_stays_at_the_beginning_for_two_seconds(self) -> None:
         clock = Clock()
         assert [clock.pull(at) for at in (0, 1, 1.9, 2.1)] == [None, None, None, 2.0]
 
-    def test_does_not_move_the_watermark(self) -> None:
+    def test_does_not_advance(self) -> None:
         clock = Clock()
         assert [clock.pull(at, -600 + at, published=-600) for at in range(5)] == [None] * 5
         assert [clock.pull(at, at) for at in (5, 6)] == [None, None]
         assert clock.pull(6.5, 6.5) == 6.4
 
-    def test_is_read_whole_by_a_reader_that_never_catches_up(self) -> None:
+    def test_advances_after_the_backlog_when_the_reader_never_catches_up(self) -> None:
         clock = Clock()
         # Ever 20 s behind. At 22 nothing from before the start was pulled for 2 s.
         values = [clock.pull(at, at - 20, published=at - 20) for at in range(26)]
         assert values == [None] * 22 + [-0.1, 0.9, 1.9, 2.9]
 
-    def test_in_any_order_of_event_time_is_not_late(self) -> None:
+    def test_does_not_pass_readings_in_any_order_of_event_time(self) -> None:
         clock = Clock()
         # Two devices' last hour, one after the other, 36 s long. Then what was published meanwhile, then the present.
         for at in range(36):
@@ -59,20 +59,20 @@ class TestBacklog:
         assert clock.pull(40, 40) == 17.9
 
 
-class TestCaughtUp:
-    def test_a_tenth_of_a_second_behind_what_has_been_read(self) -> None:
+class TestWatermarkCaughtUp:
+    def test_is_a_tenth_of_a_second_behind_what_has_been_read(self) -> None:
         clock = Clock()
         assert clock.pull(10, 9.85, published=9.9) == 9.8
         assert clock.pull(11) == 10.9
         assert clock.pull(20) == 19.9
 
-    def test_waits_for_messages_that_are_as_long_on_their_way_as_any_of_the_last_two_seconds(self) -> None:
+    def test_waits_for_the_longest_delay_of_the_last_two_seconds(self) -> None:
         clock = Clock()
         assert clock.pull(10, 8.5, 9.8, published=9.9) == 8.5
         assert clock.pull(11, 10.8, published=10.9) == 9.5
         assert clock.pull(12.1) == 12
 
-    def test_waits_as_long_as_pub_sub_took_to_answer_in_the_last_two_seconds(self) -> None:
+    def test_waits_for_the_slowest_response_of_the_last_two_seconds(self) -> None:
         clock = Clock()
         assert clock.pull(10, 9.98) == 9.9
         # For 0.3 s nothing is answered, and nothing that is published accepted. The last of it is 0.29 s on its way.
@@ -81,12 +81,12 @@ class TestCaughtUp:
         assert clock.pull(10.6, 10.16, 10.44, published=10.45) == 10.05
         assert clock.pull(12.7) == 12.6
 
-    def test_waits_for_an_answer_that_holds_no_messages_too(self) -> None:
+    def test_waits_for_a_slow_response_without_messages(self) -> None:
         clock = Clock()
         assert clock.pull(10, took=0.5) == 9.4
         assert [clock.pull(at) for at in (11, 12, 12.1)] == [10.4, 11.4, 12]
 
-    def test_never_goes_back(self) -> None:
+    def test_never_decreases(self) -> None:
         clock = Clock()
         assert clock.pull(10, 9.9) == 9.9
         assert clock.pull(10.5, 2) == 9.9
@@ -97,43 +97,43 @@ class TestCaughtUp:
         assert clock.pull(10, 500) == 9.9
 
 
-class TestBehind:
-    def test_moves_with_what_is_read(self) -> None:
+class TestWatermarkBehind:
+    def test_advances_with_what_is_read(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
         # Ever 5 s behind: the oldest message of the last 2 s is 7 s old.
         assert [clock.pull(at, at - 5, published=at - 5) for at in range(16, 21)] == [10.9, 10.9, 10.9, 11.9, 12.9]
 
-    def test_waits_for_messages_on_their_way_too(self) -> None:
+    def test_waits_for_delayed_messages(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
         assert [clock.pull(at, at - 8, published=at - 5) for at in range(16, 23)] == [9.9] * 4 + [10, 11, 12]
 
-    def test_does_not_stall_once_caught_up(self) -> None:
+    def test_advances_once_caught_up(self) -> None:
         clock = Clock()
         assert [clock.pull(at, at - 5, published=at - 5) for at in (10, 11)] == [4.9, 4.9]
         assert clock.pull(13.1) == 13
 
 
-class TestLateMessages:
+class TestWatermarkWithLateMessages:
     LONG_AGO = -1_000_000_000.0
 
-    def test_of_a_clock_that_stands_still_hold_up_nobody_from_the_start(self) -> None:
+    def test_ignores_a_clock_that_stands_still(self) -> None:
         clock = Clock()
         assert [clock.pull(at, at, self.LONG_AGO) for at in range(5)] == [None, None, 1.9, 2.9, 3.9]
 
-    def test_that_nothing_else_comes_with_hold_up_nobody(self) -> None:
+    def test_ignores_very_late_messages_alone(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
         assert [clock.pull(at, self.LONG_AGO) for at in (13, 14, 15)] == [12.9, 13.9, 14.9]
 
-    def test_that_come_steadily_hold_up_the_others_for_no_longer_than_they_take(self) -> None:
+    def test_waits_for_steadily_late_messages_no_longer_than_their_delay(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
         # Half a minute late: the watermark stays, and from 39.9 on moves with them.
         assert [clock.pull(at, at, at - 30) for at in range(11, 43)] == [9.9] * 29 + [10, 11, 12]
 
-    def test_of_more_than_a_minute_are_waited_for_if_all_are_as_slow(self) -> None:
+    def test_waits_for_delays_above_a_minute_when_all_are_as_slow(self) -> None:
         clock = Clock()
         assert [clock.pull(at, at - 120, at - 150) for at in (1, 2, 3)] == [None, -148, -147]
         # A fast one comes, and for 2 s the slow ones do not count; for them the others are late.

@@ -15,14 +15,14 @@ from local.stack import emulators
 from local.stack.processes import LocalStackError, running, wait_for
 
 
-def processes_naming(text: str) -> list[str]:
+def processes_matching(text: str) -> list[str]:
     """Command lines of live processes that contain `text`."""
     running = [one.info for one in psutil.process_iter(["status", "cmdline"])]
     lines = [" ".join(one["cmdline"] or ()) for one in running if one["status"] != psutil.STATUS_ZOMBIE]
     return [line for line in lines if text in line]
 
 
-def test_emulators_answer_the_official_clients(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
+def test_emulators_serve_the_official_clients(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
     topic = emulators.create_topic(pubsub_server, project, "emulators")
     subscription = emulators.create_subscription(pubsub_server, project, "emulators", "emulators")
     with emulators.publisher_client(pubsub_server) as publisher:
@@ -36,7 +36,7 @@ def test_emulators_answer_the_official_clients(pubsub_server: str, bigquery_emul
     assert [d.dataset_id for d in emulators.bigquery_client(host, project).list_datasets()].count("emulators") == 1
 
 
-def test_creating_twice_is_fine(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
+def test_create_functions_accept_existing_resources(pubsub_server: str, bigquery_emulator: str, project: str) -> None:
     for _ in range(2):
         emulators.create_topic(pubsub_server, project, "twice")
         emulators.create_subscription(pubsub_server, project, "twice", "twice")
@@ -46,13 +46,13 @@ def test_creating_twice_is_fine(pubsub_server: str, bigquery_emulator: str, proj
 @pytest.mark.parametrize(
     "start", [emulators.pubsub_emulator, lambda _: emulators.own_pubsub_server(), emulators.bigquery_emulator]
 )
-def test_stopping_leaves_no_process(start, monkeypatch: pytest.MonkeyPatch, project: str) -> None:
+def test_emulator_leaves_no_process_when_stopped(start, monkeypatch: pytest.MonkeyPatch, project: str) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     with start(project) as emulator:
         port = emulator.host.rpartition(":")[2]
-        assert processes_naming(port)
-    assert not processes_naming(port)
+        assert processes_matching(port)
+    assert not processes_matching(port)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_stopping_leaves_no_process(start, monkeypatch: pytest.MonkeyPatch, proj
         (emulators.bigquery_emulator, "BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1", "127.0.0.1:1"),
     ],
 )
-def test_an_emulator_named_in_the_environment_is_used(start, variable, value, host, monkeypatch) -> None:
+def test_emulator_of_the_environment_is_used(start, variable, value, host, monkeypatch) -> None:
     monkeypatch.delenv("BIGQUERY_STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("PATH", "")
@@ -84,7 +84,7 @@ def put_script(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def test_without_gcloud_the_message_says_how_to_get_the_emulator(bare_path: Path) -> None:
+def test_official_emulator_error_names_the_installation_without_gcloud(bare_path: Path) -> None:
     with (
         pytest.raises(LocalStackError, match=r"gcloud is not on PATH(?s:.*)gcloud components install"),
         emulators.official_pubsub_emulator("any-project"),
@@ -92,13 +92,13 @@ def test_without_gcloud_the_message_says_how_to_get_the_emulator(bare_path: Path
         pass
 
 
-def test_without_java_the_message_says_so(bare_path: Path) -> None:
+def test_official_emulator_error_names_java_when_missing(bare_path: Path) -> None:
     put_script(bare_path / "gcloud", "")
     with pytest.raises(LocalStackError, match="Java"), emulators.official_pubsub_emulator("any-project"):
         pass
 
 
-def test_without_the_component_the_message_has_gclouds_words_and_the_fix(bare_path: Path) -> None:
+def test_official_emulator_error_has_gclouds_message_and_the_fix_without_the_component(bare_path: Path) -> None:
     put_script(bare_path / "java", "")
     put_script(bare_path / "gcloud", "raise SystemExit('You need the [pubsub-emulator] component')")
     with pytest.raises(LocalStackError) as caught, emulators.official_pubsub_emulator("any-project"):
@@ -109,25 +109,25 @@ def test_without_the_component_the_message_has_gclouds_words_and_the_fix(bare_pa
 
 
 @pytest.mark.parametrize(
-    ("there", "reason"),
+    ("installed", "reason"),
     [
         ({}, "gcloud is not on PATH"),
         ({"gcloud": ""}, "Java is not on PATH"),
         ({"gcloud": "raise SystemExit('You need the [pubsub-emulator] component')", "java": ""}, "no such component"),
     ],
 )
-def test_our_own_server_stands_in_for_a_missing_emulator_and_says_so(there, reason, bare_path: Path, capsys) -> None:
-    for name, body in there.items():
+def test_pubsub_emulator_uses_our_server_and_prints_why(installed, reason, bare_path: Path, capsys) -> None:
+    for name, body in installed.items():
         put_script(bare_path / name, body)
     with emulators.pubsub_emulator("any-project") as emulator:
         emulators.create_topic(emulator.host, "any-project", "stand-in")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Pub/Sub is played by local/stack/pubsub_server:")
+    assert line.startswith("Using local/stack/pubsub_server as Pub/Sub:")
     assert reason in line
     assert "install" in line
 
 
-def test_our_own_server_does_not_hide_an_emulator_that_fails(bare_path: Path) -> None:
+def test_pubsub_emulator_raises_when_the_official_one_fails(bare_path: Path) -> None:
     put_script(bare_path / "java", "")
     put_script(bare_path / "gcloud", "raise SystemExit('out of memory')")
     with pytest.raises(LocalStackError, match="out of memory"), emulators.pubsub_emulator("any-project"):
@@ -142,7 +142,7 @@ def test_our_own_server_does_not_hide_an_emulator_that_fails(bare_path: Path) ->
         (emulators.bigquery_emulator, "--bigquery-port"),
     ],
 )
-def test_a_port_in_use_is_named_with_the_flag_that_changes_it(start, flag, monkeypatch) -> None:
+def test_emulator_error_names_a_port_in_use_and_its_flag(start, flag, monkeypatch) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -151,7 +151,7 @@ def test_a_port_in_use_is_named_with_the_flag_that_changes_it(start, flag, monke
             pass
 
 
-def test_a_child_that_ignores_sigterm_and_its_own_child_are_killed(tmp_path: Path, monkeypatch) -> None:
+def test_running_kills_a_child_and_its_child_that_ignore_sigterm(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("local.stack.processes.STOP_GRACE", 0.3)
     mark = f"stubborn-{os.getpid()}"
     stubborn = (
@@ -160,14 +160,14 @@ def test_a_child_that_ignores_sigterm_and_its_own_child_are_killed(tmp_path: Pat
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stubborn!r}, {mark!r}])"
     with running("A stubborn child", [sys.executable, "-c", parent, mark], tmp_path / "log") as child:
         wait_for(child, lambda: "up" in child.tail(), 10)
-        assert len(processes_naming(mark)) == 2
+        assert len(processes_matching(mark)) == 2
     deadline = time.monotonic() + 2
-    while processes_naming(mark) and time.monotonic() < deadline:
+    while processes_matching(mark) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not processes_naming(mark)
+    assert not processes_matching(mark)
 
 
-def test_ctrl_c_while_a_child_is_being_started_still_stops_it(tmp_path: Path, monkeypatch) -> None:
+def test_running_stops_a_child_when_interrupted_during_its_start(tmp_path: Path, monkeypatch) -> None:
     real_spawn = subprocess.Popen
     started = []
 
@@ -183,7 +183,7 @@ def test_ctrl_c_while_a_child_is_being_started_still_stops_it(tmp_path: Path, mo
     assert started[0].returncode is not None
 
 
-def test_a_child_that_dies_while_starting_is_reported_with_its_log(tmp_path: Path) -> None:
+def test_wait_for_reports_the_log_of_a_child_that_ends_during_its_start(tmp_path: Path) -> None:
     with (
         running("The thing", [sys.executable, "-c", "raise SystemExit('no luck')"], tmp_path / "log") as child,
         pytest.raises(LocalStackError, match=r"The thing ended while starting(?s:.*)no luck"),

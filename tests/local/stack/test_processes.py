@@ -82,7 +82,7 @@ ENDS = (
 # Of the demo's kind: the command and its guardian; the child, its shell and that one's child. Of a bench's: the command
 # and its guardian; the worker, its guardian and its child.
 @pytest.mark.parametrize(("program", "processes"), [(LIKE_THE_DEMO, 5), (LIKE_A_BENCH, 5)], ids=["demo", "bench"])
-def test_guard_leaves_nothing_of_a_command_however_it_ends(program: str, processes: int, start) -> None:
+def test_guard_leaves_no_process_of_a_command_for_any_end(program: str, processes: int, start) -> None:
     runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=program) for how in ENDS}
     for one in runs.values():
         one.wait(lambda run: "all up" in run.output())
@@ -90,7 +90,7 @@ def test_guard_leaves_nothing_of_a_command_however_it_ends(program: str, process
     assert left_after(runs) == nothing(runs)
 
 
-def test_guard_leaves_nothing_of_a_run_of_tests_however_it_ends(start) -> None:
+def test_guard_leaves_no_process_of_a_run_of_tests_for_any_end(start) -> None:
     command = f"{sys.executable} -m pytest -p no:bqemulator -p no:cacheprovider -n2 ."
     runs = {how: start(how, command) for how in ("Ctrl-C", "closed terminal", "SIGTERM", "SIGKILL of make")}
     for one in runs.values():
@@ -103,7 +103,7 @@ def test_guard_leaves_nothing_of_a_run_of_tests_however_it_ends(start) -> None:
     assert left_after(runs) == nothing(runs)
 
 
-def test_guard_leaves_nothing_of_the_demo_when_make_is_killed(start) -> None:
+def test_guard_leaves_no_process_of_the_demo_when_make_is_killed(start) -> None:
     one = start("SIGKILL of make", f"{sys.executable} -m local demo", DEMO_SECONDS="600")
     one.wait(lambda run: "Publishing for" in run.output())
     for part in ("pubsub", "local.stack.bigquery_server", "dashboard", "local pipeline", "publisher publish"):
@@ -111,26 +111,26 @@ def test_guard_leaves_nothing_of_the_demo_when_make_is_killed(start) -> None:
     assert left_after({"SIGKILL of make": one}) == {"SIGKILL of make": []}
 
 
-def test_interrupt_once_leaves_a_hangup_ignored_under_nohup(tmp_path: Path) -> None:
+def test_interrupt_once_keeps_sighup_ignored_under_nohup(tmp_path: Path) -> None:
     shown = "import signal; from local.stack.processes import interrupt_once; interrupt_once(); "
     shown += "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, signal.getsignal(signal.SIGTERM))"
     command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-c", shown]
     assert run(command, cwd=ROOT).stdout.startswith("True <function interrupt_once")
 
 
-def test_run_returns_output_and_raises_for_a_failure() -> None:
+def test_run_returns_output_and_raises_on_failure() -> None:
     done = run(["sh", "-c", "cat; echo out; echo err >&2; exit 3"], check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
     with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
         run(["sh", "-c", "exit 3"])
 
 
-def test_started_gives_a_command_all_of_its_standard_input() -> None:
+def test_started_passes_all_standard_input_to_the_command() -> None:
     with started(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate("one\ntwo\n", timeout=20) == ("one\ntwo\n", None)
 
 
-def test_nothing_but_local_processes_starts_processes() -> None:
+def test_only_local_processes_starts_processes() -> None:
     starts = re.compile(r"subprocess\.(run|Popen|check_\w+|call)\(|create_subprocess|os\.(fork|spawn|system|popen)")
     packages = ("benchmarks", "dashboard", "deploy", "local", "pipeline", "publisher", "redrive")
     found = [path for package in packages for path in (ROOT / package).rglob("*.py") if starts.search(path.read_text())]

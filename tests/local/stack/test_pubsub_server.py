@@ -97,8 +97,8 @@ def place(pubsub_server: str, project: str) -> Place:
     return Place(pubsub_server, project)
 
 
-class TestPulling:
-    def test_messages_come_once_with_all_that_was_published(self, place: Place) -> None:
+class TestPull:
+    def test_returns_each_message_once_with_all_fields(self, place: Place) -> None:
         messages = [{"data": b"\x00\xff", "attributes": {"a": "b"}, "message_id": "mine"}, {"attributes": {"c": ""}}]
         message_ids = place.publisher.publish(topic=place.topic, messages=messages).message_ids
         received = place.pull()
@@ -112,31 +112,31 @@ class TestPulling:
         place.ack(received)
         assert place.pull() == []
 
-    def test_no_more_than_asked_for_and_the_rest_later(self, place: Place) -> None:
+    def test_returns_at_most_max_messages_and_the_rest_later(self, place: Place) -> None:
         place.publish("1", "2", "3")
         assert len(place.pull(2)) == 2
         assert len(place.pull(2)) == 1
 
-    def test_every_subscription_gets_what_is_published_after_its_creation(self, place: Place) -> None:
+    def test_returns_messages_published_after_the_creation_of_the_subscription(self, place: Place) -> None:
         place.publish("early")
         other = place.subscribe()
         place.publish("late")
         assert sorted(texts(place.pull())) == ["early", "late"]
         assert texts(place.pull(subscription=other)) == ["late"]
 
-    def test_a_pull_waits_for_a_message(self, place: Place) -> None:
+    def test_waits_for_a_message(self, place: Place) -> None:
         with ThreadPoolExecutor() as pool:
             pulled = pool.submit(place.wait_and_pull)
             place.publish("hello")
             assert texts(pulled.result(TIMEOUT_SECONDS)) == ["hello"]
 
-    def test_a_pull_that_finds_nothing_comes_back_empty(self, place: Place) -> None:
+    def test_returns_no_messages_after_the_timeout(self, place: Place) -> None:
         pulled = place.subscriber.pull(subscription=place.subscription, max_messages=1, timeout=1.5)
         assert not pulled.received_messages
 
 
 class TestAckDeadlines:
-    def test_what_is_not_acknowledged_in_time_comes_again(self, place: Place) -> None:
+    def test_redelivers_unacknowledged_messages_after_the_deadline(self, place: Place) -> None:
         place.publish("again", "kept")
         received = place.pull()
         place.modify_deadline([one for one in received if one.message.data == b"again"], 1)
@@ -144,14 +144,14 @@ class TestAckDeadlines:
         assert texts(second) == ["again"]
         assert second[0].message.message_id in [one.message.message_id for one in received]
 
-    def test_zero_seconds_gives_a_message_back_at_once(self, place: Place) -> None:
+    def test_redelivers_immediately_after_a_deadline_of_zero(self, place: Place) -> None:
         place.publish("again")
         for _ in range(3):
             received = place.pull()
             assert texts(received) == ["again"]
             place.modify_deadline(received, 0)
 
-    def test_an_ack_of_an_expired_delivery_does_not_count(self, place: Place) -> None:
+    def test_ignores_acks_of_expired_deliveries(self, place: Place) -> None:
         place.publish("again")
         first = place.pull()
         place.modify_deadline(first, 0)
@@ -160,7 +160,7 @@ class TestAckDeadlines:
         place.modify_deadline(second, 0)
         assert texts(place.pull()) == ["again"]
 
-    def test_an_ack_counts_twice_as_once_and_a_nack_after_it_not_at_all(self, place: Place) -> None:
+    def test_ignores_repeated_acks_and_later_nacks(self, place: Place) -> None:
         place.publish("done")
         received = place.pull()
         place.ack(received)
@@ -170,36 +170,36 @@ class TestAckDeadlines:
 
 
 class TestStreamingPull:
-    def test_the_official_subscriber_gets_everything_and_its_acks_count(self, place: Place) -> None:
-        heard: queue.Queue[str] = queue.Queue()
+    def test_delivers_to_the_official_subscriber_and_accepts_its_acks(self, place: Place) -> None:
+        received_texts: queue.Queue[str] = queue.Queue()
 
         def callback(message: Any) -> None:
-            heard.put(message.data.decode())
+            received_texts.put(message.data.decode())
             message.ack()
 
         before = {str(n) for n in range(50)}
         place.publish(*before)
         with place.streaming(callback):
-            assert {heard.get(timeout=TIMEOUT_SECONDS) for _ in before} == before
+            assert {received_texts.get(timeout=TIMEOUT_SECONDS) for _ in before} == before
             place.publish("live")
-            assert heard.get(timeout=TIMEOUT_SECONDS) == "live"
+            assert received_texts.get(timeout=TIMEOUT_SECONDS) == "live"
         # Acks leave in the background: what is not acknowledged by now is leased, and a seek would bring it back.
         place.seek(datetime.now(UTC) - timedelta(minutes=5))
         assert place.pull() == []
 
-    def test_a_nack_brings_the_message_again(self, place: Place) -> None:
-        heard: queue.Queue[str] = queue.Queue()
+    def test_redelivers_after_a_nack(self, place: Place) -> None:
+        received_texts: queue.Queue[str] = queue.Queue()
         answers = iter(["nack", "ack"])
 
         def callback(message: Any) -> None:
             getattr(message, next(answers))()
-            heard.put(message.message_id)
+            received_texts.put(message.message_id)
 
         (message_id,) = place.publish("again")
         with place.streaming(callback):
-            assert [heard.get(timeout=TIMEOUT_SECONDS) for _ in range(2)] == [message_id] * 2
+            assert [received_texts.get(timeout=TIMEOUT_SECONDS) for _ in range(2)] == [message_id] * 2
 
-    def test_closing_the_request_stream_ends_it(self, place: Place) -> None:
+    def test_ends_when_the_client_closes_its_side(self, place: Place) -> None:
         requests, stream = place.stream()
         requests.put(None)
         assert not list(stream)
@@ -215,18 +215,18 @@ class TestStreamingPull:
             {"subscription": "projects/p/subscriptions/another"},
         ],
     )
-    def test_a_malformed_request_ends_the_stream(self, request_: dict[str, Any], place: Place) -> None:
+    def test_ends_on_a_malformed_request(self, request_: dict[str, Any], place: Place) -> None:
         requests, stream = place.stream()
         requests.put(StreamingPullRequest(request_))
         with pytest.raises(exceptions.InvalidArgument):
             list(stream)
 
     @pytest.mark.parametrize("request_", [{"ack_ids": ["x"]}, {"modify_deadline_ack_ids": ["x"]}])
-    def test_a_malformed_first_request_ends_the_stream(self, request_: dict[str, Any], place: Place) -> None:
+    def test_ends_on_a_malformed_first_request(self, request_: dict[str, Any], place: Place) -> None:
         with pytest.raises(exceptions.InvalidArgument):
             list(place.stream(**request_)[1])
 
-    def test_the_first_request_may_acknowledge(self, place: Place) -> None:
+    def test_accepts_acks_in_the_first_request(self, place: Place) -> None:
         place.publish("done")
         received = place.pull()
         requests, stream = place.stream(ack_ids=[one.ack_id for one in received])
@@ -235,7 +235,7 @@ class TestStreamingPull:
         place.seek(datetime.now(UTC) - timedelta(minutes=5))  # brings back what is leased
         assert place.pull() == []
 
-    def test_a_stream_needs_a_subscription_and_a_deadline(self, place: Place) -> None:
+    def test_requires_a_subscription_and_a_deadline(self, place: Place) -> None:
         with pytest.raises(exceptions.NotFound):
             list(place.stream(subscription=place.name("subscriptions"))[1])
         with pytest.raises(exceptions.InvalidArgument):
@@ -243,7 +243,7 @@ class TestStreamingPull:
 
 
 class TestSeek:
-    def test_back_in_time_replays_what_was_published_since(self, pubsub_server: str, project: str) -> None:
+    def test_to_the_past_redelivers_messages_published_since(self, pubsub_server: str, project: str) -> None:
         place = Place(pubsub_server, project, retain_acked_messages=True)
         place.publish("before")
         time.sleep(0.01)  # the official emulator's times have milliseconds
@@ -257,14 +257,14 @@ class TestSeek:
         place.seek(between - timedelta(minutes=1))
         assert sorted(texts(place.pull())) == ["after-1", "after-2", "before"]
 
-    def test_without_retention_only_what_was_never_acknowledged_comes_again(self, place: Place) -> None:
+    def test_to_the_past_redelivers_only_unacknowledged_messages_without_retention(self, place: Place) -> None:
         place.publish("done", "leased", "waiting")
         received = place.pull(2)
         place.ack(received[:1])
         place.seek(datetime.now(UTC) - timedelta(minutes=1))
         assert sorted(texts(place.pull())) == ["leased", "waiting"]
 
-    def test_to_the_future_acknowledges_all_there_is(self, place: Place) -> None:
+    def test_to_the_future_acknowledges_all_messages(self, place: Place) -> None:
         place.publish("leased", "waiting")
         leased = place.pull(1)
         place.seek(datetime.now(UTC) + timedelta(minutes=1))
@@ -274,8 +274,8 @@ class TestSeek:
         assert texts(place.pull()) == ["new"]
 
 
-class TestNames:
-    def test_topics_and_subscriptions_are_listed_until_they_are_deleted(self, place: Place) -> None:
+class TestResources:
+    def test_are_listed_until_they_are_deleted(self, place: Place) -> None:
         other = place.subscribe()
 
         def listed() -> tuple[bool, set[str], set[str]]:
@@ -288,7 +288,7 @@ class TestNames:
         place.subscriber.delete_subscription(subscription=other)
         assert listed() == (True, {place.subscription}, {place.subscription})
 
-    def test_a_subscription_outlives_its_topic(self, place: Place) -> None:
+    def test_subscription_outlives_its_topic(self, place: Place) -> None:
         place.publish("kept")
         place.publisher.delete_topic(topic=place.topic)
         assert place.subscriber.get_subscription(subscription=place.subscription).topic == "_deleted-topic_"
@@ -296,7 +296,7 @@ class TestNames:
         place.publish("not for it")
         assert texts(place.pull()) == ["kept"]
 
-    def test_creating_twice_is_refused(self, place: Place) -> None:
+    def test_create_is_refused_for_existing_names(self, place: Place) -> None:
         with pytest.raises(exceptions.AlreadyExists):
             place.publisher.create_topic(name=place.topic)
         with pytest.raises(exceptions.AlreadyExists):
@@ -319,7 +319,7 @@ class TestNames:
             lambda p: p.subscriber.seek({"subscription": p.name("subscriptions"), "time": datetime.now(UTC)}),
         ],
     )
-    def test_what_does_not_exist_is_not_found(self, call: Callable[[Place], Any], place: Place) -> None:
+    def test_calls_on_missing_resources_are_not_found(self, call: Callable[[Place], Any], place: Place) -> None:
         with pytest.raises(exceptions.NotFound):
             call(place)
 
@@ -374,7 +374,7 @@ class TestNames:
             ),
         ],
     )
-    def test_what_makes_no_sense_is_an_invalid_argument(self, call: Callable[[Place], Any], place: Place) -> None:
+    def test_invalid_requests_are_refused(self, call: Callable[[Place], Any], place: Place) -> None:
         with pytest.raises(exceptions.InvalidArgument):
             call(place)
         assert place.pull() == []
@@ -387,26 +387,26 @@ def server() -> Iterator[PubsubServer]:
 
 
 @pytest.fixture
-def broken(server: PubsubServer, project: str) -> Place:
+def own_place(server: PubsubServer, project: str) -> Place:
     """A place on the server that takes commands."""
     return Place(server.host, project)
 
 
-class TestOnlyOurs:
+class TestOwnServer:
     """Where the service is stricter than its emulator, ours is like the service."""
 
-    def test_more_than_ten_megabytes_are_refused(self, broken: Place) -> None:
-        broken.publisher.publish(topic=broken.topic, messages=[{"data": b"x" * 9_900_000}])
+    def test_refuses_requests_above_ten_megabytes(self, own_place: Place) -> None:
+        own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"x" * 9_900_000}])
         with pytest.raises(exceptions.InvalidArgument):
-            broken.publisher.publish(topic=broken.topic, messages=[{"data": b"x" * 5_000_000}] * 2)
+            own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"x" * 5_000_000}] * 2)
 
-    def test_large_messages_come_in_more_than_one_pull(self, broken: Place) -> None:
-        broken.publisher.publish(topic=broken.topic, messages=[{"data": b"x" * 700_000}] * 5)
-        assert [len(broken.pull()) for _ in range(4)] == [2, 2, 1, 0]
+    def test_returns_large_messages_in_several_pulls(self, own_place: Place) -> None:
+        own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"x" * 700_000}] * 5)
+        assert [len(own_place.pull()) for _ in range(4)] == [2, 2, 1, 0]
 
-    def test_the_subscriptions_of_a_missing_topic_are_not_found(self, broken: Place) -> None:
+    def test_list_of_subscriptions_of_a_missing_topic_is_not_found(self, own_place: Place) -> None:
         with pytest.raises(exceptions.NotFound):
-            list(broken.publisher.list_topic_subscriptions(topic=broken.name("topics")))
+            list(own_place.publisher.list_topic_subscriptions(topic=own_place.name("topics")))
 
     @pytest.mark.parametrize(
         "call",
@@ -435,56 +435,54 @@ class TestOnlyOurs:
             lambda p: list(p.subscriber.streaming_pull(iter(()), timeout=TIMEOUT_SECONDS, retry=None)),
         ],
     )
-    def test_what_the_documentation_forbids_is_an_invalid_argument(
-        self, call: Callable[[Place], Any], broken: Place
-    ) -> None:
+    def test_refuses_what_the_documentation_forbids(self, call: Callable[[Place], Any], own_place: Place) -> None:
         with pytest.raises(exceptions.InvalidArgument):
-            call(broken)
-        assert broken.pull() == []
+            call(own_place)
+        assert own_place.pull() == []
 
-    def test_a_message_at_every_limit_is_taken(self, broken: Place) -> None:
+    def test_accepts_a_message_at_every_limit(self, own_place: Place) -> None:
         attributes = {f"{number:0256}": "v" * 1024 for number in range(100)}
-        broken.publisher.publish(topic=broken.topic, messages=[{"data": b"x", "attributes": attributes}])
-        assert [dict(one.message.attributes) for one in broken.pull()] == [attributes]
+        own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"x", "attributes": attributes}])
+        assert [dict(one.message.attributes) for one in own_place.pull()] == [attributes]
 
-    def test_a_later_request_changes_the_deadline(self, broken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_changes_the_deadline_by_a_later_request(self, own_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("local.stack.pubsub_server.requests.ACK_DEADLINES", range(1, 601))
-        broken.publish("first", "second")
-        requests, stream = broken.stream(max_outstanding_messages=1)
+        own_place.publish("first", "second")
+        requests, stream = own_place.stream(max_outstanding_messages=1)
         (first,) = next(stream).received_messages
         requests.put(StreamingPullRequest(ack_ids=[first.ack_id], stream_ack_deadline_seconds=1))
         assert [texts(next(stream).received_messages) for _ in range(2)] == [["second"], ["second"]]
         stream.cancel()
 
     @pytest.mark.parametrize("limit", ["max_outstanding_messages", "max_outstanding_bytes"])
-    def test_limits_of_a_stream_cannot_be_changed(self, limit: str, broken: Place) -> None:
-        requests, stream = broken.stream()
+    def test_refuses_to_change_the_limits_of_a_stream(self, limit: str, own_place: Place) -> None:
+        requests, stream = own_place.stream()
         requests.put(StreamingPullRequest({limit: 5}))
         with pytest.raises(exceptions.InvalidArgument):
             list(stream)
 
-    def test_a_page_has_at_most_a_thousand_names(self, broken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_lists_at_most_a_thousand_names_per_page(self, own_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("local.stack.pubsub_server.requests.PAGE", 2)
-        names = {broken.subscribe() for _ in range(3)} | {broken.subscription}
-        pages = broken.subscriber.list_subscriptions({"project": broken.project, "page_size": 1_000_000}).pages
+        names = {own_place.subscribe() for _ in range(3)} | {own_place.subscription}
+        pages = own_place.subscriber.list_subscriptions({"project": own_place.project, "page_size": 1_000_000}).pages
         listed = [{one.name for one in page.subscriptions} for page in pages]
         assert [len(page) for page in listed] == [2, 2]
         assert set.union(*listed) == names
 
-    def test_a_topic_with_settings_it_cannot_honour_is_unimplemented(self, broken: Place) -> None:
+    def test_refuses_unsupported_settings_of_topics(self, own_place: Place) -> None:
         with pytest.raises(exceptions.MethodNotImplemented):
-            broken.publisher.create_topic({"name": broken.name("topics"), "kms_key_name": "k"})
+            own_place.publisher.create_topic({"name": own_place.name("topics"), "kms_key_name": "k"})
 
     @pytest.mark.parametrize("settings", [{"filter": "attributes:a"}, {"enable_message_ordering": True}])
-    def test_what_it_cannot_do_is_unimplemented(self, settings: dict[str, Any], broken: Place) -> None:
+    def test_refuses_unsupported_settings_and_snapshots(self, settings: dict[str, Any], own_place: Place) -> None:
         with pytest.raises(exceptions.MethodNotImplemented):
-            broken.subscribe(**settings)
+            own_place.subscribe(**settings)
         with pytest.raises(exceptions.MethodNotImplemented):
-            broken.subscriber.seek({"subscription": broken.subscription, "snapshot": broken.name("snapshots")})
+            own_place.subscriber.seek({"subscription": own_place.subscription, "snapshot": own_place.name("snapshots")})
 
-    def test_no_more_is_streamed_than_the_client_lets_be_outstanding(self, broken: Place) -> None:
-        broken.publish(*map(str, range(20)))
-        requests, stream = broken.stream(max_outstanding_messages=5)
+    def test_streams_at_most_the_outstanding_messages_that_the_client_allows(self, own_place: Place) -> None:
+        own_place.publish(*map(str, range(20)))
+        requests, stream = own_place.stream(max_outstanding_messages=5)
         received: list[Any] = []
         while len(received) < 5:
             received += next(stream).received_messages
@@ -496,33 +494,33 @@ class TestOnlyOurs:
         assert len(set(texts(received))) == 7
         stream.cancel()
 
-    def test_deleting_a_subscription_ends_its_pulls(self, server: PubsubServer, broken: Place) -> None:
-        _, stream = broken.stream()
-        broken.publish("the stream is up")
+    def test_ends_pulls_of_a_deleted_subscription(self, server: PubsubServer, own_place: Place) -> None:
+        _, stream = own_place.stream()
+        own_place.publish("the stream is up")
         next(stream)
         with ThreadPoolExecutor() as pool:
-            pulled = pool.submit(broken.wait_and_pull)
-            broken.subscriber.delete_subscription(subscription=broken.subscription)
+            pulled = pool.submit(own_place.wait_and_pull)
+            own_place.subscriber.delete_subscription(subscription=own_place.subscription)
             with pytest.raises(exceptions.NotFound):
                 pulled.result(TIMEOUT_SECONDS)
         with pytest.raises(exceptions.NotFound):
             next(stream)
 
-    def test_five_hundred_idle_streams_keep_nobody_waiting(self, broken: Place) -> None:
-        streams = [broken.stream(max_outstanding_messages=1, timeout=60)[1] for _ in range(500)]
-        broken.publish(*map(str, range(500)))
+    def test_serves_other_calls_beside_five_hundred_idle_streams(self, own_place: Place) -> None:
+        streams = [own_place.stream(max_outstanding_messages=1, timeout=60)[1] for _ in range(500)]
+        own_place.publish(*map(str, range(500)))
         taken = {text for stream in streams for text in texts(next(stream).received_messages)}
         assert taken == set(map(str, range(500)))  # each has one, and waits
-        other = broken.subscribe()
+        other = own_place.subscribe()
         for number in range(20):
-            broken.publisher.publish(
-                topic=broken.topic, messages=[{"data": b"%d" % number}], timeout=TIMEOUT_SECONDS, retry=None
+            own_place.publisher.publish(
+                topic=own_place.topic, messages=[{"data": b"%d" % number}], timeout=TIMEOUT_SECONDS, retry=None
             )
-            assert texts(broken.pull(subscription=other)) == [str(number)]
+            assert texts(own_place.pull(subscription=other)) == [str(number)]
         for stream in streams:
             stream.cancel()
 
-    def test_a_call_too_many_is_refused_rather_than_kept_waiting(self, project: str, monkeypatch) -> None:
+    def test_refuses_calls_above_the_limit(self, project: str, monkeypatch) -> None:
         monkeypatch.setattr(server_module, "CALLS", 3)
         with PubsubServer() as server:
             place = Place(server.host, project)
@@ -536,38 +534,38 @@ class TestOnlyOurs:
             for stream in streams:
                 stream.cancel()
 
-    def test_a_port_in_use_is_refused(self, server: PubsubServer) -> None:
+    def test_raises_for_a_port_in_use(self, server: PubsubServer) -> None:
         with pytest.raises(RuntimeError):
             PubsubServer(int(server.host.rpartition(":")[2]))
 
 
 class TestFaults:
-    def test_redeliver_brings_a_chosen_part_of_the_acknowledged_messages_again(self, server, broken) -> None:
-        published = broken.publish(*map(str, range(100)))
-        broken.ack(broken.pull())
-        broken.publish("still there")
-        assert server.redeliver(broken.subscription, fraction=0.25, seed=4) == 25
-        again = {one.message.message_id for one in broken.pull()}
+    def test_redeliver_delivers_a_fraction_of_the_acknowledged_messages(self, server, own_place) -> None:
+        published = own_place.publish(*map(str, range(100)))
+        own_place.ack(own_place.pull())
+        own_place.publish("still there")
+        assert server.redeliver(own_place.subscription, fraction=0.25, seed=4) == 25
+        again = {one.message.message_id for one in own_place.pull()}
         assert len(again) == 26
         assert len(again & set(published)) == 25
 
-    def test_redeliver_twice_chooses_the_same_by_the_same_seed(self, server, broken) -> None:
-        broken.publish(*map(str, range(100)))
+    def test_redeliver_chooses_the_same_messages_for_the_same_seed(self, server, own_place) -> None:
+        own_place.publish(*map(str, range(100)))
         chosen = []
         for _ in range(2):
-            received = broken.pull()
-            broken.ack(sorted(received, key=lambda one: int(one.message.data)))
-            server.redeliver(broken.subscription, fraction=1)
-            broken.ack(sorted(broken.pull(), key=lambda one: int(one.message.data)))
-            server.redeliver(broken.subscription, fraction=0.1, seed=4)
-            again = broken.pull()
+            received = own_place.pull()
+            own_place.ack(sorted(received, key=lambda one: int(one.message.data)))
+            server.redeliver(own_place.subscription, fraction=1)
+            own_place.ack(sorted(own_place.pull(), key=lambda one: int(one.message.data)))
+            server.redeliver(own_place.subscription, fraction=0.1, seed=4)
+            again = own_place.pull()
             chosen.append(sorted(texts(again)))
-            broken.modify_deadline(again, 0)
-            server.redeliver(broken.subscription, fraction=1)
+            own_place.modify_deadline(again, 0)
+            server.redeliver(own_place.subscription, fraction=1)
         assert len(chosen[0]) == 10
         assert chosen[0] == chosen[1]
 
-    def test_acknowledged_messages_are_forgotten_after_the_retention(self, project: str) -> None:
+    def test_acknowledged_messages_are_deleted_after_the_retention(self, project: str) -> None:
         with PubsubServer(retention=0) as server:
             place = Place(server.host, project, retain_acked_messages=True)
             place.publish("gone")
@@ -576,41 +574,41 @@ class TestFaults:
             place.seek(datetime.now(UTC) - timedelta(minutes=1))
             assert place.pull() == []
 
-    def test_reorder_shuffles_what_waits_the_same_way_for_the_same_seed(self, server, broken) -> None:
-        twin = broken.subscribe()
-        published = broken.publish(*map(str, range(50)))
-        for subscription in (broken.subscription, twin):
+    def test_reorder_shuffles_equally_for_the_same_seed(self, server, own_place) -> None:
+        twin = own_place.subscribe()
+        published = own_place.publish(*map(str, range(50)))
+        for subscription in (own_place.subscription, twin):
             server.reorder(subscription, seed=7)
         orders = [
-            [one.message.message_id for one in broken.pull(subscription=subscription)]
-            for subscription in (broken.subscription, twin)
+            [one.message.message_id for one in own_place.pull(subscription=subscription)]
+            for subscription in (own_place.subscription, twin)
         ]
         assert orders[0] == orders[1] != published
         assert sorted(orders[0]) == sorted(published)
 
-    def test_a_stalled_publish_hangs_and_counts_after_all(self, server, broken) -> None:
+    def test_stall_delays_a_publish_that_is_stored_later(self, server, own_place) -> None:
         released = server.stall()
         with pytest.raises(exceptions.DeadlineExceeded):
-            broken.publisher.publish(topic=broken.topic, messages=[{"data": b"lost?"}], timeout=0.3, retry=None)
+            own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"lost?"}], timeout=0.3, retry=None)
         released.set()
-        assert texts(broken.wait_and_pull()) == ["lost?"]
+        assert texts(own_place.wait_and_pull()) == ["lost?"]
 
-    def test_stalled_pulls_take_nothing_for_clients_that_have_gone(self, server, broken) -> None:
-        broken.publish("here")
+    def test_stalled_pulls_lease_nothing_for_disconnected_clients(self, server, own_place) -> None:
+        own_place.publish("here")
         released = server.stall()
         with pytest.raises(exceptions.DeadlineExceeded):
-            broken.subscriber.pull(subscription=broken.subscription, max_messages=1, timeout=0.3, retry=None)
+            own_place.subscriber.pull(subscription=own_place.subscription, max_messages=1, timeout=0.3, retry=None)
         with pytest.raises(exceptions.DeadlineExceeded):
-            list(broken.stream(timeout=0.3)[1])
+            list(own_place.stream(timeout=0.3)[1])
         released.set()
-        assert texts(broken.wait_and_pull()) == ["here"]
+        assert texts(own_place.wait_and_pull()) == ["here"]
 
-    def test_a_stall_ends_by_itself_after_so_many_seconds(self, server, broken) -> None:
+    def test_stall_ends_after_its_seconds(self, server, own_place) -> None:
         released = server.stall(0.3)
-        broken.publish("late")
+        own_place.publish("late")
         assert released.is_set()
 
-    def test_stopping_the_server_ends_a_stall(self, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stall_ends_when_the_server_stops(self, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with PubsubServer() as server, ThreadPoolExecutor() as pool:
             place = Place(server.host, project)
             released, stalled = server.stall(), threading.Event()
@@ -623,27 +621,27 @@ class TestFaults:
             threading.Thread(target=server.__exit__, args=(None, None, None)).start()
             assert not hanging.result(TIMEOUT_SECONDS).received_messages
 
-    def test_refused_calls_fail_as_often_as_commanded_and_change_nothing(self, server, broken) -> None:
+    def test_refuse_fails_that_many_calls_without_effect(self, server, own_place) -> None:
         server.refuse("Publish", grpc.StatusCode.PERMISSION_DENIED, times=2)
         for _ in range(2):
             with pytest.raises(exceptions.PermissionDenied):
-                broken.publish("refused")
-        broken.publish("taken")
-        assert texts(broken.pull()) == ["taken"]
+                own_place.publish("refused")
+        own_place.publish("taken")
+        assert texts(own_place.pull()) == ["taken"]
 
-    def test_the_official_publisher_gets_over_an_unavailable_server(self, server, broken) -> None:
+    def test_official_publisher_retries_when_unavailable(self, server, own_place) -> None:
         server.refuse("Publish", grpc.StatusCode.UNAVAILABLE)
-        broken.publish("tried twice")
-        assert texts(broken.pull()) == ["tried twice"]
+        own_place.publish("tried twice")
+        assert texts(own_place.pull()) == ["tried twice"]
 
-    def test_a_refused_stream_fails_and_the_next_one_works(self, server, broken) -> None:
+    def test_refuse_fails_one_streaming_pull(self, server, own_place) -> None:
         server.refuse("StreamingPull", grpc.StatusCode.UNAVAILABLE)
-        broken.publish("hello")
+        own_place.publish("hello")
         with pytest.raises(exceptions.ServiceUnavailable):
-            list(broken.stream()[1])
-        _, stream = broken.stream()
+            list(own_place.stream()[1])
+        _, stream = own_place.stream()
         assert texts(next(stream).received_messages) == ["hello"]
 
-    def test_a_method_that_is_not_there_cannot_be_refused(self, server) -> None:
+    def test_refuse_raises_for_an_unknown_method(self, server) -> None:
         with pytest.raises(ValueError, match="no method Push; there are CreateTopic"):
             server.refuse("Push", grpc.StatusCode.UNAVAILABLE)

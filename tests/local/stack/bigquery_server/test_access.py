@@ -89,8 +89,8 @@ class TestWebPages:
         assert web.send(method, *query, {**JSON, "Host": host})[0] == 400
 
     def test_preflight_allows_nothing(self, web: Http, query) -> None:
-        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
-        assert web.send("OPTIONS", query[0], "", asked)[0] == 403
+        headers_of_preflight = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        assert web.send("OPTIONS", query[0], "", headers_of_preflight)[0] == 403
 
     def test_call_without_a_body_needs_no_content_type(self, web: Http, project) -> None:
         status, _ = web.send("POST", f"/bigquery/v2/projects/{project}/jobs/no-such-job/cancel", "", {})
@@ -135,7 +135,7 @@ ATTACKS = {
 }
 
 
-class TestFiles:
+class TestFileAccess:
     """What a program may send, since a page might yet find a way."""
 
     @pytest.fixture
@@ -150,7 +150,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     @pytest.mark.parametrize("route", ["queries", "jobs", "script", "view", "function", "procedure", "policy"])
-    def test_sql_touches_none_by_any_route(self, web: Http, bq, project, dataset, folder, route, attack) -> None:
+    def test_sql_uses_no_files_by_any_route(self, web: Http, bq, project, dataset, folder, route, attack) -> None:
         sql = attack.format(folder=folder, secret=folder / "secret.csv")
         projects, root = f"/bigquery/v2/projects/{project}", f"/bigquery/v2/projects/{project}/datasets/{dataset}"
         reference = {"projectId": project, "datasetId": dataset}
@@ -193,7 +193,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("uri", ["{secret}", "file://{secret}"])
     @pytest.mark.parametrize("file_format", ["CSV", "NEWLINE_DELIMITED_JSON", "PARQUET", "AVRO", "ORC"])
-    def test_load_reads_none(self, web: Http, bq, project, dataset, folder, uri, file_format) -> None:
+    def test_load_reads_no_files(self, web: Http, bq, project, dataset, folder, uri, file_format) -> None:
         bq.create_table(bigquery.Table(f"{project}.{dataset}.thing", [bigquery.SchemaField("a", "STRING")]))
         load = {
             "sourceUris": [uri.format(secret=folder / "secret.csv")],
@@ -205,7 +205,7 @@ class TestFiles:
         assert emulators.all_rows(bq, f"{dataset}.thing") == []
 
     @pytest.mark.parametrize("file_format", ["CSV", "NEWLINE_DELIMITED_JSON", "PARQUET", "AVRO"])
-    def test_extract_writes_none(self, web: Http, bq, project, dataset, folder, file_format) -> None:
+    def test_extract_writes_no_files(self, web: Http, bq, project, dataset, folder, file_format) -> None:
         bq.create_table(bigquery.Table(f"{project}.{dataset}.thing", [bigquery.SchemaField("a", "STRING")]))
         extract = {
             "sourceTable": {"projectId": project, "datasetId": dataset, "tableId": "thing"},

@@ -62,7 +62,7 @@ def refused(client: BigQueryWriteClient, error: type[Exception], *requests: type
     return str(caught.value)
 
 
-def test_rows_are_appended_by_one_call_that_says_its_schema_once(client, tables, server) -> None:
+def test_append_stores_rows_of_several_requests_with_one_schema(client, tables, server) -> None:
     first = request(PLAIN, [{"Timestamp": MICROS, "Device": "d", "Temp": 1.5}, {}])
     then = types.AppendRowsRequest(proto_rows={"rows": first.proto_rows.rows})
     assert [response.write_stream for response in append(client, first, then)] == [stream(PLAIN)] * 2
@@ -70,21 +70,21 @@ def test_rows_are_appended_by_one_call_that_says_its_schema_once(client, tables,
     assert {one.call for one in server.requests} == {0}
 
 
-def test_the_later_number_wins_whatever_comes_first(client, tables) -> None:
+def test_change_with_the_greater_number_wins_in_any_order(client, tables) -> None:
     append_changes(client, KEYED, upsert(0, 2.0, "2"), upsert(0, 1.0, "1"), upsert(1, 5.0, "a/0"))
     assert temps(tables) == {0: 2.0, 1: 5.0}
     append_changes(client, KEYED, upsert(0, 1.5, "1/ffff"), upsert(1, 6.0, "A/1"), upsert(1, 5.5, "9/ff"))
     assert temps(tables) == {0: 2.0, 1: 6.0}
 
 
-def test_of_equal_numbers_the_one_that_comes_last_wins(client, tables) -> None:
+def test_last_change_wins_for_equal_numbers(client, tables) -> None:
     append_changes(client, KEYED, upsert(0, 1.0, "7"), upsert(0, 2.0, "07"))
     assert temps(tables) == {0: 2.0}
     append_changes(client, KEYED, upsert(0, 3.0, "7"))
     assert temps(tables) == {0: 3.0}
 
 
-def test_a_deleted_row_stays_away_from_what_is_older(client, tables) -> None:
+def test_delete_overrides_older_changes(client, tables) -> None:
     append_changes(client, KEYED, upsert(0, 1.0, "1"), upsert(1, 1.0, "1"))
     append_changes(client, KEYED, delete(0, "2"), delete(1, "0"), delete(2, "5"))
     assert temps(tables) == {1: 1.0}
@@ -95,7 +95,7 @@ def test_a_deleted_row_stays_away_from_what_is_older(client, tables) -> None:
 
 
 @pytest.mark.parametrize("number", ["", "x", "1/", "1/2/3/4/5", "0" * 17, "-1", "1//2"])
-def test_a_malformed_number_is_an_error_of_its_row_alone(number, client, tables) -> None:
+def test_malformed_number_is_an_error_of_its_row_only(number, client, tables) -> None:
     bad = request(KEYED, [upsert(0, 1.0, "1"), upsert(1, 2.0, number)], CHANGES)
     good = request(KEYED, [upsert(0, 1.0, "1")], CHANGES)
     first, then = append(client, bad, good)
@@ -117,7 +117,7 @@ def test_a_malformed_number_is_an_error_of_its_row_alone(number, client, tables)
         ({"Timestamp": 10**18, "_CHANGE_TYPE": "UPSERT"}, "out of range"),
     ],
 )
-def test_a_row_that_cannot_be_stored_is_named_and_none_is_stored(row, words, client, tables) -> None:
+def test_append_stores_no_row_when_one_is_invalid(row, words, client, tables) -> None:
     (response,) = append(client, request(KEYED, [upsert(0, 1.0, "1"), row], CHANGES))
     (error,) = response.row_errors
     assert error.index == 1
@@ -125,14 +125,14 @@ def test_a_row_that_cannot_be_stored_is_named_and_none_is_stored(row, words, cli
     assert tables.rows[KEYED] == []
 
 
-def test_a_row_that_is_no_message_is_named(client) -> None:
+def test_append_reports_a_row_that_cannot_be_parsed(client) -> None:
     broken = request(PLAIN, [])
     broken.proto_rows.rows.serialized_rows = [b"\xff"]
     (response,) = append(client, broken)
     assert [error.index for error in response.row_errors] == [0]
 
 
-def test_a_required_column_must_be_in_the_schema_and_in_each_row(client, tables) -> None:
+def test_required_column_must_be_in_the_schema_and_in_each_row(client, tables) -> None:
     tables.create("project.dataset.strict", (SchemaField("Timestamp", "TIMESTAMP", "REQUIRED"), COLUMNS[2]))
     assert "Timestamp" in refused(
         client, exceptions.InvalidArgument, request("project.dataset.strict", [], {"Temp": "DOUBLE"})
@@ -143,12 +143,12 @@ def test_a_required_column_must_be_in_the_schema_and_in_each_row(client, tables)
     assert "Timestamp is REQUIRED" in response.row_errors[0].message
 
 
-def test_changes_to_a_table_without_a_key_end_the_call(client) -> None:
-    said = refused(client, exceptions.InvalidArgument, request(PLAIN, [upsert(0, 1.0, "1")], CHANGES))
-    assert "The primary keys of the table project.dataset.plain are required to create an upsert stream" in said
+def test_changes_end_the_call_for_a_table_without_a_key(client) -> None:
+    message = refused(client, exceptions.InvalidArgument, request(PLAIN, [upsert(0, 1.0, "1")], CHANGES))
+    assert "The primary keys of the table project.dataset.plain are required to create an upsert stream" in message
 
 
-def test_fields_that_the_table_has_not_end_the_call(client) -> None:
+def test_unknown_fields_end_the_call(client) -> None:
     with pytest.raises(exceptions.InvalidArgument) as caught:
         append(client, request(PLAIN, [], {**FIELDS, "Wind": "DOUBLE", "Rain": "DOUBLE"}))
     assert "Input schema has more fields than BigQuery schema, extra fields: 'Wind', 'Rain'" in str(caught.value)
@@ -160,27 +160,27 @@ def test_fields_that_the_table_has_not_end_the_call(client) -> None:
 @pytest.mark.parametrize(
     ("field", "kind", "wanted"), [("Temp", "STRING", "FLOAT"), ("Timestamp", "STRING", "TIMESTAMP")]
 )
-def test_a_field_of_another_type_ends_the_call(field, kind, wanted, client) -> None:
-    said = refused(client, exceptions.InvalidArgument, request(PLAIN, [], {**FIELDS, field: kind}))
-    assert f"mismatched with BigQuery field at Row.{field}, the proto field type string" in said
-    assert wanted in said
+def test_field_of_another_type_ends_the_call(field, kind, wanted, client) -> None:
+    message = refused(client, exceptions.InvalidArgument, request(PLAIN, [], {**FIELDS, field: kind}))
+    assert f"mismatched with BigQuery field at Row.{field}, the proto field type string" in message
+    assert wanted in message
 
 
-def test_a_table_that_is_not_there_ends_the_call(client) -> None:
+def test_missing_table_ends_the_call(client) -> None:
     with pytest.raises(exceptions.NotFound) as caught:
         append(client, request("project.dataset.absent", []))
     (detail,) = caught.value.details
     assert types.StorageError.deserialize(detail.value).code.name == "TABLE_NOT_FOUND"
 
 
-def test_a_request_of_more_than_10_mb_ends_the_call(client, tables) -> None:
+def test_request_above_10_mb_ends_the_call(client, tables) -> None:
     large = [{"Device": "d" * 1_048_576}] * 10
     assert "too large" in refused(client, exceptions.InvalidArgument, request(PLAIN, large))
     append(client, request(PLAIN, large[:-1]))
     assert len(tables.rows[PLAIN]) == 9
 
 
-def test_what_a_default_stream_does_not_take_ends_the_call(client) -> None:
+def test_requests_that_default_streams_refuse_end_the_call(client) -> None:
     unnamed = types.AppendRowsRequest(proto_rows=request(PLAIN, []).proto_rows)
     assert "write_stream" in refused(client, exceptions.InvalidArgument, unnamed)
     unsaid = types.AppendRowsRequest(write_stream=stream(PLAIN), proto_rows={"rows": {}})
@@ -192,19 +192,19 @@ def test_what_a_default_stream_does_not_take_ends_the_call(client) -> None:
 @pytest.mark.parametrize(
     "code", ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL", "PERMISSION_DENIED"]
 )
-def test_a_call_fails_on_command_before_or_after_the_rows_are_stored(code, stored, client, tables, server) -> None:
+def test_fault_ends_a_call_before_or_after_rows_are_stored(code, stored, client, tables, server) -> None:
     server.faults.fail(grpc.StatusCode[code], stored=stored)
     row = request(PLAIN, [{"Temp": 1.0}])
     error = exceptions.from_grpc_status(grpc.StatusCode[code], "").__class__
-    said = refused(client, error, row)
-    assert ("TABLES_UPDATE_DATA" in said) == (code == "PERMISSION_DENIED")
+    message = refused(client, error, row)
+    assert ("TABLES_UPDATE_DATA" in message) == (code == "PERMISSION_DENIED")
     assert len(tables.rows[PLAIN]) == stored
     append(client, row)
     assert len(tables.rows[PLAIN]) == stored + 1
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_answer_fails_on_command_and_the_call_goes_on(stored, client, tables, server) -> None:
+def test_fault_in_a_response_lets_the_call_go_on(stored, client, tables, server) -> None:
     server.faults.fail(grpc.StatusCode.ABORTED, in_answer=True, stored=stored)
     row = request(PLAIN, [{"Temp": 1.0}])
     first, then = append(client, row, row)
@@ -213,7 +213,7 @@ def test_an_answer_fails_on_command_and_the_call_goes_on(stored, client, tables,
     assert len(tables.rows[PLAIN]) == 1 + stored
 
 
-def test_faults_come_in_their_order_and_only_to_their_table(client, tables, server) -> None:
+def test_faults_occur_in_order_and_only_for_their_table(client, tables, server) -> None:
     server.faults.fail(grpc.StatusCode.ABORTED, times=2, table="plain")
     server.faults.fail(grpc.StatusCode.INTERNAL, table="plain")
     append(client, request(KEYED, []))
@@ -224,13 +224,13 @@ def test_faults_come_in_their_order_and_only_to_their_table(client, tables, serv
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_stream_is_cut_on_command(stored, client, tables, server) -> None:
+def test_fault_without_status_cuts_the_stream(stored, client, tables, server) -> None:
     server.faults.fail(None, stored=stored)
     assert append(client, request(PLAIN, [{}])) == []
     assert len(tables.rows[PLAIN]) == stored
 
 
-def test_rows_are_refused_on_command(client, tables, server) -> None:
+def test_refuse_rows_rejects_chosen_rows(client, tables, server) -> None:
     server.faults.refuse_rows(lambda table, row: "too hot" if row.get("Temp", 0) > 99 else None)
     rows = [{"Temp": 100.0}, {"Temp": 1.0}, {"Temp": 101.0}]
     first, then = append(client, request(PLAIN, rows), request(PLAIN, rows[1:2]))
@@ -239,7 +239,7 @@ def test_rows_are_refused_on_command(client, tables, server) -> None:
     assert [row["Temp"] for row in tables.rows[PLAIN]] == [1.0]
 
 
-def test_a_stall_outlasts_the_clients_patience_and_ends_on_command(client, tables, server) -> None:
+def test_stall_lasts_until_it_is_released(client, tables, server) -> None:
     released = server.faults.stall()
     with pytest.raises(exceptions.DeadlineExceeded):
         list(client.append_rows(iter([request(PLAIN, [{}])]), retry=None, timeout=0.2))
@@ -247,7 +247,7 @@ def test_a_stall_outlasts_the_clients_patience_and_ends_on_command(client, table
     append(client, request(PLAIN, [{}]))
 
 
-def test_a_connection_is_told_to_go_away_and_the_next_one_works(client, tables, server) -> None:
+def test_go_away_closes_connections_and_accepts_new_ones(client, tables, server) -> None:
     waiting: queue.Queue[types.AppendRowsRequest | None] = queue.Queue()
     waiting.put(request(PLAIN, [{}]))
     answers = client.append_rows(iter(waiting.get, None), retry=None, timeout=10)

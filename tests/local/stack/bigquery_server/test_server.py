@@ -55,7 +55,7 @@ def temps(bq: bigquery.Client, table: str) -> list[tuple[int, str, float]]:
     return sorted(((row["Timestamp"] - T0) // timedelta(minutes=1), row["Device"], row["Temp"]) for row in rows)
 
 
-def test_changes_are_applied_by_key_and_number(bq, dataset, bigquery_storage) -> None:
+def test_server_applies_changes_by_key_and_number(bq, dataset, bigquery_storage) -> None:
     table = f"{dataset}.readings"
     bq.create_table(keyed(table))
     client = write_client(bigquery_storage)
@@ -69,7 +69,7 @@ def test_changes_are_applied_by_key_and_number(bq, dataset, bigquery_storage) ->
     assert bq.get_table(table).num_rows == 3
 
 
-def test_every_type_comes_back_as_it_was_sent(bq, dataset, bigquery_storage) -> None:
+def test_server_returns_every_type_as_sent(bq, dataset, bigquery_storage) -> None:
     table = f"{dataset}.types"
     pair = (SchemaField("key", "STRING"), SchemaField("value", "STRING"))
     columns = {
@@ -91,7 +91,7 @@ def test_every_type_comes_back_as_it_was_sent(bq, dataset, bigquery_storage) -> 
     assert dict(row) == {**{name: value for name, (*_, value) in columns.items()}, "pairs": []}
 
 
-def test_a_primary_key_is_remembered_until_its_table_goes(bq, dataset) -> None:
+def test_primary_key_is_stored_until_its_table_is_deleted(bq, dataset) -> None:
     table = f"{dataset}.readings"
     assert bq.create_table(keyed(table)).table_constraints.primary_key.columns == list(KEY)
     assert bq.get_table(table).table_constraints.primary_key.columns == list(KEY)
@@ -100,7 +100,7 @@ def test_a_primary_key_is_remembered_until_its_table_goes(bq, dataset) -> None:
     assert bq.get_table(table).table_constraints is None
 
 
-def test_a_primary_key_is_added_and_dropped_by_sql(bq, dataset, bigquery_storage) -> None:
+def test_primary_key_is_added_and_dropped_by_sql(bq, dataset, bigquery_storage) -> None:
     table = f"{dataset}.readings"
     bq.create_table(bigquery.Table(table, COLUMNS))
     client = write_client(bigquery_storage)
@@ -113,18 +113,18 @@ def test_a_primary_key_is_added_and_dropped_by_sql(bq, dataset, bigquery_storage
     assert bq.get_table(table).table_constraints is None
 
 
-def test_a_primary_key_is_patched_in(bq, dataset) -> None:
+def test_primary_key_is_added_by_an_update(bq, dataset) -> None:
     table = bq.create_table(bigquery.Table(f"{dataset}.readings", COLUMNS))
     table.table_constraints = keyed(f"{dataset}.readings").table_constraints
     assert bq.update_table(table, ["table_constraints"]).table_constraints.primary_key.columns == list(KEY)
 
 
-def test_a_primary_key_of_an_unknown_column_is_refused(bq, dataset) -> None:
+def test_primary_key_of_an_unknown_column_is_refused(bq, dataset) -> None:
     with pytest.raises(exceptions.BadRequest, match="Wind"):
         bq.create_table(keyed(f"{dataset}.readings", ("Wind",)))
 
 
-def test_a_deleted_dataset_takes_its_memory_along(bq, project, bigquery_storage) -> None:
+def test_deleted_dataset_loses_keys_and_numbers(bq, project, bigquery_storage) -> None:
     dataset = f"{project}.t{uuid.uuid4().hex}"
     table = f"{dataset}.readings"
     client = write_client(bigquery_storage)
@@ -136,7 +136,7 @@ def test_a_deleted_dataset_takes_its_memory_along(bq, project, bigquery_storage)
         bq.delete_dataset(dataset, delete_contents=True)
 
 
-def test_rows_keys_and_numbers_survive_a_kill(project, tmp_path: Path, monkeypatch) -> None:
+def test_rows_keys_and_numbers_persist_when_the_server_is_killed(project, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("BQEMU_PERSISTENCE_MODE", "persistent")
     monkeypatch.setenv("BQEMU_DATA_DIR", str(tmp_path / "data"))
