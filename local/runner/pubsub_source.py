@@ -1,41 +1,37 @@
-"""The patches of Beam's local runner: a Pub/Sub read that is fast, never stalls, and holds the watermark.
+"""The Pub/Sub source of the local pipeline: a reader for Beam's local runner that is fast and holds the watermark.
 
-Stock BundleBasedDirectRunner pulls 10 messages at a time, blocks up to 30 s when none come, acknowledges what it has
-not processed, refuses to remove duplicates, and takes the wall clock as watermark, so that every reading of a backlog
-is late. It runs all steps for each bundle, though most of them are given nothing, and looks up anew what arguments all
-methods of a step take. `install()` mends that, in this process only.
+Beam's reader in BundleBasedDirectRunner pulls 10 messages at a time, blocks up to 30 s when there are none, and
+acknowledges messages before they are processed. It does not remove duplicates, and uses the wall clock as watermark, so
+that every reading of a backlog is late. `beam_patches` replaces it with PubSubReadEvaluator.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import compress
-from types import MethodType
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.direct import transform_evaluator
 from apache_beam.runners.direct.bundle_factory import _Bundle
-from apache_beam.runners.direct.executor import _ExecutorServiceParallelExecutor
 from apache_beam.runners.direct.util import TransformResult
-from apache_beam.transforms import core
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils import windowed_value
 from apache_beam.utils.timestamp import Timestamp
 from google.pubsub_v1 import PubsubMessage as ServiceMessage
 
-from local.runner.duplicates import Seen
+from local.runner.duplicates import SeenIds
 from local.runner.watermark import EARLIEST, LATEST, SECOND, Watermark
 from local.stack.emulators import PULL_MESSAGES, pull, subscriber_client
 
 BUNDLE_MESSAGES = 1000
-IDLE_WAIT = 0.05  # seconds between pulls that find little, so that an idle pipeline does not keep a core busy
-HELD = 8 * SECOND  # how long messages pulled ahead may wait; ack deadlines are 10 s or more
+IDLE_WAIT = 0.05  # seconds before the next pull after one with few messages, to spare the CPU when idle
+MAX_HOLD = 8 * SECOND  # that messages pulled ahead may wait; ack deadlines are 10 s or more
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 GLOBAL = (GlobalWindow(),)
@@ -43,7 +39,7 @@ GLOBAL = (GlobalWindow(),)
 
 @dataclass(frozen=True)
 class Pulled:
-    """Received messages, raw protobuf, and when their pull began and ended, in microseconds since 1970."""
+    """Received messages as raw protobuf, and the start and end of their pull in microseconds since 1970."""
 
     began: int
     ended: int
@@ -51,39 +47,40 @@ class Pulled:
 
     @property
     def ack_ids(self) -> list[str]:
-        """What acknowledges them."""
+        """The ack ids of the messages."""
         return [one.ack_id for one in self.received]
 
 
 class Reader:
-    """Pulls the next bundle on a thread of its own while the runner processes one, and acknowledges what is processed.
+    """Pulls the next bundle in another thread while the runner processes one, and acknowledges processed ones.
 
-    What is pulled ahead is not acknowledged. If it has waited so long that Pub/Sub may send it again, it is given back.
+    Messages that were pulled ahead are not acknowledged yet. If they have waited for MAX_HOLD, after which Pub/Sub may
+    redeliver them, they are returned to it.
     """
 
     def __init__(self, client: Any, subscription: str) -> None:
         self.watermark = Watermark(_now())
-        self.seen = Seen()
+        self.seen = SeenIds()
         self._client = client
         self._subscription = subscription
         self._thread = ThreadPoolExecutor(1, "pubsub-pull")
         self._ahead: Future[Pulled] | None = None
-        self._given: Sequence[str] = ()  # ack ids of the bundle that the runner has
-        self._processed: list[str] = []  # the thread's while it works: ack ids
+        self._processing: Sequence[str] = ()  # ack ids of the bundle that the runner processes
+        self._processed: list[str] = []  # ack ids; used by the other thread while it runs
 
     def next_bundle(self) -> Pulled:
-        """Return up to BUNDLE_MESSAGES messages. The ones given before are processed now, and may be acknowledged."""
+        """Return up to BUNDLE_MESSAGES messages. The previous bundle must be processed, and is acknowledged."""
         ahead, self._ahead = self._ahead or self._thread.submit(self._acknowledge_and_pull), None
         pulled = ahead.result()
-        # Before anything else is pulled, or the same messages may come again with it.
-        self._processed += self._given
-        self._given = ()
-        while pulled.received and pulled.began < _now() - HELD:
+        # Before the next pull, which may otherwise return the same messages again.
+        self._processed += self._processing
+        self._processing = ()
+        while pulled.received and pulled.began < _now() - MAX_HOLD:
             self._client.modify_ack_deadline(
                 subscription=self._subscription, ack_ids=pulled.ack_ids, ack_deadline_seconds=0
             )
             pulled = self._acknowledge_and_pull()
-        self._given = pulled.ack_ids
+        self._processing = pulled.ack_ids
         wait = IDLE_WAIT if len(pulled.received) < PULL_MESSAGES else 0.0
         self._ahead = self._thread.submit(self._acknowledge_and_pull, wait)
         return pulled
@@ -99,9 +96,9 @@ class Reader:
 
 
 class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
-    """The stock evaluator with another way to pull and another watermark. The runner makes one for each bundle.
+    """Beam's evaluator with another reader and another watermark. The runner creates one for each bundle.
 
-    The runner asks for a bundle when all steps are done with the one before.
+    It does so when all steps have processed the previous bundle.
     """
 
     _readers: ClassVar[WeakKeyDictionary[Any, Reader]] = WeakKeyDictionary()
@@ -111,23 +108,23 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
         self._id_attribute = source.id_label
         reader = self._readers.get(applied_ptransform)
         if reader:
-            # Stock would parse the pipeline's options once more.
+            # The constructor of Beam's class would parse the pipeline's options again.
             transform_evaluator._TransformEvaluator.__init__(self, evaluation_context, applied_ptransform, *args)
             self.source = source
         else:
-            source.id_label = None  # which stock refuses
+            source.id_label = None  # which Beam's class refuses
             try:
                 super().__init__(evaluation_context, applied_ptransform, *args)
             finally:
                 source.id_label = self._id_attribute
-            # Stock's client takes no more than 4 MB from an emulator.
+            # Beam's client accepts at most 4 MB from an emulator.
             emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
             client = subscriber_client(emulator) if emulator else self._get_subscriber_client(applied_ptransform)
             reader = self._readers[applied_ptransform] = Reader(client, self._sub_name)
         self._reader = reader
 
     def finish_bundle(self) -> TransformResult:
-        """Put out one bundle, possibly empty, of PubsubMessages or of their data."""
+        """Return one bundle, possibly empty, of PubsubMessages or of their data."""
         pulled = self._reader.next_bundle()
         messages = [one.message for one in pulled.received]
         publish_times = [_publish_time(message) for message in messages]
@@ -141,11 +138,11 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
         result.keyed_watermark_holds = {None: Timestamp(micros=watermark)}
         timed = list(zip(messages, event_times, strict=True))
         if self._id_attribute:
-            # Not sooner, as what is pulled ahead may be given back. The others are acknowledged with this bundle.
-            first = self._reader.seen.first_times(_now(), [_id(message, self._id_attribute) for message in messages])
-            timed = list(compress(timed, first))
+            # Not when they are pulled ahead and may be returned. Duplicates are acknowledged with this bundle.
+            ids = [_id(message, self._id_attribute) for message in messages]
+            timed = list(compress(timed, self._reader.seen.are_new(_now(), ids)))
         if timed:
-            # The stock loop makes a Timestamp and a window for each message, and compares it with the one before.
+            # Faster than Beam's loop, which creates a Timestamp and a window for each message.
             bundle = _Bundle(next(iter(self._outputs)), stacked=False)
             for message, event_time in timed:
                 element = _with_attributes(message) if self.source.with_attributes else message.data
@@ -154,7 +151,7 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
         return result
 
     def _read_from_pubsub(self, timestamp_attribute: str | None) -> Sequence[Any]:
-        """Leave the stock class nothing to do with messages."""
+        """Return nothing, so that `finish_bundle` of Beam's class processes no messages."""
         return ()
 
 
@@ -163,7 +160,7 @@ def _with_attributes(message: Any) -> PubsubMessage:
 
 
 def _id(message: Any, id_attribute: str) -> str:
-    """What identifies the message: the attribute, or else Pub/Sub's id, so that only its redelivery is the same."""
+    """Return what identifies a message: the attribute, or else Pub/Sub's id, which only a redelivery repeats."""
     own_id = message.attributes.get(id_attribute)
     return f"id {own_id}" if own_id else f"message {message.message_id}"
 
@@ -178,9 +175,9 @@ def _publish_time(message: Any) -> int:
 
 
 def _event_time(message: Any, publish_time: int, timestamp_attribute: str | None) -> int:
-    """The attribute's time (epoch milliseconds or RFC 3339), or else the publish time.
+    """Return the attribute's time (epoch milliseconds or RFC 3339), or else the publish time.
 
-    Stock ends the whole run at an unreadable attribute; here the pipeline shall judge the message.
+    With Beam's reader an unreadable attribute ends the run. Here the pipeline gets the message and checks it.
     """
     if timestamp_attribute and timestamp_attribute in message.attributes:
         try:
@@ -193,7 +190,7 @@ def _event_time(message: Any, publish_time: int, timestamp_attribute: str | None
 
 
 def _parse(text: str) -> int:
-    """Microseconds since 1970, as the stock reader understands a text, but mostly a hundred times as fast."""
+    """Convert a text to microseconds since 1970 like Beam's reader, but a hundred times as fast for usual formats."""
     with suppress(ValueError):
         moment = datetime.fromisoformat(text)
         if moment.tzinfo:
@@ -207,48 +204,9 @@ def _parse(text: str) -> int:
     return int(event_time.micros)
 
 
-_stock_schedule_consumers = _ExecutorServiceParallelExecutor.schedule_consumers
-
-
-def _schedule_consumers(executor: _ExecutorServiceParallelExecutor, bundle: _Bundle) -> None:
-    """Run the steps that take a bundle, unless it is empty.
-
-    Stock sets all of them up for each, which is most of the time of a run. Nothing is lost: watermarks advance without
-    it, and timers have bundles of their own.
-    """
-    if bundle.has_elements():
-        _stock_schedule_consumers(executor, bundle)
-
-
-_Arguments = tuple[list[str], list[Any]]
-_stock_arguments = core.get_function_args_defaults
-_arguments_of: WeakKeyDictionary[Callable[..., Any], _Arguments] = WeakKeyDictionary()
-
-
-def _arguments(function: Any) -> _Arguments:
-    """The names and defaults of what a function takes, inspected once for a method.
-
-    Stock inspects all methods of a step four times for each bundle, which is half of the time of a run.
-    """
-    if not isinstance(function, MethodType):
-        return _stock_arguments(function)
-    found = _arguments_of.get(function.__func__)
-    if found is None:
-        found = _arguments_of[function.__func__] = _stock_arguments(function)
-    names, defaults = found
-    return list(names), list(defaults)
-
-
-def install() -> None:
-    """Make BundleBasedDirectRunner work in this way, in this process. Calling it again changes nothing."""
-    transform_evaluator._PubSubReadEvaluator = PubSubReadEvaluator
-    _ExecutorServiceParallelExecutor.schedule_consumers = _schedule_consumers
-    core.get_function_args_defaults = _arguments
-
-
 def close() -> None:
-    """Close the readers' clients and delete their temporary subscriptions, for a process about to exit at once."""
+    """Close the readers' clients and delete their temporary subscriptions, before the process exits."""
     for client in list(PubSubReadEvaluator._subscriber_client_cache.values()):
-        # Held while a subscription is made: closed meanwhile, the client would not know of it.
+        # The lock is held while a subscription is created; a client closed meanwhile would not delete it.
         with client._lock:
             client.close()

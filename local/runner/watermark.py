@@ -1,4 +1,4 @@
-"""How far a reader of Pub/Sub has come in event time, told by nothing but what it pulls."""
+"""The watermark of a reader of Pub/Sub, estimated from the messages that it pulls."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,33 +9,33 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 SECOND = 1_000_000  # microseconds
 CATCH_UP = 2 * SECOND  # see Watermark
-SHORTEST_WAY = SECOND // 10  # see Watermark
-LONGEST_WAY = 60 * SECOND  # see Watermark
+MIN_DELAY = SECOND // 10  # see Watermark
+MAX_DELAY = 60 * SECOND  # see Watermark
 EARLIEST, LATEST = MIN_TIMESTAMP.micros, GlobalWindow().max_timestamp().micros
 
 
 class Watermark:
-    """What the reader promises: no more messages with an event time before this, as far as it can know.
+    """An estimate of the event time up to which all messages have been read.
 
-    It is the moment up to which all that was published has been read, less the longest way of a message from its event
-    time to its publish time. It never goes back.
+    It is the publish time up to which everything has been read, minus the longest delay of a message from its event
+    time to its publish time. It never decreases.
 
-    Pub/Sub gives messages about in the order in which they were published. So the moment is found thus:
+    Pub/Sub delivers messages approximately in the order of publishing. The publish time up to which everything has been
+    read therefore follows from the messages of the last 2 s:
 
-    Backlog: a message pulled in the last 2 s was published before the reader started, or it started less than 2 s ago.
-    More of the backlog may come, in any order of event time. The watermark stays at the beginning of time.
+    Backlog: one was published before the reader started, or the reader started less than 2 s ago. More of the backlog
+    may follow, in any order of event time. The watermark stays at the beginning of time.
 
-    Behind: a message pulled in the last 2 s was already 2 s old when pulled. All is read that was published before the
-    oldest message of the last 2 s.
+    Behind: one was already 2 s old when it was pulled. Everything has been read that was published before the oldest of
+    them.
 
-    Caught up: all is read that was published before the oldest message of the last pull; if it had none, before that
-    pull began.
+    Caught up: otherwise. Everything has been read that was published before the oldest message of the last pull, or
+    before that pull began if it returned none.
 
-    The longest way is that of the messages of the last 2 s, at least a tenth of a second more than the slowest pull of
-    these 2 s took: while Pub/Sub does not answer, what is being published waits too. Two kinds do not count, so that a
-    sensor that sends what it kept since yesterday, or whose clock stands still, does not hold up all others: messages
-    that are a minute behind the watermark already; and those that took more than a minute, and more than twice as long
-    as the fastest.
+    The longest delay is that of the messages of the last 2 s, and at least a tenth of a second more than the slowest
+    pull of these 2 s: while Pub/Sub does not respond, publishers wait too. Two kinds of messages are left out, so that
+    a sensor that sends yesterday's readings, or whose clock stands still, does not delay all others: those that are
+    already a minute behind the watermark, and those whose delay is more than a minute and more than twice the shortest.
 
         clock      12:00:00     :01          :02        :04   :05    :06    :30      :31      :33      :35    :36
         published  11:50-11:55  11:50-11:59  11:57-now  now   now    now    :06-:12  :12-:22  :22-now  now    now
@@ -48,45 +48,49 @@ class Watermark:
     def __init__(self, started: int) -> None:
         self.value = EARLIEST
         self._started = started
-        self._pulls: deque[_Pull] = deque()  # those of the last 2 s
+        self._pulls: deque[_Pull] = deque()  # the pulls of the last 2 s
 
     def advance(self, began: int, ended: int, event_times: Sequence[int], publish_times: Sequence[int]) -> int:
-        """Take note of one pull and of the times of each of its messages, and return the watermark after it.
+        """Record a pull and the times of its messages, and return the new watermark.
 
-        What was published after the pull began may not be in it.
+        Args:
+          began: when the pull began. It may not contain messages that were published later.
+          ended: when it ended.
+          event_times: the event time of each message.
+          publish_times: the publish time of each message.
         """
         oldest = min(began, *publish_times) if publish_times else began
-        least = self.value - LONGEST_WAY
+        least = self.value - MAX_DELAY
         times = zip(event_times, publish_times, strict=True)
-        ways = [published - event for event, published in times if event >= least]
-        self._pulls.append(_Pull.of(began, ended, oldest, ways))
+        delays = [published - event for event, published in times if event >= least]
+        self._pulls.append(_Pull.from_delays(began, ended, oldest, delays))
         while self._pulls[0].began < began - CATCH_UP:
             self._pulls.popleft()
-        of_all = min(pull.oldest for pull in self._pulls)
+        oldest_of_all = min(pull.oldest for pull in self._pulls)
         behind = any(pull.oldest < pull.began - CATCH_UP for pull in self._pulls)
-        backlog = began < self._started + CATCH_UP or of_all < self._started
+        backlog = began < self._started + CATCH_UP or oldest_of_all < self._started
         if not backlog:
-            self.value = max(self.value, (of_all if behind else oldest) - self._longest_way())
+            self.value = max(self.value, (oldest_of_all if behind else oldest) - self._longest_delay())
         return self.value
 
-    def _longest_way(self) -> int:
-        answer = max(pull.ended - pull.began for pull in self._pulls)
+    def _longest_delay(self) -> int:
+        slowest_pull = max(pull.ended - pull.began for pull in self._pulls)
         slowest = max(pull.slowest for pull in self._pulls)
         fastest = min(pull.fastest for pull in self._pulls)
-        very_slow = (way for pull in self._pulls for way in pull.very_slow if way <= 2 * fastest)
-        return max(SHORTEST_WAY + answer, slowest, *very_slow)
+        very_slow = (delay for pull in self._pulls for delay in pull.very_slow if delay <= 2 * fastest)
+        return max(MIN_DELAY + slowest_pull, slowest, *very_slow)
 
 
 class _Pull(NamedTuple):
     began: int
     ended: int
     oldest: int  # publish time
-    fastest: int  # way
-    slowest: int  # way of a minute at most
-    very_slow: Sequence[int]  # ways of more than a minute
+    fastest: int  # the shortest delay
+    slowest: int  # the longest delay of at most a minute
+    very_slow: Sequence[int]  # delays of more than a minute
 
     @classmethod
-    def of(cls, began: int, ended: int, oldest: int, ways: Sequence[int]) -> "_Pull":
-        very_slow = [way for way in ways if way > LONGEST_WAY]
-        bearable = [way for way in ways if way <= LONGEST_WAY] if very_slow else ways
-        return cls(began, ended, oldest, min(ways, default=LATEST), max(bearable, default=0), very_slow)
+    def from_delays(cls, began: int, ended: int, oldest: int, delays: Sequence[int]) -> "_Pull":
+        very_slow = [delay for delay in delays if delay > MAX_DELAY]
+        usual = [delay for delay in delays if delay <= MAX_DELAY] if very_slow else delays
+        return cls(began, ended, oldest, min(delays, default=LATEST), max(usual, default=0), very_slow)

@@ -1,4 +1,4 @@
-"""The shipped pipeline as a process of its own, between the two emulators."""
+"""The pipeline as a process, between the two emulators."""
 
 import sys
 import uuid
@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 90.0
 
 @dataclass
 class Stack:
-    """A topic, a subscription to it and a dataset of one test's own; `start` runs the shipped pipeline on them."""
+    """A topic, a subscription to it and a dataset for one test; `start` runs the pipeline on them."""
 
     project: str
     topic: str
@@ -44,7 +44,7 @@ class Stack:
             self.publisher.publish(topic=self.topic, messages=batch)
 
     def rows(self, table: str = "readings") -> list[dict]:
-        """Return what is in the table, nothing as long as there is no table."""
+        """Return the rows of the table, none if it does not exist."""
         if not self.table_exists(table):
             return []
         return [dict(row) for row in all_rows(self.bq, f"{self.project}.{self.dataset}.{table}")]
@@ -75,7 +75,7 @@ def stack(
     subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
     topic, subscription = f"projects/{project}/topics/{name}", f"projects/{project}/subscriptions/{name}"
     publisher.create_topic(name=topic)
-    # As `local up` and the demo make theirs: what a slow bundle holds longer than that is sent again.
+    # As for `local up` and the demo: the messages of a bundle that takes longer are redelivered.
     request = {"name": subscription, "topic": topic, "ack_deadline_seconds": ACK_DEADLINE}
     subscriber.create_subscription(request)
 

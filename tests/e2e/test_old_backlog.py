@@ -11,7 +11,7 @@ HOUR = 3600
 INTERVAL = 10  # seconds
 
 
-def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_while_readings_come_live(stack: Stack):
+def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_and_live_readings(stack: Stack):
     # Two hours of two devices, the second device's after all of the first one's, eight hours ago.
     start = math.floor(time.time() / INTERVAL) * INTERVAL - 8 * HOUR
     readings = backlog(20_000, start, 0.72, ("north", "south"))
@@ -22,7 +22,7 @@ def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_while_read
     with stack.start(*flags, entry=("tests.e2e.slow_pipeline",)) as pipeline:
 
         def backlog_is_written() -> bool:
-            """Whether the last of its rows is there; publishes a reading of this moment each time it is asked."""
+            """Return whether all rows of the backlog are written; each call publishes a live reading."""
             now = round(time.time(), 3)
             readings.append((now, SENSORS[len(readings) % 4], float(len(readings)), "north"))
             stack.publish([reading(*readings[-1])])
@@ -31,7 +31,7 @@ def test_backlog_older_than_allowed_lateness_is_exact_with_slow_steps_while_read
         wait_for(pipeline, backlog_is_written, TIMEOUT_SECONDS)
         expected = expected_rows(readings, INTERVAL)
         rows = stack.wait_for_rows(pipeline, len(expected))
-    said = pipeline.log.read_text()
-    stops = [said.count(f"{step}.") for step in ("_Fold", "_AssignExpiryWindow", "_SplitExpired")]
+    log = pipeline.log.read_text()
+    stops = [log.count(f"{step}.") for step in ("_Fold", "_AssignExpiryWindow", "_SplitExpired")]
     assert (stops, stack.rows("readings_dead_letters")) == ([2, 2, 1], [])
     assert by_timestamp(rows) == expected

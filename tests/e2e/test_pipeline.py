@@ -1,4 +1,4 @@
-"""Messages in, rows out, through real processes; expectations computed here without the pipeline's code."""
+"""The pipeline as a process, from messages to rows; the expected rows are computed without its code."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def reading(seconds: float, sensor: str, value: float, device: str) -> tuple[byt
 
 
 def backlog(count: int, start: float, spacing: float, devices: tuple[str, ...]) -> list[tuple]:
-    """Return (seconds, sensor, value, device), one device's readings after the other's, seconds exact to 1 ms."""
+    """Return (seconds, sensor, value, device), device after device, with seconds exact to 1 ms."""
     rng = random.Random(11)
     return [
         (round(start + n * spacing, 3), rng.choice(SENSORS), rng.uniform(-50, 1100), device)
@@ -60,7 +60,7 @@ class TestBacklog:
     START = math.floor(time.time() / 60) * 60 - 1500
 
     @pytest.mark.parametrize("attribute", ["timestamp", ""])
-    def test_of_ten_minutes_device_after_device_comes_out_complete_and_exact(self, stack: Stack, attribute: str):
+    def test_of_ten_minutes_device_after_device_is_complete_and_exact(self, stack: Stack, attribute: str):
         readings = backlog(20_000, self.START, 0.06, ("north", "south"))
         stack.publish([reading(*each) for each in readings])
         expected = expected_rows(readings, 15)
@@ -71,7 +71,7 @@ class TestBacklog:
         assert by_timestamp(rows) == expected
         assert stack.rows("readings_dead_letters") == []
 
-    def test_with_a_message_of_nine_megabytes_comes_out_complete(self, stack: Stack):
+    def test_with_a_message_of_nine_megabytes_is_complete(self, stack: Stack):
         small = [reading(self.START + second, "Temp", 1.0, "a") for second in (0, 2)]
         large = json.dumps({"Timestamp": stamp(self.START + 1), "Temp": 4.0, "note": "x" * 9_000_000}).encode()
         stack.publish(small[:1])
@@ -83,7 +83,7 @@ class TestBacklog:
         assert row["Temp"] == 2.0
         assert stack.rows("readings_dead_letters") == []
 
-    def test_of_two_devices_sessions(self, stack: Stack):
+    def test_of_bursts_becomes_sessions_by_device(self, stack: Stack):
         bursts = {"a": [(0, 20), (50, 70)], "b": [(10, 65)]}
         readings = [
             (self.START + second, "Temp", float(second), device)
@@ -101,22 +101,22 @@ class TestBacklog:
         assert found == {("a", 40.0): 10.0, ("a", 90.0): 60.0, ("b", 85.0): 37.5}
         assert len(rows) == 3
 
-    def test_with_unreadable_messages_dead_letters_each_of_them(self, stack: Stack):
+    def test_with_unreadable_messages_has_a_dead_letter_for_each(self, stack: Stack):
         good = backlog(100, self.START, 0.1, ("north",))
         bad = [b"\xff\xfe", b"[]", b'{"Temp": 1}', b'{"Timestamp": "noon", "Temp": 1}']
         stack.publish([(data, {}) for data in bad] + [reading(*each) for each in good])
         flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp", stack.table_flag]
         with stack.start(*flags) as pipeline:
-            letters = stack.wait_for_rows(pipeline, 4, "readings_dead_letters")
+            dead_letters = stack.wait_for_rows(pipeline, 4, "readings_dead_letters")
             rows = stack.wait_for_rows(pipeline, len(expected_rows(good, 15)))
         assert by_timestamp(rows) == expected_rows(good, 15)
-        assert {letter["payload"]: letter["stage"] for letter in letters} == {
+        assert {dead_letter["payload"]: dead_letter["stage"] for dead_letter in dead_letters} == {
             bad[0]: "decode",
             bad[1]: "decode",
             bad[2]: "timestamp",
             bad[3]: "timestamp",
         }
-        assert len(letters) == 4
+        assert len(dead_letters) == 4
 
     def test_with_duplicates_counts_each_reading_once(self, stack: Stack):
         readings = backlog(500, self.START, 0.1, ("north",))
@@ -153,9 +153,9 @@ class TestLate:
     def test_readings_are_dead_lettered_and_the_row_is_final(self, stack: Stack):
         self.late_reading(stack)
         assert [row["Temp"] for row in stack.rows()] == [2.0]
-        (letter,) = stack.rows("readings_dead_letters")
-        assert (letter["stage"], letter["device"]) == ("late", None)
-        assert json.loads(letter["payload"])["readings"] == {"Temp": {"sum": 8.0, "count": 1}}
+        (dead_letter,) = stack.rows("readings_dead_letters")
+        assert (dead_letter["stage"], dead_letter["device"]) == ("late", None)
+        assert json.loads(dead_letter["payload"])["readings"] == {"Temp": {"sum": 8.0, "count": 1}}
 
     def test_readings_revise_the_row_and_the_view_shows_the_newest(self, stack: Stack):
         self.late_reading(stack, "--on_late=revise")
@@ -166,7 +166,7 @@ class TestLate:
 
 
 class TestLive:
-    def test_a_topic_read_with_readings_out_of_order_within_the_grace(self, stack: Stack):
+    def test_topic_is_complete_with_readings_out_of_order_within_the_grace(self, stack: Stack):
         flags = [
             f"--input_topic={stack.topic}",
             "--timestamp_attribute=timestamp",
@@ -174,7 +174,7 @@ class TestLive:
             "--grace_period=5s",
         ]
         with stack.start(*flags, stack.table_flag) as pipeline:
-            # The stack's own subscription, and the one the pipeline makes for itself.
+            # The stack's subscription, and the one that the pipeline creates.
             wait_for(pipeline, lambda: stack.topic_has_subscribers(2), TIMEOUT_SECONDS)
             now = round(time.time(), 3)
             readings = [(round(now - n * 0.01, 3), SENSORS[n % 4], float(n), "north") for n in range(300)]
@@ -187,7 +187,7 @@ class TestLive:
 
 
 class TestDeadLetterTopic:
-    def test_has_each_dead_letter_with_its_payload(self, stack: Stack):
+    def test_receives_each_dead_letter_with_its_payload(self, stack: Stack):
         topic, subscription = f"{stack.topic}-dead", f"{stack.subscription}-dead"
         stack.publisher.create_topic(name=topic)
         stack.subscriber.create_subscription(name=subscription, topic=topic)
@@ -210,7 +210,7 @@ class TestDeadLetterTopic:
 
 class TestSilences:
     @pytest.mark.parametrize("write_method", ["streaming_inserts", "upsert"])
-    def test_are_noticed_closed_and_published_of_a_device_and_of_the_stream(self, stack: Stack, write_method: str):
+    def test_are_noticed_ended_and_published_for_a_device_and_the_stream(self, stack: Stack, write_method: str):
         topic, subscription = f"{stack.topic}-silences", f"{stack.subscription}-silences"
         stack.publisher.create_topic(name=topic)
         stack.subscriber.create_subscription(name=subscription, topic=topic)
@@ -221,12 +221,12 @@ class TestSilences:
             f"--silence_topic={topic}",
             f"--write_method={write_method}",
         ]
-        since = math.floor(time.time())
-        stack.publish([reading(since - 1, "Temp", 1.0, "north"), reading(since, "Temp", 2.0, "north")])
+        silent_since = math.floor(time.time())
+        stack.publish([reading(silent_since - 1, "Temp", 1.0, "north"), reading(silent_since, "Temp", 2.0, "north")])
         with stack.start(*flags) as pipeline:
             noticed = stack.wait_for_rows(pipeline, 2, "readings_silences")
-            back = math.floor(time.time())
-            stack.publish([reading(back, "Temp", 3.0, "north")])
+            resumed_at = math.floor(time.time())
+            stack.publish([reading(resumed_at, "Temp", 3.0, "north")])
 
             def over() -> list:
                 rows = stack.rows("readings_silences")
@@ -247,26 +247,26 @@ class TestSilences:
         # A key must not be NULL.
         stream = "" if write_method == "upsert" else None
         assert {(row["Device"], row["SilentSince"].timestamp(), row["BackAt"]) for row in noticed} == {
-            ("north", since, None),
-            (stream, since, None),
+            ("north", silent_since, None),
+            (stream, silent_since, None),
         }
-        assert all(row["NoticedAt"].timestamp() >= since + 3 for row in noticed)
-        ended = datetime.fromtimestamp(back, UTC)
-        assert sorted(over(), key=str) == [("north", since, ended), (None, since, ended)]
-        # One row of each silence when upserted; the two that begin at `back` may have been noticed by now.
-        rows = [row for row in stack.rows("readings_silences") if row["SilentSince"].timestamp() == since]
+        assert all(row["NoticedAt"].timestamp() >= silent_since + 3 for row in noticed)
+        ended = datetime.fromtimestamp(resumed_at, UTC)
+        assert sorted(over(), key=str) == [("north", silent_since, ended), (None, silent_since, ended)]
+        # One row of each silence when upserted; the two that begin at `resumed_at` may have been noticed by now.
+        rows = [row for row in stack.rows("readings_silences") if row["SilentSince"].timestamp() == silent_since]
         assert len(rows) == (2 if write_method == "upsert" else 4)
         messages = [received.message for received in pulled]
         assert [(m.attributes["event"], m.attributes.get("device", "")) for m in messages][:4].count(
             ("silent", "north")
         )
         assert {json.loads(m.data)["SilentSince"][:19] for m in messages if m.attributes["event"] == "back"} == {
-            stamp(since)[:19]
+            stamp(silent_since)[:19]
         }
 
 
-class TestWithoutATable:
-    def test_rows_are_printed(self, stack: Stack):
+class TestWithoutTable:
+    def test_rows_are_printed_without_an_output_table(self, stack: Stack):
         start = TestBacklog.START
         stack.publish([reading(start, "Temp", 20.0, "north"), reading(start + 1, "Temp", 22.0, "north")])
         flags = [f"--input_subscription={stack.subscription}", "--timestamp_attribute=timestamp"]

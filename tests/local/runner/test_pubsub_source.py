@@ -1,6 +1,5 @@
-"""The patched Pub/Sub read: on the emulator with small pipelines, and its watermark rule by itself."""
+"""The Pub/Sub source: on the emulator with small pipelines, and its reader with a scripted client."""
 
-import inspect
 import json
 import queue
 import threading
@@ -13,31 +12,29 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
-from apache_beam.coders import BytesCoder
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct import executor, transform_evaluator
 from apache_beam.transforms import core
-from apache_beam.transforms.userstate import BagStateSpec
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from google.api_core.exceptions import ServiceUnavailable
 from google.pubsub_v1 import PullResponse
 
-from local.runner import pubsub_source, watermark
+from local.runner import beam_patches, pubsub_source, watermark
 from local.runner.pubsub_source import Reader
 from local.stack import emulators
 
-# What the pipelines of these tests put out: the runner works in this process, on another thread.
+# The output of the pipelines, which run in another thread of this process.
 OUTPUT: "queue.Queue[Any]" = queue.Queue()
 
 
-class PutOut(beam.DoFn):
+class Collect(beam.DoFn):
     def process(self, element, window=beam.DoFn.WindowParam, pane=beam.DoFn.PaneInfoParam):
         OUTPUT.put((element, window, pane))
 
 
-class PutOutBundle(beam.DoFn):
+class CollectBundle(beam.DoFn):
     def __init__(self, name):
         self.name = name
 
@@ -50,7 +47,7 @@ class PutOutBundle(beam.DoFn):
 
 @pytest.fixture
 def place(pubsub_server: str, project: str, request, monkeypatch) -> Iterator[SimpleNamespace]:
-    """A topic and a subscription of this test's own, and a client that publishes."""
+    """A topic, a subscription and a publisher client for one test."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_server)
     monkeypatch.setattr("apache_beam.runners.direct.executor._ExecutorService._ExecutorServiceWorker.TIMEOUT", 0.1)
     install(monkeypatch)
@@ -70,19 +67,19 @@ def place(pubsub_server: str, project: str, request, monkeypatch) -> Iterator[Si
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patch the runner, for one test."""
+    """Patch the runner for one test."""
     for place, name in (
         (transform_evaluator, "_PubSubReadEvaluator"),
         (executor._ExecutorServiceParallelExecutor, "schedule_consumers"),
         (core, "get_function_args_defaults"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))
-    pubsub_source.install()
+    beam_patches.install()
 
 
 @contextmanager
 def running(build: Callable[[beam.Pipeline], Any]) -> Iterator[None]:
-    """Run the pipeline `build` makes for the length of the block."""
+    """Run the pipeline that `build` builds for the length of the block."""
     options = PipelineOptions(["--runner=BundleBasedDirectRunner", "--streaming"])
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
@@ -102,7 +99,7 @@ def reading(moment: datetime, device: str) -> dict[str, Any]:
     return {"data": data, "attributes": {"timestamp": rfc3339(moment), "device": device}}
 
 
-def at_its_own_time(data: bytes) -> TimestampedValue:
+def with_own_timestamp(data: bytes) -> TimestampedValue:
     value = json.loads(data)
     return TimestampedValue(value["Device"], Timestamp.from_rfc3339(value["Timestamp"]))
 
@@ -111,17 +108,17 @@ def count_by_window(source: ReadFromPubSub, seconds: int) -> Callable[[beam.Pipe
     return lambda pipeline: (
         pipeline
         | source
-        | beam.Map(at_its_own_time)
+        | beam.Map(with_own_timestamp)
         | beam.WindowInto(FixedWindows(seconds))
         | beam.Map(lambda device: ("all", device))
         | beam.GroupByKey()
         | beam.MapTuple(lambda _, devices: sorted(devices))
-        | beam.ParDo(PutOut())
+        | beam.ParDo(Collect())
     )
 
 
 @pytest.mark.parametrize("timestamp_attribute", ["timestamp", None])
-def test_a_backlog_published_device_after_device_comes_out_complete(place, timestamp_attribute) -> None:
+def test_backlog_published_device_after_device_is_complete(place, timestamp_attribute) -> None:
     start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=12)
     moments = [start + timedelta(seconds=0.4 * i) for i in range(1500)]
     for device in ("device-1", "device-2"):
@@ -131,7 +128,7 @@ def test_a_backlog_published_device_after_device_comes_out_complete(place, times
     source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute=timestamp_attribute)
     with running(count_by_window(source, seconds=60)):
         panes = [OUTPUT.get(timeout=30) for _ in range(10)]
-        time.sleep(0.5)  # for panes that must not come
+        time.sleep(0.5)  # for panes that should not be emitted
     assert OUTPUT.empty()
     assert {window.start.micros for _, window, _ in panes} == {
         round((start + timedelta(minutes=i)).timestamp()) * 1_000_000 for i in range(10)
@@ -141,10 +138,10 @@ def test_a_backlog_published_device_after_device_comes_out_complete(place, times
         assert pane.is_first
 
 
-def test_live_readings_come_out_soon_though_nothing_follows_them(place) -> None:
+def test_live_reading_is_emitted_within_eight_seconds_without_another(place) -> None:
     source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
     with running(count_by_window(source, seconds=1)):
-        for _ in range(2):  # the second time the reader has been idle
+        for _ in range(2):  # the second time after the reader was idle
             moment = datetime.now(UTC)
             place.publish([reading(moment, "device-1")])
             devices, window, _ = OUTPUT.get(timeout=15)
@@ -152,7 +149,7 @@ def test_live_readings_come_out_soon_though_nothing_follows_them(place) -> None:
             assert time.time() - float(window.end) < 8
 
 
-def test_a_message_of_nine_megabytes_comes_out_and_holds_up_no_other(place) -> None:
+def test_message_of_nine_megabytes_is_read_and_does_not_delay_others(place) -> None:
     moment = datetime.now(UTC) - timedelta(minutes=10)
     large = {"data": reading(moment, "d" * 9_000_000)["data"], "attributes": {"timestamp": rfc3339(moment)}}
     source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
@@ -166,7 +163,7 @@ def test_a_message_of_nine_megabytes_comes_out_and_holds_up_no_other(place) -> N
 
 
 class Slow(beam.DoFn):
-    """Makes a bundle take so long that the reader stays behind."""
+    """Slows bundles down so that the reader stays behind."""
 
     def process(self, element):
         yield element
@@ -175,7 +172,7 @@ class Slow(beam.DoFn):
         time.sleep(0.6)
 
 
-def test_rows_come_out_though_the_reader_is_steadily_behind(place, monkeypatch) -> None:
+def test_windows_are_complete_when_the_reader_is_always_behind(place, monkeypatch) -> None:
     monkeypatch.setattr(watermark, "CATCH_UP", watermark.SECOND // 4)
     source = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
     published: list[datetime] = []
@@ -195,16 +192,16 @@ def test_rows_come_out_though_the_reader_is_steadily_behind(place, monkeypatch) 
             stop.set()
             publishing.join()
     for devices, window, pane in panes:
-        whole = [moment for moment in published if window.start <= Timestamp.of(moment.timestamp()) < window.end]
-        assert (len(devices), pane.is_first) == (len(whole), True)
+        expected = [moment for moment in published if window.start <= Timestamp.of(moment.timestamp()) < window.end]
+        assert (len(devices), pane.is_first) == (len(expected), True)
 
 
-def test_messages_with_attributes_are_those_of_the_stock_reader(place) -> None:
+def test_messages_with_attributes_equal_those_of_beams_reader(place) -> None:
     place.publish([{"data": b"one", "attributes": {"a": "b"}, "ordering_key": ""}])
 
     def build(pipeline: beam.Pipeline) -> None:
         read = ReadFromPubSub(subscription=place.subscription, with_attributes=True)
-        _ = pipeline | read | beam.ParDo(PutOut())
+        _ = pipeline | read | beam.ParDo(Collect())
 
     with running(build):
         message, _, _ = OUTPUT.get(timeout=15)
@@ -214,8 +211,8 @@ def test_messages_with_attributes_are_those_of_the_stock_reader(place) -> None:
     assert abs(message.publish_time.timestamp() - time.time()) < 30
 
 
-def test_of_one_id_the_first_comes_out_and_all_are_acknowledged(place, monkeypatch) -> None:
-    # Each message is delivered twice, as after an acknowledgement that came too late.
+def test_duplicates_are_removed_and_acknowledged(place, monkeypatch) -> None:
+    # Each message is delivered twice, as after a late acknowledgement.
     pull, acknowledge = emulators.pull, emulators.SubscriberClient.acknowledge
     acknowledged: queue.Queue[str] = queue.Queue()
 
@@ -229,7 +226,7 @@ def test_of_one_id_the_first_comes_out_and_all_are_acknowledged(place, monkeypat
 
     def build(pipeline: beam.Pipeline) -> None:
         read = ReadFromPubSub(subscription=place.subscription, id_label="reading_id")
-        _ = pipeline | read | beam.ParDo(PutOut())
+        _ = pipeline | read | beam.ParDo(Collect())
 
     def arriving(count: int) -> list[bytes]:
         return [OUTPUT.get(timeout=15)[0] for _ in range(count)]
@@ -238,21 +235,21 @@ def test_of_one_id_the_first_comes_out_and_all_are_acknowledged(place, monkeypat
         place.publish([{"data": b"%d" % i, "attributes": {"reading_id": f"r{i % 3}"}} for i in range(6)])
         assert arriving(3) == [b"0", b"1", b"2"]
         place.publish([{"data": b"again", "attributes": {"reading_id": "r1"}}])
-        # Without the attribute, or with an empty one, Pub/Sub's id counts.
+        # Without the attribute, or with an empty one, Pub/Sub's id is used.
         place.publish([{"data": b"same"}, {"data": b"same"}, {"data": b"last", "attributes": {"reading_id": ""}}])
         assert arriving(3) == [b"same", b"same", b"last"]
         assert len([acknowledged.get(timeout=15) for _ in range(20)]) == 20
     assert OUTPUT.empty()
 
 
-def test_an_unreadable_timestamp_attribute_falls_back_to_the_publish_time(place) -> None:
+def test_unreadable_timestamp_attribute_falls_back_to_the_publish_time(place) -> None:
     bad = ["", "yesterday", "9" * 40, "2026-13-45T00:00:00Z", "0001-01-01T00:00:00+05:00"]
     place.publish([{"data": text.encode() or b"empty", "attributes": {"timestamp": text}} for text in bad])
     place.publish([{"data": b"missing"}, {"data": b"good", "attributes": {"timestamp": "1763816401250"}}])
 
     def build(pipeline: beam.Pipeline) -> None:
         read = ReadFromPubSub(subscription=place.subscription, timestamp_attribute="timestamp")
-        _ = pipeline | read | beam.Map(lambda data, at=beam.DoFn.TimestampParam: (data, at)) | beam.ParDo(PutOut())
+        _ = pipeline | read | beam.Map(lambda data, at=beam.DoFn.TimestampParam: (data, at)) | beam.ParDo(Collect())
 
     with running(build):
         seen = dict(OUTPUT.get(timeout=15)[0] for _ in range(7))
@@ -260,7 +257,7 @@ def test_an_unreadable_timestamp_attribute_falls_back_to_the_publish_time(place)
     assert all(abs(float(at) - time.time()) < 30 for at in seen.values())
 
 
-def test_messages_are_acknowledged_once_all_steps_are_done_with_them(place, monkeypatch) -> None:
+def test_messages_are_acknowledged_after_all_steps(place, monkeypatch) -> None:
     acknowledge = emulators.SubscriberClient.acknowledge
 
     def record(self, *args, ack_ids, **kwargs):
@@ -271,7 +268,7 @@ def test_messages_are_acknowledged_once_all_steps_are_done_with_them(place, monk
     place.publish([{"data": b"%d" % i} for i in range(250)])
 
     def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | ReadFromPubSub(subscription=place.subscription) | beam.ParDo(PutOut())
+        _ = pipeline | ReadFromPubSub(subscription=place.subscription) | beam.ParDo(Collect())
 
     done = acknowledged = 0
     with running(build):
@@ -285,13 +282,13 @@ def test_messages_are_acknowledged_once_all_steps_are_done_with_them(place, monk
     assert done == 250
 
 
-def test_a_topic_is_read_through_a_subscription_that_close_deletes(place) -> None:
+def test_topic_is_read_through_a_subscription_that_close_deletes(place) -> None:
     def subscriptions() -> list[str]:
         with emulators.publisher_client(place.host) as client:
             return [s for s in client.list_topic_subscriptions(topic=place.topic) if s != place.subscription]
 
     def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | ReadFromPubSub(topic=place.topic) | beam.ParDo(PutOut())
+        _ = pipeline | ReadFromPubSub(topic=place.topic) | beam.ParDo(Collect())
 
     with running(build):
         deadline = time.monotonic() + 15
@@ -303,65 +300,17 @@ def test_a_topic_is_read_through_a_subscription_that_close_deletes(place) -> Non
     assert not subscriptions()
 
 
-def test_a_step_that_is_given_nothing_is_not_run(place) -> None:
+def test_step_without_input_is_not_run(place) -> None:
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | ReadFromPubSub(subscription=place.subscription)
-        _ = read | beam.Filter(lambda _: False) | "never" >> beam.ParDo(PutOutBundle("never"))
-        _ = read | "always" >> beam.ParDo(PutOutBundle("always"))
+        _ = read | beam.Filter(lambda _: False) | "never" >> beam.ParDo(CollectBundle("never"))
+        _ = read | "always" >> beam.ParDo(CollectBundle("always"))
 
     with running(build):
         for _ in range(3):
             place.publish([{"data": b"one"}])
             assert OUTPUT.get(timeout=15) == "always"
     assert OUTPUT.empty()
-
-
-def test_the_stock_runner_has_the_shape_the_patches_rely_on() -> None:
-    stock = pubsub_source.PubSubReadEvaluator.__mro__[1]
-    assert stock.__name__ == "_PubSubReadEvaluator"
-    assert list(inspect.signature(stock._read_from_pubsub).parameters) == ["self", "timestamp_attribute"]
-    finish = inspect.getsource(stock.finish_bundle)
-    assert "data = self._read_from_pubsub(self.source.timestamp_attribute)\n    if data:" in finish
-    assert "output_pcollection = list(self._outputs)[0]" in finish
-    assert "bundles = []" in finish
-    assert "{None: Timestamp.of(time.time())}" in finish
-    assert "NotImplementedError" in inspect.getsource(stock.__init__)
-    # The registry looks the class up by its global name for each run.
-    registry = inspect.getsource(transform_evaluator.TransformEvaluatorRegistry.__init__)
-    assert "_DirectReadFromPubSub: _PubSubReadEvaluator" in registry
-    schedule = pubsub_source._stock_schedule_consumers
-    assert schedule.__qualname__ == "_ExecutorServiceParallelExecutor.schedule_consumers"
-    assert list(inspect.signature(schedule).parameters) == ["self", "committed_bundle"]
-    assert pubsub_source._stock_arguments.__qualname__ == "get_function_args_defaults"
-    assert "return get_function_args_defaults(f)" in inspect.getsource(core.get_function_arguments)
-
-
-def test_installing_twice_changes_nothing(monkeypatch) -> None:
-    install(monkeypatch)
-    pubsub_source.install()
-    assert transform_evaluator._PubSubReadEvaluator is pubsub_source.PubSubReadEvaluator
-    assert executor._ExecutorServiceParallelExecutor.schedule_consumers is pubsub_source._schedule_consumers
-    assert pubsub_source._stock_schedule_consumers is not pubsub_source._schedule_consumers
-    assert core.get_function_args_defaults is pubsub_source._arguments
-    assert pubsub_source._stock_arguments is not pubsub_source._arguments
-
-
-def test_arguments_are_those_that_stock_finds() -> None:
-    class Other(beam.DoFn):
-        STATE = BagStateSpec("values", BytesCoder())
-
-        def process(self, element, state=beam.DoFn.StateParam(STATE)):
-            pass
-
-    steps = [PutOut(), PutOutBundle("a"), Other(), Other(), beam.Map(lambda element, more=1: None).fn]
-    methods = [step.process for step in steps] + [steps[1].finish_bundle]
-    expected = [pubsub_source._stock_arguments(method) for method in methods]
-    assert expected[0][1] == [beam.DoFn.WindowParam, beam.DoFn.PaneInfoParam]
-    for names, defaults in (pubsub_source._arguments(method) for method in methods):
-        # The caller may do with the lists as it likes.
-        names.clear()
-        defaults.clear()
-    assert [pubsub_source._arguments(method) for method in methods] == expected
 
 
 @pytest.mark.parametrize(
@@ -379,7 +328,7 @@ def test_arguments_are_those_that_stock_finds() -> None:
         "2026-11-22T13:00:01",
     ],
 )
-def test_event_times_are_understood_as_the_stock_reader_does(text) -> None:
+def test_parse_equals_beams_reader(text) -> None:
     try:
         stock = Timestamp(micros=int(text) * 1000)
     except ValueError:
@@ -390,12 +339,12 @@ def test_event_times_are_understood_as_the_stock_reader_does(text) -> None:
 
 
 class Subscription:
-    """Stands for a subscription and the client that pulls it: messages are in `queue`, then leased, then gone."""
+    """A scripted client and its subscription: messages are in `queue`, then leased, then acknowledged."""
 
     def __init__(self, *ack_ids: str) -> None:
         self.queue = list(ack_ids)
         self.acknowledged: list[str] = []
-        self.given_back: list[str] = []
+        self.returned: list[str] = []
         self.rejections: list[Exception] = []
 
     def pull(self, request, **_) -> PullResponse:
@@ -410,38 +359,38 @@ class Subscription:
 
     def modify_ack_deadline(self, *, subscription, ack_ids, ack_deadline_seconds) -> None:
         assert ack_deadline_seconds == 0
-        self.given_back += ack_ids
+        self.returned += ack_ids
         self.queue = [*ack_ids, *self.queue]
 
 
 @pytest.fixture
-def single(monkeypatch) -> None:
+def bundles_of_one(monkeypatch) -> None:
     monkeypatch.setattr(pubsub_source, "BUNDLE_MESSAGES", 1)
 
 
-@pytest.mark.usefixtures("single")
+@pytest.mark.usefixtures("bundles_of_one")
 class TestReader:
     def bundle(self, reader: Reader) -> list[str]:
-        """The next bundle, once the one after it has been pulled, or could not be."""
+        """Return the next bundle, after the pull of the one after it has ended."""
         bundle = [one.message.data.decode() for one in reader.next_bundle().received]
         reader._ahead.exception(15)
         return bundle
 
-    def test_pulls_one_bundle_ahead(self) -> None:
+    def test_next_bundle_pulls_one_bundle_ahead(self) -> None:
         subscription = Subscription("a", "b", "c", "d")
         reader = Reader(subscription, "s")
         assert self.bundle(reader) == ["a"]
         assert subscription.queue == ["c", "d"]
         assert [self.bundle(reader) for _ in range(4)] == [["b"], ["c"], ["d"], []]
 
-    def test_acknowledges_only_what_the_runner_is_done_with(self) -> None:
+    def test_next_bundle_acknowledges_only_processed_bundles(self) -> None:
         subscription = Subscription("a", "b", "c")
         reader = Reader(subscription, "s")
         for bundle, processed in (("a", []), ("b", ["a"]), ("c", ["a", "b"])):
             assert self.bundle(reader) == [bundle]
             assert subscription.acknowledged == processed
 
-    def test_acknowledges_again_what_could_not_be(self) -> None:
+    def test_next_bundle_retries_a_failed_acknowledgement(self) -> None:
         subscription = Subscription("a", "b", "c")
         reader = Reader(subscription, "s")
         assert self.bundle(reader) == ["a"]
@@ -449,11 +398,11 @@ class TestReader:
         assert self.bundle(reader) == ["b"]
         with pytest.raises(ServiceUnavailable):
             reader.next_bundle()
-        # The runner asks again.
+        # The runner calls again.
         assert [self.bundle(reader) for _ in range(2)] == [["c"], []]
         assert subscription.acknowledged == ["a", "b", "c"]
 
-    def test_gives_back_what_was_pulled_so_long_ago_that_it_may_come_again(self, monkeypatch) -> None:
+    def test_next_bundle_returns_messages_that_were_held_too_long(self, monkeypatch) -> None:
         now = pubsub_source._now()
         monkeypatch.setattr(pubsub_source, "_now", lambda: now)
         subscription = Subscription("a", "b", "c")
@@ -461,10 +410,10 @@ class TestReader:
         assert self.bundle(reader) == ["a"]
         now += 9 * pubsub_source.SECOND
         assert [self.bundle(reader) for _ in range(3)] == [["b"], ["c"], []]
-        assert subscription.given_back == ["b"]
+        assert subscription.returned == ["b"]
         assert subscription.acknowledged == ["a", "b", "c"]
 
-    def test_acknowledges_the_bundle_before_it_pulls_in_place_of_what_was_given_back(self, monkeypatch) -> None:
+    def test_next_bundle_acknowledges_before_it_replaces_returned_messages(self, monkeypatch) -> None:
         now = pubsub_source._now()
         monkeypatch.setattr(pubsub_source, "_now", lambda: now)
         subscription = Subscription("a", "b", "c")
@@ -480,5 +429,5 @@ class TestReader:
         assert self.bundle(reader) == ["a"]
         now += 9 * pubsub_source.SECOND
         assert self.bundle(reader) == ["b"]
-        # For a, b, b once more, and c.
+        # For a, b, b again, and c.
         assert acknowledged_at_pull == [[], [], ["a"], ["a"]]

@@ -1,4 +1,4 @@
-"""The watermark rule by itself, on a clock whose 0 is the reader's start."""
+"""The watermark on a clock that is 0 at the reader's start."""
 
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
@@ -17,7 +17,7 @@ class Clock:
         return round((self.START + second) * 1_000_000)
 
     def pull(self, at: float, *events: float, published: float | None = None, took: float = 0) -> float | None:
-        """The watermark after a pull that began `at`; None while it is at the beginning of time."""
+        """Return the watermark after a pull that began `at`; None while it is at the beginning of time."""
         times = [self.micros(event) for event in events]
         published_times = [self.micros(at if published is None else published)] * len(times)
         value = self.watermark.advance(self.micros(at), self.micros(at + took), times, published_times)
@@ -45,7 +45,7 @@ class TestWatermarkInABacklog:
 
     def test_advances_after_the_backlog_when_the_reader_never_catches_up(self) -> None:
         clock = Clock()
-        # Ever 20 s behind. At 22 nothing from before the start was pulled for 2 s.
+        # Always 20 s behind. At 22 nothing was pulled for 2 s that was published before the start.
         values = [clock.pull(at, at - 20, published=at - 20) for at in range(26)]
         assert values == [None] * 22 + [-0.1, 0.9, 1.9, 2.9]
 
@@ -75,7 +75,7 @@ class TestWatermarkCaughtUp:
     def test_waits_for_the_slowest_response_of_the_last_two_seconds(self) -> None:
         clock = Clock()
         assert clock.pull(10, 9.98) == 9.9
-        # For 0.3 s nothing is answered, and nothing that is published accepted. The last of it is 0.29 s on its way.
+        # For 0.3 s Pub/Sub neither responds nor accepts messages; the last of these has a delay of 0.29 s.
         assert clock.pull(10.1, 10.08, took=0.3) == 9.9
         assert clock.pull(10.5, 10.35, published=10.45) == 10.05
         assert clock.pull(10.6, 10.16, 10.44, published=10.45) == 10.05
@@ -101,7 +101,7 @@ class TestWatermarkBehind:
     def test_advances_with_what_is_read(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
-        # Ever 5 s behind: the oldest message of the last 2 s is 7 s old.
+        # Always 5 s behind: the oldest message of the last 2 s is 7 s old.
         assert [clock.pull(at, at - 5, published=at - 5) for at in range(16, 21)] == [10.9, 10.9, 10.9, 11.9, 12.9]
 
     def test_waits_for_delayed_messages(self) -> None:
@@ -130,11 +130,11 @@ class TestWatermarkWithLateMessages:
     def test_waits_for_steadily_late_messages_no_longer_than_their_delay(self) -> None:
         clock = Clock()
         assert clock.pull(10, 10) == 9.9
-        # Half a minute late: the watermark stays, and from 39.9 on moves with them.
+        # Half a minute late: the watermark stays, and follows them from 39.9 on.
         assert [clock.pull(at, at, at - 30) for at in range(11, 43)] == [9.9] * 29 + [10, 11, 12]
 
     def test_waits_for_delays_above_a_minute_when_all_are_as_slow(self) -> None:
         clock = Clock()
         assert [clock.pull(at, at - 120, at - 150) for at in (1, 2, 3)] == [None, -148, -147]
-        # A fast one comes, and for 2 s the slow ones do not count; for them the others are late.
+        # After a fast message the slow ones are left out for 2 s, in which they are late.
         assert clock.pull(4, 4, 4 - 120) == 3.9
