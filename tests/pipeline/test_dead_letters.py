@@ -56,8 +56,8 @@ class TestId:
         ids = {new_id() for _ in range(1_000)}
         assert len(ids) == 1_000
         assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
-        for digit in (0, 31):  # with a bit less, some digits would never be the first
-            assert {one[digit] for one in ids} == set("0123456789abcdef")
+        for place in (0, 31):  # with a bit less, some digits would never come first
+            assert {one[place] for one in ids} == set("0123456789abcdef")
 
     def test_derived_id_is_equal_for_equal_identity_only(self):
         assert re.fullmatch("[0-9a-f]{32}", derived_id("job", "late", 1))
