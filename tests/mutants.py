@@ -56,7 +56,7 @@ TESTS = {
     "pipeline/dead_letters.py": ("test_dead_letters.py",),
     "pipeline/sinks/streaming_inserts.py": ("sinks/test_streaming_inserts.py",),
     "pipeline/sinks/batches.py": ("sinks/test_streaming_inserts.py", "sinks/test_storage_write.py"),
-    "pipeline/sinks/pubsub.py": ("sinks/test_pubsub.py",),
+    "pipeline/sinks/pubsub.py": ("sinks/test_pubsub.py", "test_retries.py::TestRepeatedBundles"),
     "pipeline/sinks/rejected_rows.py": ("sinks/test_rejected_rows.py", "sinks/test_streaming_inserts.py"),
     "pipeline/launch/preflight.py": ("launch/test_preflight.py",),
 }

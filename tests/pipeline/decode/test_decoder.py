@@ -391,6 +391,18 @@ class TestStampsOfTheSameSecond:
             assert (stamp, found) == (stamp, expected)
             assert len(refused) == 1 - len(expected)
 
+    def test_are_not_parsed_again_for_each_reading(self, monkeypatch):
+        stamps = [f"2026-11-22T13:00:{second}.{fraction}Z" for second in range(10, 30) for fraction in range(10)]
+        payloads = [body(Timestamp=stamp, Temp=1) for stamp in stamps]
+        parsed = []
+        monkeypatch.setattr(
+            readings_module, "parse_timestamp", lambda text: parsed.append(text) or parse_timestamp(text)
+        )
+        found = [event_time for event_time, _, _ in Decoder(SENSORS).decode(payloads, NOW * 1e7, [])]
+        assert found == [parse_timestamp(stamp) for stamp in stamps]
+        # The 20 seconds, and the 10 fractions with what they are less.
+        assert len(parsed) <= 20 + 2 * 10
+
     @given(
         st.datetimes(datetime(1999, 12, 30), datetime(2200, 1, 1)),
         st.sampled_from(["Z", "z", "", "+05:30", "-00:01", "+24:00", "-23:59", "x"]),

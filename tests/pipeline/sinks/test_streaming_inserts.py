@@ -74,9 +74,12 @@ class TestInsertRows:
     @pytest.mark.parametrize(
         ("status", "reason"),
         [
-            (500, "internalError"),
-            (502, "badGateway"),
-            (503, "backendError"),
+            (408, "by its status"),
+            (429, "by its status"),
+            (500, "by its status"),
+            (502, "by its status"),
+            (503, "by its status"),
+            (504, "by its status"),
             (429, "rateLimitExceeded"),
             (403, "rateLimitExceeded"),
             (403, "quotaExceeded"),
