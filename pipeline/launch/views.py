@@ -51,8 +51,7 @@ def filled_query(rows: TableId, columns: Columns, step: int) -> str:
     """Return the SQL of a row of each device every `step` seconds, from its first row to its last.
 
     It covers the last FILLED_DAYS. A FLOAT without a value has its last one, for up to CARRIED rows; an INTEGER is
-    never carried. FILLED says that the row has such a value, or is not in the table. Each row is spread over the
-    steps up to the next one.
+    never carried forward. FILLED is true for a row that has such a value, or that is not in the table.
 
     Args:
       rows: the output table, or the view of its newest revisions.
@@ -60,24 +59,35 @@ def filled_query(rows: TableId, columns: Columns, step: int) -> str:
       step: seconds from row to row.
     """
     unused = _Unused(columns)
-    own, spread, table, next_row, slot, missing, carried = map(
-        unused, ("own", "spread", "stored", "next_row", "slot", "missing", "carried")
-    )
+    recent, by_slot, table = unused("recent"), unused("by_slot"), unused("stored")
+    next_row, slot, missing, carried = unused("next_row"), unused("slot"), unused("missing"), unused("carried")
     time, values = f"`{TIMESTAMP}`", [f"`{name}`" for name in _value_names(columns)]
-    device, of_device = (f", `{DEVICE}`", f"PARTITION BY `{DEVICE}` ") if DEVICE in _names(columns) else ("", "")
+    device, partition = (f", `{DEVICE}`", f"PARTITION BY `{DEVICE}` ") if DEVICE in _names(columns) else ("", "")
+
+    recent_rows = (
+        f"SELECT {time}{device}, {', '.join(values)}, LEAD({time}) OVER ({partition}ORDER BY {time}) AS {next_row} "
+        f"FROM {rows.sql} AS {table} "
+        f"WHERE {time} >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL {FILLED_DAYS} DAY)"
+    )
+
+    # A row takes the slots up to the next row of its device, and has its values in the first of them only.
+    before_next = f"COALESCE(TIMESTAMP_SUB({next_row}, INTERVAL 1 MICROSECOND), {time})"
+    slots = f"GENERATE_TIMESTAMP_ARRAY({time}, GREATEST({time}, {before_next}), INTERVAL {step} SECOND)"
+    values_in_slot = ", ".join(f"IF({slot} = {time}, {value}, NULL) AS {value}" for value in values)
+    rows_by_slot = (
+        f"SELECT {slot}{device}, {values_in_slot}, {slot} > {time} AS {missing} "
+        f"FROM {recent}, UNNEST({slots}) AS {slot}"
+    )
+
     floats = [f"`{column.name}`" for column in columns if column.field_type == "FLOAT"]
-    last = {name: f"LAST_VALUE({name} IGNORE NULLS) OVER {carried}" for name in floats}
+    last = {value: f"LAST_VALUE({value} IGNORE NULLS) OVER {carried}" for value in floats}
+    values_or_last = ", ".join(f"{last.get(value, value)} AS {value}" for value in values)
+    has_carried_value = [f"({value} IS NULL AND {last[value]} IS NOT NULL)" for value in floats]
     return (
-        f"WITH {own} AS (SELECT {time}{device}, {', '.join(values)}, "
-        f"LEAD({time}) OVER ({of_device}ORDER BY {time}) AS {next_row} FROM {rows.sql} AS {table} "
-        f"WHERE {time} >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL {FILLED_DAYS} DAY)), "
-        f"{spread} AS (SELECT {slot}{device}, {', '.join(f'IF({slot} = {time}, {v}, NULL) AS {v}' for v in values)}, "
-        f"{slot} > {time} AS {missing} FROM {own}, UNNEST(GENERATE_TIMESTAMP_ARRAY({time}, GREATEST({time}, "
-        f"COALESCE(TIMESTAMP_SUB({next_row}, INTERVAL 1 MICROSECOND), {time})), INTERVAL {step} SECOND)) AS {slot}) "
-        f"SELECT {slot} AS {time}, {', '.join(f'{last.get(v, v)} AS {v}' for v in values)}{device}, "
-        f"{' OR '.join([missing, *(f'({v} IS NULL AND {last[v]} IS NOT NULL)' for v in floats)])} AS {FILLED} "
-        f"FROM {spread} "
-        f"WINDOW {carried} AS ({of_device}ORDER BY {slot} ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
+        f"WITH {recent} AS ({recent_rows}), {by_slot} AS ({rows_by_slot}) "
+        f"SELECT {slot} AS {time}, {values_or_last}{device}, {' OR '.join([missing, *has_carried_value])} AS {FILLED} "
+        f"FROM {by_slot} "
+        f"WINDOW {carried} AS ({partition}ORDER BY {slot} ROWS BETWEEN {CARRIED} PRECEDING AND CURRENT ROW)"
     )
 
 

@@ -436,6 +436,8 @@ NAMES = (
         "row",
         "Own",
         "spread",
+        "Recent",
+        "by_slot",
         "Slot",
         "Next",
         "next_row",
