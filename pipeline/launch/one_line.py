@@ -1,14 +1,14 @@
-"""Error messages of one line: text of users and services made fit for them, and a parser that prints them."""
+"""Error messages of one line: text of users and services, shortened and escaped, and a parser that prints them."""
 
 import argparse
 from typing import NoReturn
 
-# Characters of a value that an error message repeats, and of what a service says of a failed call.
+# Characters of a value that an error message repeats, and of what a service says about a failed call.
 VALUE_LIMIT, REASON_LIMIT = 120, 500
 
 
 def value(text: str) -> str:
-    """Return what a user wrote: control characters escaped, and shortened to about VALUE_LIMIT characters."""
+    """Return what a user wrote, with control characters escaped, shortened to about VALUE_LIMIT characters."""
     return _shortened(_escaped(text), len(text), VALUE_LIMIT)
 
 
@@ -19,10 +19,10 @@ def reason(error: object) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line on stderr, `error: ...`, in place of its usage, and exit code 2."""
+    """An ArgumentParser that reports a wrong command line as one line on stderr, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End the program."""
+        """End the process with exit code 2."""
         self.exit(2, f"error: {reason(message).removeprefix('argument ')}\n")
 
 
