@@ -1,4 +1,4 @@
-"""Entry point, of the template launcher and of `python -m pipeline.main`."""
+"""Entry point of the template launcher and of `python -m pipeline.main`."""
 
 import logging
 import os
@@ -23,20 +23,21 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False) -> int:
-    """Check the parameters and what they name, then start the job; wait for it only when it runs on this machine.
+    """Check the parameters and the resources they name, then start the job. A local run ends when the job ends.
 
     Args:
-      argv: the flags; those of the process if None.
-      runner_removes_duplicates: whether a runner on this machine does, as Dataflow does. Beam's own does not.
+      argv: the flags; None for those of the process.
+      runner_removes_duplicates: whether the local runner removes duplicates, as Dataflow does. Beam's own does not.
 
     Returns:
-      The exit code: 0, or 2 with one line on stderr when a parameter, or something it names, is wrong.
+      The exit code: 0, or 2 if a parameter or a resource is wrong. Each error is one line on stderr that says how to
+      fix it.
     """
     try:
         job, beam_options = options.parse(sys.argv[1:] if argv is None else argv)
         on_dataflow = options.runs_on_dataflow(beam_options)
         missing = _check_resources(job, _region(beam_options) if on_dataflow else None)
-        # Beam checks its own flags here, and the service's. Nothing is created before everything is checked.
+        # Beam checks its own flags here. Nothing is created before everything is checked.
         pipeline = _build(job, beam_options, on_dataflow or runner_removes_duplicates)
         _create_resources(job, missing)
     except GoogleAuthError as error:
@@ -46,12 +47,12 @@ def main(argv: list[str] | None = None, runner_removes_duplicates: bool = False)
 
     if on_dataflow:
         _LOGGER.info(
-            "An update of a job that holds open intervals in another step than %s is refused: drain that job, then "
-            "start this one with --rows_since, as docs/operate.md says",
+            "Dataflow refuses to update a job whose open intervals are in a step other than %s: drain that job, then "
+            "start this one with --rows_since, as docs/operate.md describes",
             job.intervals.label,
         )
     result = pipeline.run()
-    # The template launcher must return once the job is submitted; a local runner lives in this process.
+    # The template launcher must return once the job is submitted; a local runner runs in this process.
     if not on_dataflow:
         result.wait_until_finish()
     return 0
@@ -63,7 +64,7 @@ def _refuse(message: str) -> int:
 
 
 def _region(beam_options: PipelineOptions) -> str | None:
-    # As Beam itself does, except that it also asks gcloud, which the template's image has not.
+    # As in Beam, which also asks gcloud; the image of the template has no gcloud.
     return beam_options.view_as(GoogleCloudOptions).region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
 
 
@@ -71,7 +72,7 @@ def _build(job: Job, beam_options: PipelineOptions, runner_removes_duplicates: b
     try:
         pipeline = beam.Pipeline(options=beam_options)
     except (ImportError, ValueError) as error:
-        raise options.UsageError(f"Apache Beam refuses the flags: {one_line.reason(error)}") from None
+        raise options.UsageError(f"Apache Beam rejects the flags: {one_line.reason(error)}") from None
     silence_sink = _silence_sink(job) if job.silence_after else None
     source = _source(job, runner_removes_duplicates)
     graph.build(pipeline, job, source, _row_sink(job), _dead_letter_sink(job), silence_sink)
@@ -92,8 +93,8 @@ def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform:
 def _row_sink(job: Job) -> beam.PTransform:
     sink = _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
     if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
-        # A retried bundle may join a session with readings that the first attempt did not have; its row then has
-        # another Timestamp, and would not replace the one that the first attempt wrote.
+        # A retried bundle may merge a session with readings that the first attempt did not have. Its row then has
+        # another Timestamp, and would not replace the row of the first attempt.
         return storage_write.AfterReshuffle(sink)
     return sink
 
@@ -107,7 +108,7 @@ def _rows_to(
         return streaming_inserts.InsertRows(table)
     if job.write_method == "storage_write":
         return storage_write.AppendRows(table, columns)
-    # An update starts anew too: what it writes comes after all that the job before it wrote.
+    # An update counts as a start as well: its rows replace those of the job before it.
     return storage_write.UpsertRows(table, columns, key, job_start=int(time.time() * 1000))
 
 
@@ -132,7 +133,7 @@ def _silence_sink(job: Job) -> beam.PTransform:
 
 
 def _check_resources(job: Job, region: str | None) -> list[tables.TableSpec]:
-    """Check everything that the job names, without changing anything; return the tables that are missing."""
+    """Check every resource that the job names and change nothing; return the tables that do not exist."""
     if not job.check_before_launch:
         return []
     if not _only_emulators(job):
@@ -172,7 +173,7 @@ def _table_specs(job: Job) -> Iterator[tables.TableSpec]:
 
 
 def _views(job: Job) -> Iterator[tuple[TableId, str]]:
-    """Yield the views and their queries; a view may read the one before."""
+    """Yield each view with its query; a view may read the view before it."""
     columns = _row_columns(job)
     if job.output_table and job.latest_view:
         yield job.latest_view, views.latest_query(job.output_table, columns)

@@ -1,1 +1,1 @@
-"""Metrics, alerts and dashboard of a job, written by `python -m deploy.monitoring`; workers never load it."""
+"""Metrics, alerts and dashboard of a job, written by `python -m deploy.monitoring`. Not in the template's image."""

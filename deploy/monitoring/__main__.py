@@ -7,11 +7,11 @@ from typing import Any
 from deploy.monitoring.alerts import ALERTS, LOG_METRICS
 from deploy.monitoring.dashboard import dashboard
 
-HOUSE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 def files() -> dict[str, dict[str, Any]]:
-    """Return what each file must hold, by its path from here."""
+    """Return the content of each file, by its path below deploy/monitoring."""
     return {
         "dashboard.json": dashboard(),
         **{f"alerts/{alert.name}.json": alert.policy() for alert in ALERTS},
@@ -20,17 +20,17 @@ def files() -> dict[str, dict[str, Any]]:
 
 
 def text(content: dict[str, Any]) -> str:
-    """Return the content as its file holds it."""
+    """Return the text of a file with this content."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def main() -> None:
-    """Write every file, and remove those of alerts and metrics that are no more."""
-    for old in HOUSE.glob("*/*.json"):
+    """Write every file, and remove those of alerts and metrics that no longer exist."""
+    for old in FOLDER.glob("*/*.json"):
         old.unlink()
     for path, content in files().items():
-        (HOUSE / path).parent.mkdir(exist_ok=True)
-        (HOUSE / path).write_text(text(content))
+        (FOLDER / path).parent.mkdir(exist_ok=True)
+        (FOLDER / path).write_text(text(content))
 
 
 if __name__ == "__main__":

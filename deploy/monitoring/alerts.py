@@ -1,7 +1,7 @@
 """The alert policies, as `gcloud monitoring policies create` takes them.
 
-Three places stay open in every file: ${job_name}, ${subscription} (its last part) and ${runbook} (the address of
-docs/runbook.md), for `envsubst` or Terraform's `templatefile` to fill.
+Every file has three placeholders: ${job_name}, ${subscription} (without its project) and ${runbook} (the address of
+docs/runbook.md). `envsubst` or Terraform's `templatefile` replaces them.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from typing import Any
 
 from deploy.monitoring.metrics import GOOGLE, JOB, SUBSCRIPTION, USER_COUNTER, Google
 
-LETTERS_IN_LOG = "sensor_stream/dead_letters_in_log"
-# `rejected_rows.py` writes this line when BigQuery rejects the dead letter too.
+DEAD_LETTERS_IN_LOG = "sensor_stream/dead_letters_in_log"
+# `pipeline/sinks/rejected_rows.py` logs this line when BigQuery rejects a dead letter.
 LOG_FILTER = 'resource.type = "dataflow_step" AND severity >= ERROR AND jsonPayload.message : "dead letter not written"'
 LOG_METRICS = {
     "dead_letters_in_log": {
-        "name": LETTERS_IN_LOG,
-        "description": "Dead letters that are only in the log, of every Sensor Stream job",
+        "name": DEAD_LETTERS_IN_LOG,
+        "description": "Dead letters that are only in the log, of all Sensor Stream jobs",
         "filter": LOG_FILTER,
         "metricDescriptor": {
             "metricKind": "DELTA",
@@ -32,12 +32,12 @@ MINUTE = 60
 
 @dataclass(frozen=True)
 class Alert:
-    """One policy, in a file of its name, with a section of that name in the runbook."""
+    """An alert policy. Its file, and its section in docs/runbook.md, have its name."""
 
     name: str
     means: str
-    metrics: tuple[str, ...]  # those it watches: own names, or Google's types
-    severity: str  # CRITICAL: rows are missing or being lost; WARNING: they may soon be
+    metrics: tuple[str, ...]  # names of own metrics, or types of Google's
+    severity: str  # CRITICAL: rows are missing or lost; WARNING: they may soon be
     condition: dict[str, Any]
 
     def policy(self) -> dict[str, Any]:
@@ -53,22 +53,22 @@ class Alert:
             "conditions": [{"displayName": self.name, **self.condition}],
         }
         if "conditionMatchedLog" in self.condition:
-            # Required for a log match, and for nothing else.
+            # Required for a log match, and not allowed otherwise.
             policy["alertStrategy"] = {"notificationRateLimit": {"period": "300s"}, "autoClose": "1800s"}
         return policy
 
 
 def series(metric: Google) -> str:
-    """Return the filter for the metric's time series of the job, or of its subscription."""
+    """Return the filter for the time series of a metric, of the job or of its subscription."""
     label = 'job_name = "${job_name}"' if metric.resource == "dataflow_job" else 'subscription_id = "${subscription}"'
     return f'metric.type = "{metric.type}" AND resource.type = "{metric.resource}" AND resource.labels.{label}'
 
 
-def grown(names: str, minutes: int) -> str:
-    """Return PromQL for how much own counters, by a pattern of their names, have grown in the last minutes.
+def increase(names: str, minutes: int) -> str:
+    """Return PromQL for the increase of the own counters whose names match a pattern, over the last `minutes`.
 
-    A counter appears only when it first counts, and begins anew in the job that an update starts. `increase` and
-    `delta` see neither, so what was not there before counts as zero, job by job.
+    A counter appears when it is first incremented, and restarts at zero in the job that an update starts. PromQL's own
+    `increase` and `delta` miss both, so a counter that was absent before is taken as zero, for each job.
     """
 
     def totals(window: str) -> str:
@@ -79,7 +79,7 @@ def grown(names: str, minutes: int) -> str:
 
 
 def counters(names: str) -> str:
-    """Return the PromQL selector of the job's own counters whose names fit the pattern."""
+    """Return the PromQL selector of the job's own counters whose names match a pattern."""
     labels = f'monitored_resource="dataflow_job",job_name="${{job_name}}",metric_name=~"{names}"'
     return f"dataflow_googleapis_com:job_user_counter{{{labels}}}"
 
@@ -100,7 +100,7 @@ def _above(type: str, threshold: float, minutes: int) -> dict[str, Any]:
 
 
 def _promql(query: str) -> dict[str, Any]:
-    # A counter does not exist before it first counts, so its existence must not be asked for.
+    # A counter does not exist before it is first incremented, so its existence must not be validated.
     rule = {"query": query, "duration": "0s", "evaluationInterval": "60s", "disableMetricValidation": True}
     return {"conditionPrometheusQueryLanguage": rule}
 
@@ -108,14 +108,14 @@ def _promql(query: str) -> dict[str, Any]:
 ALERTS = (
     Alert(
         "job-failed",
-        "The job has failed: no more rows are made. What was not acknowledged waits in the subscription.",
+        "The job has failed and writes no more rows. Unacknowledged messages wait in the subscription.",
         (f"{JOB}is_failed",),
         "CRITICAL",
         _above(f"{JOB}is_failed", 0, 0),
     ),
     Alert(
         "rows-absent",
-        "No row has been counted for half an hour, as if there were no job.",
+        "The counter of rows has had no value for half an hour, as if no job were running.",
         ("rows",),
         "CRITICAL",
         {
@@ -130,28 +130,28 @@ ALERTS = (
     ),
     Alert(
         "rows-stand-still",
-        "Readings come, but for half an hour no row was made of them. Not for intervals longer than 20 minutes.",
+        "Readings have arrived for half an hour, and no row was computed. Not for intervals of more than 20 minutes.",
         ("readings", "rows"),
         "CRITICAL",
-        _promql(f"{grown('readings', 30)} > 0 unless {grown('rows', 30)} > 0"),
+        _promql(f"{increase('readings', 30)} > 0 unless {increase('rows', 30)} > 0"),
     ),
     Alert(
         "watermark-behind",
-        "For five minutes, rows have been more than ten minutes behind.",
+        "The watermark has been more than ten minutes behind for five minutes, so rows are late.",
         (f"{JOB}data_watermark_age",),
         "CRITICAL",
         _above(f"{JOB}data_watermark_age", 10 * MINUTE, 5),
     ),
     Alert(
         "system-lag",
-        "For five minutes, something has waited more than five minutes inside the job.",
+        "An item has waited for more than five minutes inside the job, for five minutes.",
         (f"{JOB}system_lag",),
         "WARNING",
         _above(f"{JOB}system_lag", 5 * MINUTE, 5),
     ),
     Alert(
         "backlog",
-        "For ten minutes, the job has been more than ten minutes of work behind.",
+        "The backlog has been more than ten minutes of work, for ten minutes.",
         (f"{JOB}estimated_backlog_processing_time",),
         "WARNING",
         _above(f"{JOB}estimated_backlog_processing_time", 10 * MINUTE, 10),
@@ -165,42 +165,42 @@ ALERTS = (
     ),
     Alert(
         "readings-refused",
-        "In the last ten minutes, more than one in a hundred readings were refused.",
+        "More than 1% of the readings of the last ten minutes were refused.",
         ("readings", "refused_<error>"),
         "WARNING",
-        _promql(f"{grown('refused_.*', 10)} > 0.01 * {grown('readings|refused_.*', 10)}"),
+        _promql(f"{increase('refused_.*', 10)} > 0.01 * {increase('readings|refused_.*', 10)}"),
     ),
     Alert(
         "readings-late",
-        "In the last ten minutes, readings came after their interval's row was written.",
+        "In the last ten minutes, readings arrived after the row of their interval was written.",
         ("late_intervals", "expired_intervals"),
         "WARNING",
-        _promql(f"{grown('late_intervals|expired_intervals', 10)} > 0"),
+        _promql(f"{increase('late_intervals|expired_intervals', 10)} > 0"),
     ),
     Alert(
         "devices-silent",
-        "In the last ten minutes, a device fell silent, or all of them did.",
+        "In the last ten minutes, a device or the whole stream fell silent.",
         ("silent_devices_noticed",),
         "WARNING",
-        _promql(f"{grown('silent_devices_noticed', 10)} > 0"),
+        _promql(f"{increase('silent_devices_noticed', 10)} > 0"),
     ),
     Alert(
         "sums-overflow",
-        "An interval has no row, since the sum of its readings exceeds a 64-bit float.",
+        "An interval has no row, because the sum of its readings exceeds a 64-bit float.",
         ("overflows",),
         "WARNING",
-        _promql(f"{grown('overflows', 10)} > 0"),
+        _promql(f"{increase('overflows', 10)} > 0"),
     ),
     Alert(
         "rows-refused",
-        "BigQuery has refused rows for good. They are dead letters of the stage insert.",
+        "BigQuery has rejected rows for good. They are dead letters with the stage insert or silence.",
         ("insert_failures",),
         "CRITICAL",
-        _promql(f"{grown('insert_failures', 10)} > 0"),
+        _promql(f"{increase('insert_failures', 10)} > 0"),
     ),
     Alert(
         "dead-letters-in-log",
-        "A dead letter could not be written, and is only in the job's log, which is kept for 30 days.",
+        "A dead letter could not be written and is only in the log of the job, which is kept for 30 days.",
         ("dead_letter_failures",),
         "CRITICAL",
         {"conditionMatchedLog": {"filter": f'{LOG_FILTER} AND resource.labels.job_name = "${{job_name}}"'}},

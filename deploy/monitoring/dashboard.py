@@ -1,29 +1,29 @@
-"""The dashboard, as `gcloud monitoring dashboards create` takes it, with the open places of `alerts`."""
+"""The dashboard, as `gcloud monitoring dashboards create` takes it, with the placeholders of `alerts`."""
 
 from typing import Any
 
-from deploy.monitoring.alerts import LETTERS_IN_LOG, counters, series
+from deploy.monitoring.alerts import DEAD_LETTERS_IN_LOG, counters, series
 from deploy.monitoring.metrics import GOOGLE
 
 _TITLES = {
     "is_failed": "Failed (1)",
-    "data_watermark_age": "How far rows are behind (s)",
-    "system_lag": "Longest wait inside the job (s)",
+    "data_watermark_age": "Watermark age (s)",
+    "system_lag": "System lag (s)",
     "estimated_backlog_processing_time": "Backlog, by stage (s of work)",
     "backlog_bytes": "Backlog, by stage (bytes)",
     "current_num_vcpus": "vCPUs",
     "duplicates_filtered_out_count": "Duplicates removed per second",
-    "oldest_unacked_message_age": "Oldest message that waits (s)",
-    "num_undelivered_messages": "Messages that wait",
+    "oldest_unacked_message_age": "Oldest unacknowledged message (s)",
+    "num_undelivered_messages": "Unacknowledged messages",
 }
 _COUNTERS = {
     "Messages and readings per minute": "messages|readings",
     "Rows per minute": "rows|revised_rows",
     "Refused per minute, by error": "refused_.*",
-    "Late, expired and before the start, per minute": "late_intervals|expired_intervals|intervals_before_start",
+    "Late, expired and before rows_since, per minute": "late_intervals|expired_intervals|intervals_before_start",
     "Silences noticed per minute": "silent_devices_noticed",
-    "Lost rows and letters per minute": "overflows|insert_failures|dead_letter_failures",
-    "Unknown keys and messages before duplicates were removed, per minute": "ignored_keys|delivered",
+    "Overflows, rejected rows and lost dead letters per minute": "overflows|insert_failures|dead_letter_failures",
+    "Ignored keys and delivered messages per minute": "ignored_keys|delivered",
 }
 
 
@@ -47,12 +47,14 @@ def dashboard() -> dict[str, Any]:
         _chart(title, prometheusQuery=f"sum by (metric_name) (delta({counters(names)}[5m])) / 5")
         for title, names in _COUNTERS.items()
     ]
-    letters = f'metric.type = "logging.googleapis.com/user/{LETTERS_IN_LOG}" AND metric.labels.job = "${{job_name}}"'
+    in_log = (
+        f'metric.type = "logging.googleapis.com/user/{DEAD_LETTERS_IN_LOG}" AND metric.labels.job = "${{job_name}}"'
+    )
     charts.append(
         _chart(
             "Dead letters only in the log, per minute",
             timeSeriesFilter={
-                "filter": letters,
+                "filter": in_log,
                 "aggregation": {"alignmentPeriod": "60s", "perSeriesAligner": "ALIGN_DELTA"},
             },
         )

@@ -42,7 +42,7 @@ variable "input_subscription" {
 }
 
 variable "input_topic" {
-  description = "Topic to read, projects/PROJECT/topics/NAME, through a subscription made for the job. Give either this or a subscription, not both."
+  description = "Topic to read, projects/PROJECT/topics/NAME, through a subscription that is created for the job. Give either this or a subscription, not both."
   type        = string
   default     = null
 
@@ -53,24 +53,24 @@ variable "input_topic" {
 }
 
 variable "timestamp_attribute" {
-  description = "Message attribute with the event time (RFC 3339 or epoch milliseconds) that drives the watermark; without it the publish time does. A reading's own Timestamp always decides its window."
+  description = "Message attribute that holds the event time (RFC 3339 or epoch milliseconds) and drives the watermark. If empty, the publish time drives it. The Timestamp of a reading always decides its window."
   type        = string
   default     = null
 
   validation {
     condition     = var.timestamp_attribute == null || can(regex("^([^ \"']+)$", var.timestamp_attribute))
-    error_message = "Expected an attribute's name, without blanks or quotes."
+    error_message = "Expected an attribute name without spaces or quotes."
   }
 }
 
 variable "id_attribute" {
-  description = "Message attribute that identifies a message; of those with the same one, the first in ten minutes counts."
+  description = "Message attribute that identifies a message. Of several messages with the same value within ten minutes, only the first counts."
   type        = string
   default     = null
 
   validation {
     condition     = var.id_attribute == null || can(regex("^([^ \"']+)$", var.id_attribute))
-    error_message = "Expected an attribute's name, without blanks or quotes."
+    error_message = "Expected an attribute name without spaces or quotes."
   }
 }
 
@@ -86,18 +86,18 @@ variable "sensors" {
 }
 
 variable "statistics" {
-  description = "What a row says of each sensor, comma-separated: mean, count, min, max, sum, stddev, first, last. The mean has the sensor's name for a column, the others SENSOR_STATISTIC, such as Temp_max. Default: mean."
+  description = "Statistics of each sensor, comma-separated: mean, count, min, max, sum, stddev, first, last. The column of the mean is named as the sensor, the others SENSOR_STATISTIC, such as Temp_max. Default: mean."
   type        = string
   default     = null
 
   validation {
     condition     = var.statistics == null || can(regex("^( *(mean|count|min|max|sum|stddev|first|last) *(, *(mean|count|min|max|sum|stddev|first|last) *)*)$", var.statistics))
-    error_message = "Expected comma-separated names out of mean, count, min, max, sum, stddev, first, last."
+    error_message = "Expected comma-separated names from mean, count, min, max, sum, stddev, first, last."
   }
 }
 
 variable "group_by_device" {
-  description = "One row per device and interval, with the column Device. Default: false."
+  description = "Write one row per device and interval, with the column Device. Default: false."
   type        = string
   default     = null
 
@@ -108,7 +108,7 @@ variable "group_by_device" {
 }
 
 variable "max_future_skew" {
-  description = "A reading further ahead of the clock than this is refused. Default: 10m."
+  description = "Refuse readings whose Timestamp is further ahead of the clock than this. Default: 10m."
   type        = string
   default     = null
 
@@ -119,13 +119,13 @@ variable "max_future_skew" {
 }
 
 variable "window" {
-  description = "fixed: intervals of one length, stamped with their start. hopping: the same, but one starts every hop, so that they overlap. session: bursts of readings, stamped with their end (last reading + session_gap). Default: fixed."
+  description = "fixed: intervals of one length, stamped with their start. hopping: intervals of one length that start every hop, so they overlap. session: bursts of readings, stamped with their end (last reading + session_gap). Default: fixed."
   type        = string
   default     = null
 
   validation {
     condition     = var.window == null || can(regex("^(fixed|hopping|session)$", var.window))
-    error_message = "Expected fixed or hopping or session."
+    error_message = "Expected one of fixed, hopping, session."
   }
 }
 
@@ -141,7 +141,7 @@ variable "interval" {
 }
 
 variable "hop" {
-  description = "How often a hopping window starts, such as 5s. Needed for hopping windows; the interval must be a multiple of it, at most 1,440 times as long."
+  description = "Time from the start of one hopping window to the start of the next, such as 5s. Required for hopping windows. The interval must be a multiple of it, at most 1,440 times as long."
   type        = string
   default     = null
 
@@ -152,7 +152,7 @@ variable "hop" {
 }
 
 variable "session_gap" {
-  description = "Silence that ends a session. Default: 60s."
+  description = "Time without readings that ends a session. Default: 60s."
   type        = string
   default     = null
 
@@ -163,7 +163,7 @@ variable "session_gap" {
 }
 
 variable "grace_period" {
-  description = "How long a window is held open after its end for stragglers. Default: 5s."
+  description = "How long a window stays open after its end for stragglers. Default: 5s."
   type        = string
   default     = null
 
@@ -174,7 +174,7 @@ variable "grace_period" {
 }
 
 variable "allowed_lateness" {
-  description = "How long after that late readings are still accounted for. Default: 1h."
+  description = "How long after the grace period a reading counts as late. A reading that arrives after that is expired and becomes a dead letter. Default: 1h."
   type        = string
   default     = null
 
@@ -185,29 +185,29 @@ variable "allowed_lateness" {
 }
 
 variable "on_late" {
-  description = "What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter table. revise: the whole corrected row is written again, with Revision and WrittenAt; the view OUTPUT_TABLE_latest shows the newest. With write_method=upsert it takes the place of the one before. Default: dead_letter."
+  description = "What happens to late readings. dead_letter: rows are final, and the late sums go to the dead-letter table. revise: the corrected row is written again, with Revision and WrittenAt, and the view OUTPUT_TABLE_latest shows the newest revision. With write_method=upsert it replaces the earlier row. Default: dead_letter."
   type        = string
   default     = null
 
   validation {
     condition     = var.on_late == null || can(regex("^(dead_letter|revise)$", var.on_late))
-    error_message = "Expected dead_letter or revise."
+    error_message = "Expected one of dead_letter, revise."
   }
 }
 
 variable "rows_since" {
-  description = "Intervals that begin before this time, such as 2026-11-22T13:00:00Z, are only counted. For a replay: seek the subscription to a little before it."
+  description = "For a replay: intervals that begin before this time, such as 2026-11-22T13:00:00Z, are counted and not written. Seek the subscription to a little before this time."
   type        = string
   default     = null
 
   validation {
     condition     = var.rows_since == null || can(regex("^([0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9]))$", var.rows_since))
-    error_message = "Expected a time with its offset, such as 2026-11-22T13:00:00Z."
+    error_message = "Expected a time with its offset from UTC, such as 2026-11-22T13:00:00Z."
   }
 }
 
 variable "silence_after" {
-  description = "Note in the table OUTPUT_TABLE_silences when no reading of a device, or none at all, came for this long, such as 5m, and when it is back. Without it nobody watches."
+  description = "Write a row to OUTPUT_TABLE_silences when a device or the whole stream has sent nothing for this long, such as 5m, and when it resumes. Disabled if empty."
   type        = string
   default     = null
 
@@ -218,7 +218,7 @@ variable "silence_after" {
 }
 
 variable "silence_topic" {
-  description = "Topic to publish silences to as well, to be paged: the row as JSON, with the attributes device and event (silent or back). Needs silence_after."
+  description = "Topic to publish silences to as well, for example to page somebody: the row as JSON, with the attributes device and event (silent or back). Requires silence_after."
   type        = string
   default     = null
 
@@ -229,7 +229,7 @@ variable "silence_topic" {
 }
 
 variable "output_table" {
-  description = "Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows."
+  description = "Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints the rows."
   type        = string
   default     = null
 
@@ -240,18 +240,18 @@ variable "output_table" {
 }
 
 variable "write_method" {
-  description = "streaming_inserts: BigQuery's older API. storage_write: appended through the Storage Write API, at least once, so a row may be there twice. upsert: through the same API by primary key, so that each interval has one row whatever is retried, revised or replayed. Default: streaming_inserts."
+  description = "streaming_inserts: BigQuery's older API. storage_write: append through the Storage Write API, at least once, so a row may be stored twice. upsert: write through the same API by primary key, so that each interval has one row, also after retries, revisions and replays. Default: streaming_inserts."
   type        = string
   default     = null
 
   validation {
     condition     = var.write_method == null || can(regex("^(streaming_inserts|storage_write|upsert)$", var.write_method))
-    error_message = "Expected streaming_inserts or storage_write or upsert."
+    error_message = "Expected one of streaming_inserts, storage_write, upsert."
   }
 }
 
 variable "fill_gaps" {
-  description = "Create the view OUTPUT_TABLE_filled: a row for every interval of the last 30 days, values carried forward for up to 20 intervals. Default: false."
+  description = "Create the view OUTPUT_TABLE_filled, which has a row for every interval of the last 30 days and carries values forward for up to 20 intervals. Default: false."
   type        = string
   default     = null
 
@@ -262,7 +262,7 @@ variable "fill_gaps" {
 }
 
 variable "dead_letter_table" {
-  description = "Table for what cannot become a row. Default: the output table's name with _dead_letters appended."
+  description = "Table for what cannot become a row. Default: the name of the output table with _dead_letters appended."
   type        = string
   default     = null
 
@@ -284,7 +284,7 @@ variable "dead_letter_topic" {
 }
 
 variable "keep_attributes" {
-  description = "Keep message attributes and ids in dead letters. Costs CPU for every message. Default: false."
+  description = "Keep the attributes and ids of messages in dead letters. Costs CPU for every message. Default: false."
   type        = string
   default     = null
 
@@ -295,7 +295,7 @@ variable "keep_attributes" {
 }
 
 variable "check_before_launch" {
-  description = "Check topics, subscription, permissions and tables before the job starts, and create missing tables. With false nothing is looked up or created; all tables must be there. Default: true."
+  description = "Check topics, subscription, permissions and tables before the job starts, and create missing tables. If false, nothing is checked or created, and all tables must exist. Default: true."
   type        = string
   default     = null
 

@@ -32,7 +32,7 @@ _SERVICE_RUNNERS = frozenset(["DataflowRunner", "TestDataflowRunner"])
 
 
 class UsageError(SensorStreamError):
-    """A parameter is wrong; the message is one line that says what, and how to fix it."""
+    """A parameter is wrong; the message is one line that says what is wrong and how to fix it."""
 
 
 class SensorStreamOptions(PipelineOptions):
@@ -46,10 +46,10 @@ class SensorStreamOptions(PipelineOptions):
 
 
 def parse(argv: Sequence[str]) -> tuple[Job, PipelineOptions]:
-    """Read the command line: our parameters, and the rest for Beam.
+    """Read the command line; return the checked parameters, and the options for Beam.
 
     Raises:
-      UsageError: a parameter or a flag of Beam is wrong, or looks like one of ours misspelt.
+      UsageError: a parameter or a flag of Beam is wrong, or a flag looks like a misspelt parameter.
     """
     job = _job(argv)
     _refuse_misspelt(_unknown_flags(argv))
@@ -115,7 +115,7 @@ def _parse_known(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[
 
 
 def _runner(name: str) -> str:
-    """Return the name of the runner's class, by whichever of the spellings that Beam takes it was given."""
+    """Return the class name of a runner, given in any of the spellings that Beam accepts."""
     module, _, short = name.rpartition(".")
     for known in StandardOptions.KNOWN_RUNNER_NAMES if module.startswith("apache_beam") or not module else ():
         if short.lower() in (known.lower(), known.lower().removesuffix("runner")):
@@ -129,19 +129,19 @@ def _runner(name: str) -> str:
 def _check_required(job: Job) -> None:
     for name, parameter in PARAMETERS.items():
         if parameter.required and getattr(job, name) is None:
-            raise UsageError(f"--{name} is missing; only a local run may go without")
+            raise UsageError(f"--{name} is missing; only a local run works without it")
 
 
 def _refuse_at_least_once(beam_options: PipelineOptions) -> None:
-    # A service option; a template's --additional-experiments arrive as experiments, which the service takes as well:
+    # It is a service option. A template's --additional-experiments arrive as experiments, which work as well:
     # https://cloud.google.com/dataflow/docs/guides/streaming-modes
     service_options = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
     experiments = beam_options.view_as(DebugOptions).experiments or []
     for option in (*service_options, *experiments):
         if option.partition("=")[0].strip().lower() == "streaming_mode_at_least_once":
             raise UsageError(
-                f"{option}: Dataflow may then process a message twice, and its readings would count twice; leave it "
-                f"out, for exactly-once mode"
+                f"{option}: Dataflow may then process a message twice, and its readings would count twice; remove "
+                "the option, so that the job runs in exactly-once mode"
             )
 
 

@@ -73,8 +73,8 @@ class Parameters:
             type="PUBSUB_TOPIC",
             group=_SOURCE,
             label="Pub/Sub topic",
-            help="Topic to read, projects/PROJECT/topics/NAME, through a subscription made for the job. Give either "
-            "this or a subscription, not both.",
+            help="Topic to read, projects/PROJECT/topics/NAME, through a subscription that is created for the job. "
+            "Give either this or a subscription, not both.",
             value_type=pubsub_path("topic"),
         ),
     ]
@@ -84,8 +84,9 @@ class Parameters:
             type="TEXT",
             group=_SOURCE,
             label="Timestamp attribute",
-            help="Message attribute with the event time (RFC 3339 or epoch milliseconds) that drives the watermark; "
-            "without it the publish time does. A reading's own Timestamp always decides its window.",
+            help="Message attribute that holds the event time (RFC 3339 or epoch milliseconds) and drives the "
+            "watermark. If empty, the publish time drives it. The Timestamp of a reading always decides its "
+            "window.",
             value_type=ATTRIBUTE,
         ),
     ]
@@ -94,9 +95,9 @@ class Parameters:
         Parameter(
             type="TEXT",
             group=_SOURCE,
-            label="Id attribute",
-            help="Message attribute that identifies a message; of those with the same one, the first in ten minutes "
-            "counts.",
+            label="ID attribute",
+            help="Message attribute that identifies a message. Of several messages with the same value within ten "
+            "minutes, only the first counts.",
             value_type=ATTRIBUTE,
         ),
     ]
@@ -117,8 +118,8 @@ class Parameters:
             type="TEXT",
             group=_READINGS,
             label="Statistics",
-            help="What a row says of each sensor, comma-separated: mean, count, min, max, sum, stddev, first, last. "
-            "The mean has the sensor's name for a column, the others SENSOR_STATISTIC, such as Temp_max.",
+            help="Statistics of each sensor, comma-separated: mean, count, min, max, sum, stddev, first, last. The "
+            "column of the mean is named as the sensor, the others SENSOR_STATISTIC, such as Temp_max.",
             value_type=STATISTICS,
             default="mean",
         ),
@@ -129,7 +130,7 @@ class Parameters:
             type="BOOLEAN",
             group=_READINGS,
             label="One row per device",
-            help="One row per device and interval, with the column Device.",
+            help="Write one row per device and interval, with the column Device.",
             value_type=BOOLEAN,
             default="false",
         ),
@@ -139,8 +140,8 @@ class Parameters:
         Parameter(
             type="TEXT",
             group=_READINGS,
-            label="Largest lead over the clock",
-            help="A reading further ahead of the clock than this is refused.",
+            label="Maximum future skew",
+            help="Refuse readings whose Timestamp is further ahead of the clock than this.",
             value_type=duration(at_least_one=False),
             default="10m",
         ),
@@ -150,10 +151,10 @@ class Parameters:
         Parameter(
             type="ENUM",
             group=_WINDOWS,
-            label="Kind of window",
-            help="fixed: intervals of one length, stamped with their start. hopping: the same, but one starts every "
-            "hop, so that they overlap. session: bursts of readings, stamped with their end (last reading + "
-            "session_gap).",
+            label="Window type",
+            help="fixed: intervals of one length, stamped with their start. hopping: intervals of one length that "
+            "start every hop, so they overlap. session: bursts of readings, stamped with their end (last reading "
+            "+ session_gap).",
             value_type=one_of(
                 {
                     "fixed": "Fixed: intervals of one length",
@@ -182,8 +183,8 @@ class Parameters:
             type="TEXT",
             group=_WINDOWS,
             label="Hop",
-            help="How often a hopping window starts, such as 5s. Needed for hopping windows; the interval must be a "
-            "multiple of it, at most 1,440 times as long.",
+            help="Time from the start of one hopping window to the start of the next, such as 5s. Required for "
+            "hopping windows. The interval must be a multiple of it, at most 1,440 times as long.",
             value_type=duration(at_least_one=True),
             shown_when=("window", ("hopping",)),
         ),
@@ -194,7 +195,7 @@ class Parameters:
             type="TEXT",
             group=_WINDOWS,
             label="Session gap",
-            help="Silence that ends a session.",
+            help="Time without readings that ends a session.",
             value_type=duration(at_least_one=True),
             default="60s",
             shown_when=("window", ("session",)),
@@ -206,7 +207,7 @@ class Parameters:
             type="TEXT",
             group=_WINDOWS,
             label="Grace period",
-            help="How long a window is held open after its end for stragglers.",
+            help="How long a window stays open after its end for stragglers.",
             value_type=duration(at_least_one=False),
             default="5s",
         ),
@@ -217,7 +218,8 @@ class Parameters:
             type="TEXT",
             group=_WINDOWS,
             label="Allowed lateness",
-            help="How long after that late readings are still accounted for.",
+            help="How long after the grace period a reading counts as late. A reading that arrives after that is "
+            "expired and becomes a dead letter.",
             value_type=duration(at_least_one=False),
             default="1h",
         ),
@@ -228,10 +230,10 @@ class Parameters:
             type="ENUM",
             group=_WINDOWS,
             label="Late readings",
-            help="What becomes of late readings. dead_letter: rows are final, the late sums go to the dead-letter "
-            "table. revise: the whole corrected row is written again, with Revision and WrittenAt; the view "
-            "OUTPUT_TABLE_latest shows the newest. With write_method=upsert it takes the place of the one "
-            "before.",
+            help="What happens to late readings. dead_letter: rows are final, and the late sums go to the dead-letter "
+            "table. revise: the corrected row is written again, with Revision and WrittenAt, and the view "
+            "OUTPUT_TABLE_latest shows the newest revision. With write_method=upsert it replaces the earlier "
+            "row.",
             value_type=one_of(
                 {"dead_letter": "Dead letter: rows are final", "revise": "Revise: write the corrected row again"}
             ),
@@ -244,8 +246,8 @@ class Parameters:
             type="TEXT",
             group=_WINDOWS,
             label="Rows since",
-            help="Intervals that begin before this time, such as 2026-11-22T13:00:00Z, are only counted. For a "
-            "replay: seek the subscription to a little before it.",
+            help="For a replay: intervals that begin before this time, such as 2026-11-22T13:00:00Z, are counted and "
+            "not written. Seek the subscription to a little before this time.",
             value_type=RFC3339,
         ),
     ]
@@ -255,8 +257,8 @@ class Parameters:
             type="TEXT",
             group=_SILENCES,
             label="Silence after",
-            help="Note in the table OUTPUT_TABLE_silences when no reading of a device, or none at all, came for this "
-            "long, such as 5m, and when it is back. Without it nobody watches.",
+            help="Write a row to OUTPUT_TABLE_silences when a device or the whole stream has sent nothing for this "
+            "long, such as 5m, and when it resumes. Disabled if empty.",
             value_type=duration(at_least_one=True),
         ),
     ]
@@ -265,9 +267,9 @@ class Parameters:
         Parameter(
             type="PUBSUB_TOPIC",
             group=_SILENCES,
-            label="Topic of silences",
-            help="Topic to publish silences to as well, to be paged: the row as JSON, with the attributes device and "
-            "event (silent or back). Needs silence_after.",
+            label="Silence topic",
+            help="Topic to publish silences to as well, for example to page somebody: the row as JSON, with the "
+            "attributes device and event (silent or back). Requires silence_after.",
             value_type=pubsub_path("topic"),
         ),
     ]
@@ -276,8 +278,9 @@ class Parameters:
         Parameter(
             type="BIGQUERY_TABLE",
             group=_TARGET,
-            label="Table of rows",
-            help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints rows.",
+            label="Output table",
+            help="Table for the rows, project:dataset.table. Required on Dataflow; a local run without it prints the "
+            "rows.",
             value_type=TABLE,
             required=True,
         ),
@@ -287,10 +290,10 @@ class Parameters:
         Parameter(
             type="ENUM",
             group=_TARGET,
-            label="How rows are written",
-            help="streaming_inserts: BigQuery's older API. storage_write: appended through the Storage Write API, at "
-            "least once, so a row may be there twice. upsert: through the same API by primary key, so that each "
-            "interval has one row whatever is retried, revised or replayed.",
+            label="Write method",
+            help="streaming_inserts: BigQuery's older API. storage_write: append through the Storage Write API, at "
+            "least once, so a row may be stored twice. upsert: write through the same API by primary key, so "
+            "that each interval has one row, also after retries, revisions and replays.",
             value_type=one_of(
                 {
                     "streaming_inserts": "Streaming inserts: the older API",
@@ -307,8 +310,8 @@ class Parameters:
             type="BOOLEAN",
             group=_TARGET,
             label="View without gaps",
-            help="Create the view OUTPUT_TABLE_filled: a row for every interval of the last 30 days, values carried "
-            "forward for up to 20 intervals.",
+            help="Create the view OUTPUT_TABLE_filled, which has a row for every interval of the last 30 days and "
+            "carries values forward for up to 20 intervals.",
             value_type=BOOLEAN,
             default="false",
             shown_when=("window", ("fixed", "hopping")),
@@ -319,8 +322,9 @@ class Parameters:
         Parameter(
             type="BIGQUERY_TABLE",
             group=_TARGET,
-            label="Table of dead letters",
-            help="Table for what cannot become a row. Default: the output table's name with _dead_letters appended.",
+            label="Dead-letter table",
+            help="Table for what cannot become a row. Default: the name of the output table with _dead_letters "
+            "appended.",
             value_type=TABLE,
         ),
     ]
@@ -329,7 +333,7 @@ class Parameters:
         Parameter(
             type="PUBSUB_TOPIC",
             group=_TARGET,
-            label="Topic of dead letters",
+            label="Dead-letter topic",
             help="Topic to publish dead letters to as well: the payload as data, the other columns as attributes.",
             value_type=pubsub_path("topic"),
         ),
@@ -340,7 +344,7 @@ class Parameters:
             type="BOOLEAN",
             group=_TARGET,
             label="Keep message attributes",
-            help="Keep message attributes and ids in dead letters. Costs CPU for every message.",
+            help="Keep the attributes and ids of messages in dead letters. Costs CPU for every message.",
             value_type=BOOLEAN,
             default="false",
         ),
@@ -352,7 +356,7 @@ class Parameters:
             group=_TARGET,
             label="Check before launch",
             help="Check topics, subscription, permissions and tables before the job starts, and create missing "
-            "tables. With false nothing is looked up or created; all tables must be there.",
+            "tables. If false, nothing is checked or created, and all tables must exist.",
             value_type=BOOLEAN,
             default="true",
         ),

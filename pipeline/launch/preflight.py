@@ -1,7 +1,7 @@
-"""Checks before launch: whether what the job needs is there, and whether the job may use it.
+"""Checks before launch: whether the resources of the job exist, fit, and may be used by it.
 
-They call Pub/Sub's and BigQuery's APIs only, which a launcher without a public address reaches through Private Google
-Access. They look, and create nothing.
+They call only the APIs of Pub/Sub and BigQuery, which a launcher without a public address reaches through Private
+Google Access. They change nothing.
 """
 
 import itertools
@@ -29,12 +29,12 @@ T = TypeVar("T")
 # Seconds for each call.
 _TIMEOUT_SECONDS = 10.0
 
-# What Google's own clients ask for: https://developers.google.com/identity/protocols/oauth2/scopes#bigquery
+# The scope that Google's own clients request: https://developers.google.com/identity/protocols/oauth2/scopes#bigquery
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 _SKIP = "or launch unchecked with --check_before_launch=false"
 
-# The roles that hold the permissions we ask for: https://cloud.google.com/pubsub/docs/access-control#roles
+# The roles that contain the required permissions: https://cloud.google.com/pubsub/docs/access-control#roles
 _ROLES = {
     "pubsub.subscriptions.consume": "roles/pubsub.subscriber",
     "pubsub.topics.attachSubscription": "roles/pubsub.editor",
@@ -42,7 +42,7 @@ _ROLES = {
 }
 
 
-# Fields of a subscription with which it delivers messages elsewhere, or loses them for the job, and what changes that.
+# Fields of a subscription that deliver its messages elsewhere, or keep them from the job, and how to change them.
 # https://cloud.google.com/pubsub/docs/subscription-overview,
 # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#unsupported-features
 _CREATE_ANOTHER = "create one for the job with: gcloud pubsub subscriptions create NAME --topic=TOPIC"
@@ -50,25 +50,25 @@ _UNFIT_SUBSCRIPTIONS = {
     "bigquery_config": ("is an export subscription, which writes to BigQuery itself", _CREATE_ANOTHER),
     "cloud_storage_config": ("is an export subscription, which writes to Cloud Storage itself", _CREATE_ANOTHER),
     "bigtable_config": ("is an export subscription, which writes to Bigtable itself", _CREATE_ANOTHER),
-    "detached": ("is detached from its topic, so nothing will ever arrive", _CREATE_ANOTHER),
+    "detached": ("is detached from its topic, so no message will ever arrive", _CREATE_ANOTHER),
     "enable_exactly_once_delivery": (
         "has exactly-once delivery, which lets Dataflow read fewer messages in parallel; it removes duplicates itself",
         "switch it off with: gcloud pubsub subscriptions update {name} --project={project} "
         "--no-enable-exactly-once-delivery",
     ),
     "dead_letter_policy": (
-        "has a dead-letter policy, by which Pub/Sub moves messages away that were delivered too often, whatever the "
-        "job did with them",
+        "has a dead-letter policy, by which Pub/Sub moves messages away that were delivered too often, even if the "
+        "job has read them",
         "remove it with: gcloud pubsub subscriptions update {name} --project={project} --clear-dead-letter-policy",
     ),
 }
 
-# The other fields, which change nothing for the job. A field that is in neither list is one that we know nothing of.
+# The other fields, which do not matter to the job. A subscription with a field in neither list is refused.
 _FIT_SUBSCRIPTIONS = frozenset(
     [
         "name",
         "topic",
-        "push_config",  # present without an endpoint, too
+        "push_config",  # also present without an endpoint
         "ack_deadline_seconds",
         "retain_acked_messages",
         "message_retention_duration",
@@ -85,21 +85,21 @@ _FIT_SUBSCRIPTIONS = frozenset(
     ]
 )
 
-# A dataset's type, as its resource says it; others are read-only: https://cloud.google.com/bigquery/docs/reference/rest/v2/datasets
+# Types of datasets that take tables; others are read-only: https://cloud.google.com/bigquery/docs/reference/rest/v2/datasets
 _WRITABLE_DATASETS = frozenset(["DEFAULT", "PUBLIC"])
 
 
 class CheckError(SensorStreamError):
-    """The job could not run as it is asked to; the message is one line that says how to fix that."""
+    """The job could not run with these resources; the message is one line that says how to fix it."""
 
 
 def check_credentials() -> None:
-    """Check that there are Google credentials and that they are accepted.
+    """Check that Google accepts the credentials.
 
-    Done first: a service's client repeats a refused refresh as if it were an outage, and then reports a timeout.
+    This comes first, because the clients of the services retry a rejected refresh until they report a timeout.
 
     Raises:
-      CheckError: there are none, or they are refused, or Google cannot be reached.
+      CheckError: there are no credentials, Google rejects them, or Google cannot be reached.
     """
     try:
         credentials, _ = google.auth.default([_SCOPE])
@@ -109,30 +109,30 @@ def check_credentials() -> None:
 
 
 class _Request(Request):
-    """Google's, with less patience by default than its two minutes."""
+    """A request with a shorter default timeout than the two minutes of google-auth."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **{"timeout": _TIMEOUT_SECONDS, **kwargs})
 
 
 def credentials_advice(error: GoogleAuthError) -> str:
-    """Return, on one line, what is wrong with the credentials and how to fix it."""
+    """Return one line that says what is wrong with the credentials and how to fix it."""
     return credentials_problem(error) or (
         f"cannot reach Google to check the credentials ({one_line.reason(error)}); check the network and the proxy"
     )
 
 
 def check_pubsub(job: Job) -> None:
-    """Check that topics and subscription exist, deliver to the job alone, and may be used by the caller.
+    """Check that topics and subscription exist, suit the job, and may be used by the caller.
 
     Raises:
-      CheckError: they do not, or Pub/Sub cannot be reached.
+      CheckError: one of them does not exist, does not suit or may not be used, or Pub/Sub cannot be reached.
     """
     publisher = pubsub_v1.PublisherClient()
     if job.input_subscription:
         source = _check_subscription(job, job.input_subscription)
         if job.timestamp_attribute:
-            # Dataflow follows event time in a backlog through a second subscription that it makes to the same topic:
+            # Dataflow follows event time in a backlog through a second subscription that it creates on the same topic:
             # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#timestamps-ids
             _check_permission(publisher, source, "pubsub.topics.attachSubscription")
     elif job.input_topic:
@@ -143,8 +143,8 @@ def check_pubsub(job: Job) -> None:
             found = _look_up(publisher.get_topic, topic=topic)
             if found.schema_settings.schema:
                 raise CheckError(
-                    f"--{flag}={topic} has the schema {found.schema_settings.schema}, by which Pub/Sub would refuse "
-                    "what the job publishes; name a topic without a schema"
+                    f"--{flag}={topic} has the schema {found.schema_settings.schema}, so Pub/Sub would reject what "
+                    "the job publishes; name a topic without a schema"
                 )
             _check_permission(publisher, topic, "pubsub.topics.publish")
 
@@ -156,7 +156,9 @@ def _check_subscription(job: Job, path: str) -> str:
     _, project, _, name = path.split("/")
     topic: str = found.topic
     if topic == "_deleted-topic_":
-        raise CheckError(f"{path} belongs to a topic that was deleted, so nothing will ever arrive; {_CREATE_ANOTHER}")
+        raise CheckError(
+            f"{path} belongs to a topic that was deleted, so no message will ever arrive; {_CREATE_ANOTHER}"
+        )
     if found.push_config.push_endpoint:
         raise CheckError(
             f"{path} pushes to {one_line.value(found.push_config.push_endpoint)}, but the job pulls; change that "
@@ -165,7 +167,7 @@ def _check_subscription(job: Job, path: str) -> str:
     for field, _ in type(found).pb(found).ListFields():
         if field.name not in _FIT_SUBSCRIPTIONS:
             fault, advice = _UNFIT_SUBSCRIPTIONS.get(
-                field.name, (f"has {field.name}, of which this version knows nothing", _CREATE_ANOTHER)
+                field.name, (f"has {field.name}, a setting that this version does not know", _CREATE_ANOTHER)
             )
             raise CheckError(f"{path} {fault}; {advice.format(name=name, project=project)}")
     if error := rules.feedback(job, topic, f"--input_subscription={path}"):
@@ -175,10 +177,10 @@ def _check_subscription(job: Job, path: str) -> str:
 
 
 def check_datasets(job: Job, region: str | None) -> None:
-    """Check that the tables' datasets exist, take rows, and are where the job runs (`region`, None on this machine).
+    """Check that the datasets exist, take rows, and are located in `region` (None: a local run, which may be anywhere).
 
     Raises:
-      CheckError: they do not, or BigQuery cannot be reached.
+      CheckError: a dataset does not, or BigQuery cannot be reached.
     """
     named = job.named_tables
     datasets = {(table_id.project, table_id.dataset): table_id for table_id in named.values()}
@@ -188,8 +190,8 @@ def check_datasets(job: Job, region: str | None) -> None:
         same = dataset.reference == found[other.project, other.dataset].reference
         if same and dataset.is_case_insensitive and one.table.lower() == other.table.lower():
             raise CheckError(
-                f"{name} and {other_name} are both {one} in a dataset that compares table names without regard to "
-                "case; name another table"
+                f"{name} and {other_name} are both {one} in a dataset that ignores the case of table names; name "
+                "another table"
             )
 
 
@@ -210,20 +212,20 @@ def _check_dataset(table_id: TableId, region: str | None) -> bigquery.Dataset:
         raise CheckError(f"cannot look up dataset {name} ({one_line.reason(error)}); fix that, {_SKIP}") from None
     kind = dataset.to_api_repr().get("type") or "DEFAULT"
     if kind not in _WRITABLE_DATASETS:
-        raise CheckError(f"dataset {name} is {kind}, in which no table can be created or written; name another dataset")
+        raise CheckError(f"dataset {name} is {kind}, which takes no rows; name another dataset")
     if region and dataset.location and not _covers(dataset.location, region):
         raise CheckError(
-            f"dataset {name} is in {dataset.location}, but the job would run in {region} and its rows would leave it; "
+            f"dataset {name} is in {dataset.location}, but the job would run in {region}; "
             f"launch with --region in {dataset.location}, name a dataset in {region}, {_SKIP}"
         )
     return dataset
 
 
 def check_storage_write(job: Job) -> None:
-    """Check that the Storage Write API is switched on and answers, if the job writes through it.
+    """Check that the Storage Write API is enabled and answers, if the job writes through it.
 
     Raises:
-      CheckError: it is not, or cannot be reached.
+      CheckError: the API is disabled or cannot be reached.
     """
     if job.write_method == "streaming_inserts" or not job.output_table:
         return
@@ -237,12 +239,12 @@ def check_storage_write(job: Job) -> None:
     except PermissionDenied as error:
         if error.reason == "SERVICE_DISABLED":
             raise CheckError(
-                f"the Storage Write API, which --write_method={job.write_method} needs, is switched off "
-                f"({one_line.reason(error)}); switch it on with: gcloud services enable "
+                f"the Storage Write API, which --write_method={job.write_method} needs, is disabled "
+                f"({one_line.reason(error)}); enable it with: gcloud services enable "
                 f"bigquerystorage.googleapis.com, {_SKIP}"
             ) from None
     except (NotFound, MethodNotImplemented):
-        pass  # it answers: there is no table yet, or it is an emulator
+        pass  # the API answers; the table does not exist yet, or this is an emulator
     except GoogleAPIError as error:
         raise CheckError(f"cannot reach the Storage Write API ({one_line.reason(error)}); fix that, {_SKIP}") from None
 
@@ -268,7 +270,7 @@ def _look_up(get: Callable[..., T], **resource: str) -> T:
             f"{path} does not exist; create it with: gcloud pubsub {kind}s create {name} --project={project}{topic}"
         ) from None
     except PermissionDenied:
-        raise CheckError(f"no permission to look at {path}; {_grant(kind, path, 'roles/pubsub.viewer')}") from None
+        raise CheckError(f"no permission to look up {path}; {_grant(kind, path, 'roles/pubsub.viewer')}") from None
     except GoogleAPIError as error:
         raise CheckError(f"cannot look up {path} ({one_line.reason(error)}); fix that, {_SKIP}") from None
 
@@ -278,7 +280,7 @@ def _check_permission(client: Any, path: str, permission: str) -> None:
     try:
         granted: Sequence[str] = client.test_iam_permissions(request, retry=None, timeout=_TIMEOUT_SECONDS).permissions
     except MethodNotImplemented:
-        return  # an emulator, which knows no permissions
+        return  # an emulator, which has no permissions
     except GoogleAPIError as error:
         raise CheckError(
             f"cannot look up permissions on {path} ({one_line.reason(error)}); fix that, {_SKIP}"

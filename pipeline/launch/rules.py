@@ -15,7 +15,8 @@ from pipeline.launch import one_line
 from pipeline.launch.job import Job
 from pipeline.launch.views import FILLED
 
-# Intervals that hold a reading: a row every minute over the last day. Each is kept open, and costs work for each pane.
+# Hopping intervals that hold one reading, such as a day with a hop of a minute. Each is open state, and costs CPU for
+# each pane.
 _MOST_OVERLAPS = 1_440
 # Characters of a table's name, and of a column's:
 # https://cloud.google.com/bigquery/docs/tables#table_naming, https://cloud.google.com/bigquery/docs/schemas#column_names
@@ -31,8 +32,8 @@ def broken(job: Job) -> str | None:
 def feedback(job: Job, topic: str | None, flag: str) -> str | None:
     """Return why the job must not read this topic, which `flag` names: it publishes to it; None if it may."""
     outputs = {
-        "--dead_letter_topic": (job.dead_letter_topic, "dead letters would come back for ever"),
-        "--silence_topic": (job.silence_topic, "silences would be taken for readings"),
+        "--dead_letter_topic": (job.dead_letter_topic, "the job would read its own dead letters in an endless loop"),
+        "--silence_topic": (job.silence_topic, "the job would read silences as if they were readings"),
     }
     for output, (published_to, harm) in outputs.items():
         if topic and topic == published_to:
@@ -49,13 +50,13 @@ def _one_input(job: Job) -> str | None:
 
 def _silence_topic_has_silences(job: Job) -> str | None:
     if job.silence_topic and not job.silence_after:
-        return "--silence_topic needs --silence_after, which says how long a silence is, such as 5m"
+        return "--silence_topic requires --silence_after, the length of a silence, such as 5m"
     return None
 
 
 def _gaps_are_of_intervals(job: Job) -> str | None:
     if job.fill_gaps and job.window == "session":
-        return "--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or leave it out"
+        return "--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or remove --fill_gaps"
     return None
 
 
@@ -66,7 +67,7 @@ def _rows_since_has_passed(job: Job) -> str | None:
     ahead = timedelta(seconds=math.ceil((job.rows_since - now) / SECOND))
     return (
         f"--rows_since={rfc3339(job.rows_since)}: this is {ahead} (h:mm:ss) in the future, and no row would be written "
-        "until then; give a time that has passed"
+        "until then; give a time in the past"
     )
 
 
@@ -88,7 +89,7 @@ def _columns_are_distinct(job: Job) -> str | None:
             if other != sensor:
                 return (
                     f"--statistics: {one_line.value(column)} would be a column of {one_line.value(other)} and of "
-                    f"{one_line.value(sensor)}; rename one of these sensors, or leave the statistic out"
+                    f"{one_line.value(sensor)}; rename one of these sensors, or remove the statistic"
                 )
     return None
 
@@ -96,25 +97,25 @@ def _columns_are_distinct(job: Job) -> str | None:
 def _rows_differ_from_retractions(job: Job) -> str | None:
     if (job.revise or job.upsert) and job.statistics.names == ("stddev",):
         return (
-            "--statistics=stddev: one reading has no deviation, and with on_late=revise or write_method=upsert a row "
-            "without any value takes back the one before it; ask for count as well"
+            "--statistics=stddev: one reading has no standard deviation, and with on_late=revise or "
+            "write_method=upsert a row without values retracts the earlier row; add count"
         )
     return None
 
 
 def _hop_divides_interval(job: Job) -> str | None:
     if job.window != "hopping":
-        unused = f"--hop={job.hop}s: only hopping windows hop; give --window=hopping too, or leave it out"
+        unused = f"--hop={job.hop}s: only hopping windows have a hop; add --window=hopping, or remove --hop"
         return unused if job.hop else None
     if not job.hop:
-        return "--window=hopping needs --hop, how often a row is made, such as --hop=5s"
+        return "--window=hopping requires --hop, the time between two rows, such as --hop=5s"
     if job.interval % job.hop:
-        return f"--hop={job.hop}s: --interval={job.interval}s is not a multiple of it; make it one"
+        return f"--hop={job.hop}s: --interval={job.interval}s is not a multiple of it; choose one that is"
     overlaps = job.interval // job.hop
     if overlaps > _MOST_OVERLAPS:
         return (
-            f"--hop={job.hop}s: each reading would be in {overlaps:,} rows, of at most {_MOST_OVERLAPS:,}; make it "
-            "longer, or --interval shorter"
+            f"--hop={job.hop}s: each reading would be in {overlaps:,} rows, and at most {_MOST_OVERLAPS:,} are "
+            "allowed; choose a longer --hop or a shorter --interval"
         )
     return None
 
@@ -123,8 +124,8 @@ def _table_names_are_short(job: Job) -> str | None:
     for name, table_id in job.named_tables.items():
         if len(table_id.table) > _LONGEST_TABLE:
             return (
-                f"--output_table: {name} would be {one_line.value(table_id.table)}, and BigQuery's names have at most "
-                f"{_LONGEST_TABLE:,} characters; choose a shorter one"
+                f"--output_table: {name} would be {one_line.value(table_id.table)}, and a table name in BigQuery has "
+                f"at most {_LONGEST_TABLE:,} characters; choose a shorter one"
             )
     return None
 
@@ -138,7 +139,7 @@ def _tables_are_distinct(job: Job) -> str | None:
 
 def _no_column_is_named_filled(job: Job) -> str | None:
     if job.fill_gaps and FILLED.lower() in {column.lower() for column in job.sensor_columns}:
-        return f"--fill_gaps=true: the view has a column {FILLED} of its own; rename the sensor"
+        return f"--fill_gaps=true: the view adds a column {FILLED}; rename the sensor"
     return None
 
 

@@ -1,4 +1,4 @@
-"""BigQuery tables: their columns, and creating or checking them before launch."""
+"""BigQuery tables: their columns, and how they are checked or created before launch."""
 
 import os
 from collections.abc import Iterator
@@ -51,25 +51,25 @@ SILENCE_KEY = (DEVICE, SILENT_SINCE)
 # https://cloud.google.com/bigquery/quotas#all_tables, https://cloud.google.com/bigquery/docs/change-data-capture#limitations
 _MOST_COLUMNS, _MOST_COLUMNS_WITH_KEY = 10_000, 2_000
 
-# Seconds to go on trying before launch; the client's own ten minutes would look like a hang.
+# Seconds of retries before launch; with the client's own ten minutes the launch would seem to hang.
 TIMEOUT_SECONDS = 30.0
 
-# BigQuery answers with the standard type's name on some routes and the legacy one on others.
+# BigQuery returns the standard name of a type on some routes and the legacy name on others.
 _LEGACY_TYPES = {"FLOAT64": "FLOAT", "INT64": "INTEGER", "BOOL": "BOOLEAN", "STRUCT": "RECORD"}
 _STANDARD_TYPES = {legacy: standard for standard, legacy in _LEGACY_TYPES.items()}
 
-# What ALTER COLUMN SET DATA TYPE makes of a column that rows need as FLOAT: a type that can hold all that the column's
-# own can. BIGNUMERIC is refused, although SQL coerces it: https://github.com/SQLMesh/sqlmesh/pull/2848 and
+# Types that ALTER COLUMN SET DATA TYPE can change to FLOAT. BIGNUMERIC is refused, although SQL coerces it:
+# https://github.com/SQLMesh/sqlmesh/pull/2848 and
 # https://cloud.google.com/bigquery/docs/managing-table-schemas#change_a_columns_data_type
 _WIDENED_TO = {"FLOAT": frozenset(["INTEGER", "NUMERIC"])}
 
-# Types of columns that take values of another as they are, through every write method:
+# Types of columns that take values of another type, through every write method:
 # https://cloud.google.com/bigquery/docs/supported-data-types#supported_protocol_buffer_data_types
 _TAKEN_BY = {"INTEGER": frozenset(["NUMERIC", "BIGNUMERIC"])}
 
 
 class TableError(SensorStreamError):
-    """A table cannot be used as it is; the message says how to fix it."""
+    """The job cannot use a table; the message is one line that says how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class TableSpec:
     """A table that the job writes to.
 
     Attributes:
-      table_id: its name.
-      columns: those that rows have; the table may have more.
-      partition_by: the TIMESTAMP column by whose day a new table is partitioned.
+      table_id: the full name.
+      columns: the columns of rows; the table may have more.
+      partition_by: a new table is partitioned by the day of this TIMESTAMP column.
       cluster_by: the column by which a new table is clustered, if any.
       key: the primary key by which rows are upserted; empty if they are appended.
     """
@@ -94,7 +94,7 @@ class TableSpec:
 def row_columns(
     sensors: tuple[str, ...], by_device: bool, revise: bool, statistics: Statistics = MEANS
 ) -> tuple[bigquery.SchemaField, ...]:
-    """Return the output table's columns, all NULLABLE: Timestamp, the sensors', and what grouping and revising add."""
+    """Return the columns of the output table, all NULLABLE, in table order."""
     revision = (bigquery.SchemaField(REVISION, "INTEGER"), bigquery.SchemaField(WRITTEN_AT, "TIMESTAMP"))
     return (
         bigquery.SchemaField(TIMESTAMP, "TIMESTAMP"),
@@ -123,13 +123,13 @@ def prepare(
 
 
 def check_table(spec: TableSpec) -> bool:
-    """Return whether the table exists, after checking that it can take rows, or can be created; changes nothing.
+    """Check that the table can take rows, or can be created; return whether it exists. Changes nothing.
 
-    Whether the caller may create tables is not known before: BigQuery answers that for existing tables only.
+    It is not checked whether the caller may create tables: BigQuery tells that for existing tables only.
 
     Raises:
-      TableError: it takes no rows or could not be created, its dataset is missing, or BigQuery refuses or cannot be
-        reached.
+      TableError: the table takes no rows or could not be created, the dataset does not exist, or BigQuery refuses or
+        cannot be reached.
     """
     table_id = spec.table_id
     with _explained(table_id, "look up"):
@@ -146,7 +146,7 @@ def check_table(spec: TableSpec) -> bool:
 
 
 def create_table(spec: TableSpec) -> None:
-    """Create the table; what another job has created meanwhile is checked.
+    """Create the table, or check the one that another job has created meanwhile.
 
     Raises:
       TableError: BigQuery refuses or cannot be reached.
@@ -179,12 +179,12 @@ def _explained(table_id: TableId, action: str) -> Iterator[None]:
 
 
 def retry() -> Retry:
-    """Return how calls before launch are repeated while BigQuery cannot be reached."""
+    """Return the retry for calls before launch, of at most TIMEOUT_SECONDS."""
     return bigquery.DEFAULT_RETRY.with_timeout(TIMEOUT_SECONDS)
 
 
 def grant(table_id: TableId) -> str:
-    """Return the advice that lets the job use the tables of a dataset."""
+    """Return the advice to grant the job the role it needs on the dataset of a table."""
     return (
         "grant it with: bq query --use_legacy_sql=false "
         f'"GRANT \\`roles/bigquery.dataEditor\\` ON SCHEMA \\`{table_id.project}.{table_id.dataset}\\` '
@@ -195,7 +195,7 @@ def grant(table_id: TableId) -> str:
 def check_permission(bq: bigquery.Client, table_id: TableId, permission: str) -> None:
     """Check that the caller has a permission on an existing table or view; raises TableError."""
     if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        return  # it knows no permissions
+        return  # the emulator has no permissions
     granted = bq.test_iam_permissions(table_id.reference, [permission], retry=retry()).get("permissions", [])
     if permission not in granted:
         raise TableError(f"the job lacks {permission} on {table_id}; {grant(table_id)}")
@@ -225,8 +225,8 @@ def _check_existing(spec: TableSpec, existing: bigquery.Table) -> None:
 def _check_column(table_id: TableId, field: bigquery.SchemaField, found: bigquery.SchemaField) -> None:
     if found.name != field.name:
         raise TableError(
-            f"table {table_id} has the column {found.name}, and rows have {field.name}, which BigQuery takes for the "
-            "same column; spell the sensor as the column is, or name another table"
+            f"table {table_id} has the column {found.name}, and rows have {field.name}; BigQuery ignores case in "
+            "column names; spell the sensor as the column, or name another table"
         )
     alter = f"ALTER TABLE {table_id.sql} ALTER COLUMN `{found.name}` SET DATA TYPE"
     found_type, needed_type = _type(found), _type(field)
@@ -237,7 +237,7 @@ def _check_column(table_id: TableId, field: bigquery.SchemaField, found: bigquer
         wanted = f"column {found.name} of table {table_id} is {found.mode} {found_type}, but {field.mode} {needed_type}"
         if same_shape and found_type in _WIDENED_TO.get(needed_type, ()):
             raise TableError(f"{wanted} is needed; change it with: {alter} {_STANDARD_TYPES[needed_type]}")
-        raise TableError(f"{wanted} is needed, and no ALTER TABLE changes the one to the other; name another table")
+        raise TableError(f"{wanted} is needed, and no ALTER TABLE can change it; name another table")
     if found.max_length:
         raise TableError(
             f"column {found.name} of table {table_id} takes at most {found.max_length} characters or bytes, and rows "
@@ -247,7 +247,7 @@ def _check_column(table_id: TableId, field: bigquery.SchemaField, found: bigquer
         (each.name, _type(each), each.mode) for each in field.fields
     ]:
         raise TableError(
-            f"column {found.name} of table {table_id} has other fields than {_ddl(field)}; name another table"
+            f"column {found.name} of table {table_id} has fields other than those of {_ddl(field)}; name another table"
         )
 
 
@@ -269,7 +269,7 @@ def _check_key(table_id: TableId, key: tuple[str, ...], existing: bigquery.Table
         add = f"ALTER TABLE {table_id.sql} ADD PRIMARY KEY ({', '.join(f'`{name}`' for name in key)}) NOT ENFORCED"
         if found:
             raise TableError(
-                f"table {table_id} has the primary key ({', '.join(found)}); write_method=upsert needs another, change "
+                f"table {table_id} has the primary key ({', '.join(found)}); write_method=upsert needs another; change "
                 f"it with: ALTER TABLE {table_id.sql} DROP PRIMARY KEY; {add}"
             )
         raise TableError(f"table {table_id} has no primary key, which write_method=upsert needs; add it with: {add}")

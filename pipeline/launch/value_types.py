@@ -1,4 +1,4 @@
-"""How the value of a parameter is written: its pattern, and what it means."""
+"""Types of parameter values: how a value is written as text, and how the text is read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ValueType(Generic[T]):
-    """How a value is written.
+    """How a value is written as text.
 
     Attributes:
-      pattern: of the whole text, in the part of POSIX extended syntax that Python reads in the same way, so that the
-        template's form and `parse` check the very same thing.
+      pattern: matches the entire text. It uses only the POSIX extended syntax that Python reads in the same way, so
+        the template's form and `read` accept the same texts.
       expected: the pattern in words.
-      value: makes the value of such a text; raises ValueError for what a pattern cannot say.
-      choices: the label of each value, when there are only so many.
+      value: converts a text that matches; raises ValueError for what a pattern cannot express.
+      choices: the label of each possible value, if there are few.
     """
 
     pattern: str
@@ -33,14 +33,14 @@ class ValueType(Generic[T]):
     choices: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, text: str) -> T:
-        """Return the value, or raise ValueError saying what is expected."""
+        """Return the value of the text; raises ValueError with what is expected."""
         if not re.fullmatch(self.pattern, text):
             raise ValueError(f"expected {self.expected}")
         return self.value(text)
 
 
 def pubsub_path(kind: str) -> ValueType[str]:
-    """Return how the full name of a topic or subscription is written."""
+    """Return the type of the full name of a topic or a subscription (`kind`)."""
     # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
     return ValueType(
         f"projects/{PROJECT}/{kind}s/[A-Za-z][-A-Za-z0-9_.~+%]{{2,254}}",
@@ -51,7 +51,7 @@ def pubsub_path(kind: str) -> ValueType[str]:
 
 
 def duration(at_least_one: bool) -> ValueType[int]:
-    """Return how a length of time is written; its value is in seconds, at most a year."""
+    """Return the type of a length of time; its value is in seconds, at most a year."""
     positive = "[1-9][0-9]{0,8}[smh]"
     if at_least_one:
         return ValueType(positive, "a whole number above 0 with s, m or h, such as 15s, 5m or 1h", _seconds)
@@ -75,7 +75,7 @@ def _micros(text: str) -> int:
 
 def one_of(choices: Mapping[str, str]) -> ValueType[str]:
     """Return the type of a value that is one of few; `choices` gives the label of each."""
-    return ValueType("|".join(choices), " or ".join(choices), str, choices)
+    return ValueType("|".join(choices), f"one of {', '.join(choices)}", str, choices)
 
 
 def _attribute(text: str) -> str:
@@ -83,13 +83,13 @@ def _attribute(text: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise ValueError("expected an attribute's name in UTF-8") from None
+        raise ValueError("expected an attribute name in UTF-8") from None
     if size > 256:
         raise ValueError("expected an attribute name of at most 256 bytes")
     if not text.isprintable():
-        raise ValueError("expected an attribute's name, without control characters")
+        raise ValueError("expected an attribute name without control characters")
     if text.startswith("goog"):
-        raise ValueError("expected a publisher's attribute; names that begin with goog are reserved for Pub/Sub")
+        raise ValueError("expected another attribute name; names that begin with goog are reserved for Pub/Sub")
     return text
 
 
@@ -100,13 +100,13 @@ def _sensors(text: str) -> tuple[str, ...]:
         # https://cloud.google.com/bigquery/docs/schemas#column_names
         if len(name) > 300:
             raise ValueError("expected names of at most 300 characters")
-        # So must the columns of its statistics not begin: _TABLE_max.
+        # The prefixes also apply to the columns of its statistics: the sensor _TABLE would have a column _TABLE_max.
         if f"{name}_".upper().startswith(_RESERVED_PREFIXES):
-            raise ValueError(f"{one_line.value(name)} begins as BigQuery's own columns do; rename the sensor")
+            raise ValueError(f"{one_line.value(name)} begins with a prefix that BigQuery reserves; rename the sensor")
         if name.lower() in taken:
             raise ValueError(
-                f"{one_line.value(name)} is taken, by another sensor or by a column of ours (BigQuery compares column "
-                "names without regard to case); name each sensor once"
+                f"{one_line.value(name)} is already the name of another sensor or of a fixed column (BigQuery "
+                " ignores case in column names); name each sensor once"
             )
         taken.add(name.lower())
     return names
@@ -116,7 +116,7 @@ def _statistics(text: str) -> Statistics:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{name} is there twice; name each statistic once")
+            raise ValueError(f"{name} occurs twice; name each statistic once")
     return Statistics(names)
 
 
@@ -126,10 +126,10 @@ _LONGEST = 366 * 24 * 3600
 _RESERVED_PREFIXES = ("_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_")
 
 BOOLEAN = ValueType("true|false", "true or false", lambda text: text == "true")
-ATTRIBUTE = ValueType("[^ \"']+", "an attribute's name, without blanks or quotes", _attribute)
+ATTRIBUTE = ValueType("[^ \"']+", "an attribute name without spaces or quotes", _attribute)
 RFC3339 = ValueType(
     "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])",
-    "a time with its offset, such as 2026-11-22T13:00:00Z",
+    "a time with its offset from UTC, such as 2026-11-22T13:00:00Z",
     _micros,
 )
 _COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
@@ -141,7 +141,7 @@ SENSORS = ValueType(
 _STATISTIC = f" *({'|'.join(KNOWN)}) *"
 STATISTICS = ValueType(
     f"{_STATISTIC}(,{_STATISTIC})*",
-    f"comma-separated names out of {', '.join(KNOWN)}",
+    f"comma-separated names from {', '.join(KNOWN)}",
     _statistics,
 )
 TABLE = ValueType(

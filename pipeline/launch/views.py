@@ -1,7 +1,7 @@
 """Views on the output table: its newest revisions, and its rows without gaps.
 
-A sensor may have any name that BigQuery takes for a column. So every column is quoted, and what a query names itself
-(see `_Unused`) is spelled so that no column has that name.
+A sensor may have any name that a BigQuery column can have. Every column is therefore quoted, and the aliases of a query
+differ from all columns (see `_Unused`).
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from pipeline.launch.tables import TableError, check_permission, retry
 from pipeline.rows import REVISION, WRITTEN_AT
 from pipeline.sinks.bigquery import TableId, client
 
-# What the view without gaps reaches back, so that looking at it reads no more of the table.
+# How many days the view without gaps goes back, which bounds what a query of it reads.
 FILLED_DAYS = 30
 
 # Intervals for which a value is carried forward.
 CARRIED = 20
 
-# Column of the view without gaps: the row has a value that was carried forward, or is not in the table.
+# Column of the view without gaps: true if a value was carried forward, or if the row is not in the table.
 FILLED = "Filled"
 
 # Characters of a query: https://cloud.google.com/bigquery/quotas#query_jobs
@@ -32,7 +32,7 @@ Columns = tuple[bigquery.SchemaField, ...]
 
 
 def latest_query(rows: TableId, columns: Columns) -> str:
-    """Return the SQL of the newest revision of each Timestamp and device, without what was retracted.
+    """Return the SQL of the newest revision of each Timestamp and device, without retracted rows.
 
     Args:
       rows: the output table.
@@ -95,11 +95,11 @@ def check_view(view_id: TableId, query: str) -> None:
     """Check that the view can be created or replaced.
 
     Raises:
-      TableError: a table has its name, the query is too long, or BigQuery refuses or cannot be reached.
+      TableError: a table has the name of the view, the query is too long, or BigQuery refuses or cannot be reached.
     """
     if len(query) > _LONGEST_QUERY:
         raise TableError(
-            f"the query of view {view_id} would have {len(query):,} characters, and BigQuery takes at most "
+            f"the query of view {view_id} would have {len(query):,} characters, and BigQuery accepts at most "
             f"{_LONGEST_QUERY:,}; name fewer sensors or statistics"
         )
     bq = client(view_id.project)
@@ -145,7 +145,7 @@ def _value_names(columns: Columns) -> list[str]:
 
 
 class _Unused:
-    """Returns names that are no column's and that it has not returned before: `slot`, or `slot_` where that is one."""
+    """Returns aliases that differ from every column and each other: `slot`, or `slot_` if a column is named slot."""
 
     def __init__(self, columns: Iterable[bigquery.SchemaField]):
         self._used = {column.name.lower() for column in columns} | {FILLED.lower()}

@@ -104,7 +104,7 @@ def assert_nothing_is_left(google: FakeProject) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_every_step_holds_and_nothing_is_left(start, google):
+def test_run_passes_every_step_and_leaves_nothing(start, google):
     process = start("--rate=0.5", "--interval=5", "--live=2", "--pause=0.5")
     out, _ = process.communicate(timeout=280)
     print(out)  # for when it fails
@@ -115,7 +115,7 @@ def test_every_step_holds_and_nothing_is_left(start, google):
     assert [launch.state for launch in google.launches] == ["JOB_STATE_UPDATED", "JOB_STATE_DRAINED"]
 
 
-def test_a_dry_run_prints_every_step_and_does_nothing(start, google):
+def test_dry_run_prints_every_step_and_does_nothing(start, google):
     process = start("--dry-run")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
@@ -128,7 +128,7 @@ def test_a_dry_run_prints_every_step_and_does_nothing(start, google):
     assert (google.made, google.policies, google.builds) == (set(), {}, [])
 
 
-def test_a_step_that_fails_ends_it_and_what_stays_is_named(start, google):
+def test_run_ends_at_a_failed_step_and_names_what_is_left(start, google):
     google.refuse = "/repositories"
     process = start("--pause=0.5")
     out, _ = process.communicate(timeout=120)
@@ -139,7 +139,7 @@ def test_a_step_that_fails_ends_it_and_what_stays_is_named(start, google):
     assert_nothing_is_left(google)
 
 
-def test_ctrl_c_tears_down(start, google):
+def test_run_tears_down_on_ctrl_c(start, google):
     process = start("--pause=0.5")
     for line in process.stdout:
         if "artifacts repositories create" in line:
@@ -152,7 +152,7 @@ def test_ctrl_c_tears_down(start, google):
 
 
 @pytest.mark.parametrize("by", ["tear down", "the command that is shown"])
-def test_only_jobs_of_the_run_are_cancelled(google, env, tmp_path, monkeypatch, by):
+def test_tear_down_cancels_only_the_jobs_of_the_run(google, env, tmp_path, monkeypatch, by):
     run = Run(PROJECT, "europe-west1")
     for name in (run.name, "another"):
         google.names.append(name)
@@ -180,7 +180,7 @@ def test_only_jobs_of_the_run_are_cancelled(google, env, tmp_path, monkeypatch, 
         ("--inter=5", "unrecognized arguments: --inter=5"),
     ],
 )
-def test_a_wrong_flag_is_refused_in_one_short_line(capsys, flag, expected):
+def test_parse_refuses_a_wrong_flag_on_one_short_line(capsys, flag, expected):
     with pytest.raises(SystemExit, match="2"):
         main(["--project=my-project", "--region=europe-west1", flag])
     [line] = capsys.readouterr().err.splitlines()
@@ -188,7 +188,7 @@ def test_a_wrong_flag_is_refused_in_one_short_line(capsys, flag, expected):
     assert len(line) < 400
 
 
-def test_credentials_that_do_not_work_end_it_before_anything_is_made(monkeypatch, tmp_path, capsys):
+def test_main_creates_nothing_without_credentials(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     assert main(["--project=my-project", "--region=europe-west1"]) == 1
@@ -197,7 +197,7 @@ def test_credentials_that_do_not_work_end_it_before_anything_is_made(monkeypatch
     assert err.startswith("error: No usable Google Cloud credentials (")
 
 
-def test_accounts_are_granted_what_the_script_of_docs_deploy_grants(tmp_path):
+def test_accounts_have_the_grants_of_accounts_sh(tmp_path):
     run = Run("my-project", "europe-west1", suffix="abc123")
     shown = StringIO()
     resources.accounts(Project(run, Console(file=shown, soft_wrap=True), dry=True))
@@ -215,7 +215,7 @@ def test_accounts_are_granted_what_the_script_of_docs_deploy_grants(tmp_path):
     assert granted(line.strip() for line in text.splitlines()) == by_script
 
 
-def test_the_worker_may_write_to_the_dataset_and_nobody_else_is_added(google, env, monkeypatch):
+def test_dataset_grants_only_the_worker(google, env, monkeypatch):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     run = Run(PROJECT, "europe-west1")
@@ -245,13 +245,13 @@ class TestGrants:
         Project(Run(PROJECT, "europe-west1"), Console(quiet=True)).gcloud(*self.GRANT)
         return len(waits)
 
-    def test_to_an_account_that_is_new_are_repeated(self, monkeypatch):
+    def test_are_retried_for_a_new_account(self, monkeypatch):
         new = "ERROR: INVALID_ARGUMENT: Service account sensor-worker-1@p.iam.gserviceaccount.com does not exist."
         assert self.grant(monkeypatch, new, new) == 2
 
     @pytest.mark.parametrize(
         "failure", ["ERROR: NOT_FOUND: Requested entity was not found.", "The bucket does not exist."]
     )
-    def test_on_what_does_not_exist_fail_at_once(self, monkeypatch, failure):
+    def test_fail_at_once_for_a_missing_resource(self, monkeypatch, failure):
         with pytest.raises(StepError, match=failure):
             self.grant(monkeypatch, failure)

@@ -15,7 +15,7 @@ def dollars(usage: Usage, write_method: str = "streaming_inserts") -> dict[str, 
     return {part.name: round(part.dollars, 2) for part in bill(usage, write_method)}
 
 
-def test_one_device_at_one_reading_a_second_is_one_worker():
+def test_bill_of_one_reading_per_second_has_one_worker():
     # Workers: 730 h x (2 x 0.069 + 7.5 x 0.003557 + 30 x 0.000054).
     # Pub/Sub: 2,628,000 messages of 240 bytes are 0.587 GiB, twice that is below the free 10.
     # Streaming Engine: each is a bundle, with a sum of 75 bytes in and out: 0.587 + 0.367 GiB, x 0.018.
@@ -29,7 +29,7 @@ def test_one_device_at_one_reading_a_second_is_one_worker():
     }
 
 
-def test_many_devices():
+def test_bill_of_many_devices():
     usage = Usage(rate=10_000, devices=1_000, interval=15, packed=1)
     found = dollars(usage)
     # 26.28e9 messages x 240 bytes = 5,873.99 GiB, twice, less 10: 11,737.98 GiB / 1,024 x 40.
@@ -43,7 +43,7 @@ def test_many_devices():
     assert dollars(usage, "upsert")["BigQuery upsert"] == 0
 
 
-def test_packing_saves_envelopes_and_workers():
+def test_bill_is_lower_with_packed_messages():
     one, hundred = Usage(1_000_000, 1, 15), Usage(1_000_000, 1, 15, packed=100)
     # (100 + 140) bytes a reading, or 100 + 1.4.
     assert one.message_bytes / hundred.message_bytes == pytest.approx(240 / 101.4)
@@ -52,11 +52,11 @@ def test_packing_saves_envelopes_and_workers():
     assert total(bill(one)) > 2 * total(bill(hundred))
 
 
-def test_rows_are_never_more_than_readings():
+def test_usage_has_no_more_rows_than_readings():
     assert Usage(rate=1, devices=1_000, interval=1).rows == 3600 * 730
 
 
-def test_the_cpu_is_that_of_the_measurements():
+def test_cpu_model_matches_the_measurements():
     page = (ROOT / "docs/cost.md").read_text()
     measured = re.findall(r"^\| ([\d,]+) . (\d+)(?:, ([\d,]+) devices)? \| ([\d.]+) \| ([\d.]+) ", page, re.MULTILINE)
     assert len(measured) == 8
@@ -68,14 +68,14 @@ def test_the_cpu_is_that_of_the_measurements():
         assert shuffled == pytest.approx(megabytes, rel=0.25, abs=0.008)
 
 
-def test_devices_are_shuffled_by_the_shard():
+def test_cpu_model_counts_one_shuffled_record_per_shard():
     assert cpu.SHARDS == SHARDS
     assert cpu.shuffled(1, 1) == 30 + 45
     # Nearly all of the devices are in such a bundle, so all of the shards.
     assert cpu.shuffled(100_000, 1_000) == pytest.approx(32 * 30 + 1_000 * 45)
 
 
-def test_the_command_prints_parts_totals_and_sources(capsys, tmp_path):
+def test_main_prints_parts_totals_and_sources(capsys, tmp_path):
     main(["--rate=10000", "--devices=1000", "--interval=15s", f"--chart={tmp_path / 'bill.png'}"])
     printed = capsys.readouterr().out
     for expected in ("Pub/Sub", "total with storage_write", "458.5", "https://cloud.google.com/dataflow/pricing"):
@@ -92,7 +92,7 @@ def test_the_command_prints_parts_totals_and_sources(capsys, tmp_path):
         ([], "the following arguments are required: --rate"),
     ],
 )
-def test_a_wrong_flag_is_named_in_one_short_line(flags, fault, capsys):
+def test_main_reports_a_wrong_flag_on_one_short_line(flags, fault, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(flags)
     assert stopped.value.code == 2

@@ -13,8 +13,8 @@ import pytest
 from google.cloud.monitoring_dashboard_v1 import Dashboard
 from google.cloud.monitoring_v3 import AlertPolicy
 
-from deploy.monitoring.__main__ import HOUSE, files, text
-from deploy.monitoring.alerts import ALERTS, LETTERS_IN_LOG, LOG_METRICS
+from deploy.monitoring.__main__ import FOLDER, files, text
+from deploy.monitoring.alerts import ALERTS, DEAD_LETTERS_IN_LOG, LOG_METRICS
 from deploy.monitoring.metrics import GOOGLE, OWN, REFUSALS
 from tests.deploy.template.fake_google import ROOT, serving
 
@@ -22,34 +22,34 @@ PLACES = {"job_name": "sensors", "subscription": "sensor-readings-pipeline", "ru
 COUNTERS = {metric.name for metric in OWN if "<" not in metric.name} | {f"refused_{error}" for error in REFUSALS}
 
 
-def test_the_files_are_those_of_the_list():
-    held = {str(file.relative_to(HOUSE)): file.read_text() for file in HOUSE.rglob("*.json")}
+def test_files_are_those_that_make_monitoring_writes():
+    held = {str(file.relative_to(FOLDER)): file.read_text() for file in FOLDER.rglob("*.json")}
     assert held == {path: text(content) for path, content in files().items()}
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_every_alert_is_a_policy_that_leads_to_its_section(alert):
+def test_alert_is_a_policy_that_links_its_runbook_section(alert):
     policy = AlertPolicy.from_json(filled(f"alerts/{alert.name}.json"))
     assert len(policy.conditions) == 1
     assert f"(https://example.com/runbook#{alert.name})" in policy.documentation.content
     assert f"\n## {alert.name}\n" in (ROOT / "docs/runbook.md").read_text()
 
 
-def test_google_refuses_a_misspelt_field():
+def test_policy_type_refuses_a_misspelt_field():
     with pytest.raises(Exception, match="thresholdvalue"):
         AlertPolicy.from_json(filled("alerts/backlog.json").replace("thresholdValue", "thresholdvalue"))
 
 
-def test_the_dashboard_is_one_and_charts_every_metric_but_the_distribution():
+def test_dashboard_charts_every_metric_but_the_distribution():
     content = filled("dashboard.json")
     assert len(Dashboard.from_json(content).grid_layout.widgets) == 17
     charted = types(content) | {f"dataflow.googleapis.com/job/{name}" for name in ("user_counter",)}
-    assert charted == {metric.type for metric in GOOGLE} | {f"logging.googleapis.com/user/{LETTERS_IN_LOG}"}
+    assert charted == {metric.type for metric in GOOGLE} | {f"logging.googleapis.com/user/{DEAD_LETTERS_IN_LOG}"}
     assert matched(content) == COUNTERS - {"seconds_to_row"}
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_every_condition_asks_for_what_is_in_the_list(alert):
+def test_alert_condition_queries_the_metrics_of_the_alert(alert):
     content = filled(f"alerts/{alert.name}.json")
     assert types(content) <= {metric.type for metric in GOOGLE}
     own = {name for name in COUNTERS if name in alert.metrics}
@@ -58,13 +58,13 @@ def test_every_condition_asks_for_what_is_in_the_list(alert):
     assert matched(content) == (own | refused) - {"dead_letter_failures"}
 
 
-def test_only_the_three_places_are_open():
+def test_files_have_only_the_three_placeholders():
     for path in files():
-        assert set(re.findall(r"\$\{(\w+)}", (HOUSE / path).read_text())) <= set(PLACES), path
-        assert "%{" not in (HOUSE / path).read_text(), path  # Terraform's templatefile would read it
+        assert set(re.findall(r"\$\{(\w+)}", (FOLDER / path).read_text())) <= set(PLACES), path
+        assert "%{" not in (FOLDER / path).read_text(), path  # Terraform's templatefile would read it
 
 
-def test_the_log_metric_counts_the_line_that_the_sink_writes():
+def test_log_metric_matches_the_line_that_the_sink_logs():
     line = re.search(r'_LOGGER\.error\("([^"(]+) \(', (ROOT / "pipeline/sinks/rejected_rows.py").read_text())
     assert line
     assert f'jsonPayload.message : "{line[1]}"' in LOG_METRICS["dead_letters_in_log"]["filter"]
@@ -83,11 +83,11 @@ class FakeMonitoring:
         return 200, {"name": f"projects/sensor-stream-test/{kind}/1", **body}
 
 
-def test_the_lines_in_the_page_create_them(gcloud_env, tmp_path):
+def test_documented_commands_create_alerts_and_dashboard(gcloud_env, tmp_path):
     # gcloud takes two seconds for each, so one for each kind of condition.
     kinds = {next(key for key in alert.condition if key.startswith("condition")): alert.name for alert in ALERTS}
     assert len(kinds) == 4
-    shutil.copytree(HOUSE, tmp_path / "deploy/monitoring")
+    shutil.copytree(FOLDER, tmp_path / "deploy/monitoring")
     for alert in (tmp_path / "deploy/monitoring/alerts").glob("*.json"):
         if alert.stem not in kinds.values():
             alert.unlink()
@@ -122,7 +122,7 @@ def test_the_lines_in_the_page_create_them(gcloud_env, tmp_path):
 
 def filled(path: str) -> str:
     """Return a file with its places filled, as `envsubst` does it."""
-    return Template((HOUSE / Path(path)).read_text()).substitute(PLACES)
+    return Template((FOLDER / Path(path)).read_text()).substitute(PLACES)
 
 
 def types(content: str) -> set[str]:

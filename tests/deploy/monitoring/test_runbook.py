@@ -17,20 +17,20 @@ SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | 
 EARLIER = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
 
 
-def test_it_has_a_section_for_each_alert_and_no_other():
+def test_runbook_has_exactly_the_sections_of_the_alerts():
     assert list(SECTIONS) == [alert.name for alert in ALERTS]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_each_names_three_causes_how_to_tell_them_and_the_cure(section):
-    rows = SECTIONS[section].partition("| cause | how to tell | cure |\n| --- | --- | --- |\n")[2].partition("\n\n")[0]
-    causes = [line.strip("| ").split(" | ") for line in rows.splitlines()]
-    assert [len(cause) for cause in causes] == [3, 3, 3]
+def test_runbook_section_names_three_causes_with_sign_and_fix(section):
+    text = " ".join(SECTIONS[section].split())
+    causes = re.findall(r"- \*\*[^*]+\.\*\* Sign: (?:(?!- \*\*).)+ Fix: (?:(?!- \*\*).)+", text)
+    assert len(causes) == SECTIONS[section].count("\n- **") == 3
 
 
 @pytest.fixture(scope="module")
 def ask(bigquery_emulator, project):
-    """Returns ask(text), which runs a section's query on three dead letters and two silences, one of them over."""
+    """A function that runs the query of a section on three dead letters and two silences, of which one is over."""
     bq = bigquery_client(bigquery_emulator.removeprefix("http://"), project)
     create_dataset(bigquery_emulator.removeprefix("http://"), project, "runbook")
     table = f"{project}.runbook.readings_dead_letters"
@@ -57,7 +57,7 @@ def ask(bigquery_emulator, project):
     return run
 
 
-def test_the_first_query_tells_errors_and_devices(ask):
+def test_first_query_counts_dead_letters_by_error_and_device(ask):
     found = ask(PAGE.partition("\n## ")[0])
     assert sorted(found) == [
         ("average", "Overflow", "pump-3", 1, "too large"),
@@ -66,22 +66,22 @@ def test_the_first_query_tells_errors_and_devices(ask):
     ]
 
 
-def test_refused_bytes_are_shown_as_text(ask):
+def test_payload_query_returns_refused_bytes_as_text(ask):
     assert ask(SECTIONS["readings-refused"]) == [("{'a': 1}", "NotJson", "not JSON")]
 
 
-def test_how_late_is_told_by_device(ask):
+def test_lateness_query_returns_the_percentile_of_each_device(ask):
     [(device, letters, seconds)] = ask(SECTIONS["readings-late"])
     assert (device, letters) == ("pump-2", 1)
     assert 90 <= seconds <= 1 + (datetime.now(UTC) - datetime.fromisoformat(EARLIER)).total_seconds()
 
 
-def test_sums_that_overflow_are_shown(ask):
+def test_overflow_query_returns_the_sums(ask):
     [(_, device, sums)] = ask(SECTIONS["sums-overflow"])
     assert (device, sums) == ("pump-3", '{"readings": 2}')
 
 
-def test_only_silences_that_last_are_shown(ask):
+def test_silence_query_returns_only_silences_that_last(ask):
     [(device, since, noticed)] = ask(SECTIONS["devices-silent"])
     assert device == "pump-2"
     assert since == noticed == datetime.fromisoformat(EARLIER)

@@ -22,7 +22,7 @@ def submitted(gcloud, google) -> dict:
     return google.builds[-1]
 
 
-def test_it_is_valid_and_tidy():
+def test_cloudbuild_yaml_is_valid():
     rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
     for command in (
         ["check-jsonschema", "--builtin-schema", "vendor.cloudbuild"],
@@ -34,7 +34,7 @@ def test_it_is_valid_and_tidy():
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_gcloud_submits_every_field(submitted, cloudbuild):
+def test_build_is_submitted_with_every_field(submitted, cloudbuild):
     assert [step["id"] for step in submitted["steps"]] == [step["id"] for step in cloudbuild["steps"]]
     assert submitted["substitutions"] == cloudbuild["substitutions"]
     assert submitted["timeout"] == "3600s"
@@ -48,29 +48,29 @@ def test_gcloud_submits_every_field(submitted, cloudbuild):
     assert submitted["serviceAccount"].startswith("projects/${PROJECT_ID}/serviceAccounts/sensor-stream-build@")
 
 
-def test_the_tag_is_one_that_builds_by_hand_have_too(submitted):
+def test_default_tag_exists_in_manual_builds(submitted):
     assert submitted["substitutions"]["_TAG"] == "${BUILD_ID}"
 
 
-def test_every_substitution_is_declared_and_used():
+def test_substitutions_are_declared_and_used():
     text = re.sub(r"#.*", "", (ROOT / "cloudbuild.yaml").read_text())
     declared = set(re.findall(r"^  (_\w+):", text, re.MULTILINE))
     built_in = {"PROJECT_ID", "BUILD_ID", "COMMIT_SHA"}
     assert set(re.findall(r"\$\{(\w+)\}", text)) - built_in == declared
 
 
-def test_images_are_pushed_before_the_spec_names_one(cloudbuild):
+def test_push_comes_before_the_spec(cloudbuild):
     steps = [step["id"] for step in cloudbuild["steps"]]
     assert steps == ["test", "bases", "build", "push", "spec", "upload", "smoke"]
     assert not any("waitFor" in step for step in cloudbuild["steps"])
 
 
-def test_cloud_build_pushes_the_same_images_itself(cloudbuild, built):
+def test_images_field_lists_the_built_images(cloudbuild, built):
     names = [name.replace("${_IMAGES}", IMAGES).replace("${_TAG}", "t1") for name in cloudbuild["images"]]
     assert {f"push {name}" for name in names} == {call for call in calls(built) if call.startswith("push ")}
 
 
-def test_images_are_built_on_digests_which_are_noted(built):
+def test_build_uses_and_records_the_digests_of_base_images(built):
     noted = (built / "bases").read_text().splitlines()
     assert [line.partition("=")[0] for line in noted] == ["BEAM", "LAUNCHER", "PYTHON"]
     assert all(line.endswith("@sha256:" + "1" * 64) for line in noted)
@@ -79,14 +79,14 @@ def test_images_are_built_on_digests_which_are_noted(built):
     assert all(f"--build-arg={line}" in build for build in builds for line in noted)
 
 
-def test_the_image_is_told_its_own_name(built):
+def test_build_passes_the_image_its_name(built):
     [build] = [call for call in calls(built) if call.startswith("build ") and call.endswith(" .") and "IMAGE=" in call]
     name = f"{IMAGES}/pipeline:t1"
     told = {f"--build-arg=IMAGE={name}", f"--tag={name}", "--build-arg=VERSION=t1", "--build-arg=REVISION=abc"}
     assert told < set(build.split())
 
 
-def test_a_spec_is_never_replaced(cloudbuild):
+def test_upload_replaces_no_spec(cloudbuild):
     script = next(step["script"] for step in cloudbuild["steps"] if step["id"] == "upload")
     copies = re.findall(r"^gcloud storage cp (\S+)", script, re.MULTILINE)
     assert copies == ["--if-generation-match=0"] * 5
@@ -96,7 +96,7 @@ def calls(built: Path) -> list[str]:
     return (built / "docker-calls").read_text().splitlines()
 
 
-def test_scripts_are_told_all_they_read(cloudbuild):
+def test_scripts_have_every_variable_they_read(cloudbuild):
     for step in cloudbuild["steps"]:
         script = step.get("script", "")
         told = {pair.partition("=")[0] for pair in step.get("env", [])}
@@ -126,7 +126,7 @@ class TestSmokeLaunch:
         ran, launches = smoke(cloudbuild["substitutions"]["_SMOKE_PARAMETERS"])
         assert (ran.returncode, launches) == (0, [])
 
-    def test_waits_for_the_job_to_run_and_cancels_it(self, smoke):
+    def test_waits_for_the_running_job_and_cancels_it(self, smoke):
         ran, [launch] = smoke(f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.smoke")
         assert ran.returncode == 0, ran.stderr
         assert "JOB_STATE_RUNNING" in ran.stdout

@@ -57,7 +57,7 @@ def test_upload_holds_sources_and_no_secret(tmp_path, gcloud_env) -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an uploaded copy is not under version control")
-def test_upload_is_what_is_under_version_control(tmp_path, gcloud_env) -> None:
+def test_upload_holds_what_is_under_version_control(tmp_path, gcloud_env) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tracked = {name for name in listed.splitlines() if (ROOT / name).exists()}
     for name in tracked:

@@ -23,36 +23,36 @@ def pubsub_read(launch: Launch) -> dict:
     return MessageToDict(beam_runner_api_pb2.PubSubReadPayload.FromString(payload), preserving_proto_field_name=True)
 
 
-def windowing_of_input(launch: Launch, step: str) -> beam_runner_api_pb2.WindowingStrategy:
+def windowings_of_inputs(launch: Launch, step: str) -> list[beam_runner_api_pb2.WindowingStrategy]:
     components = launch.graph.components
     [transform] = [found for found in components.transforms.values() if found.unique_name == step]
-    [pcollection] = transform.inputs.values()
-    return components.windowing_strategies[components.pcollections[pcollection].windowing_strategy_id]
+    inputs = [components.pcollections[pcollection] for pcollection in transform.inputs.values()]
+    return [components.windowing_strategies[pcollection.windowing_strategy_id] for pcollection in inputs]
 
 
-class TestFixed:
-    def test_the_entry_point_succeeds_and_returns(self, fixed):
+class TestFixedWindowJob:
+    def test_entry_point_succeeds_and_returns(self, fixed):
         assert fixed.exit_code == 0, fixed.stderr
         assert fixed.flags == sorted(fixed.flags)
 
-    def test_it_says_what_to_do_when_an_update_is_refused(self, fixed):
-        assert "another step than EmitIntervals is refused: drain that job, then start this one with" in fixed.stderr
+    def test_logs_what_to_do_if_an_update_is_refused(self, fixed):
+        assert "a step other than EmitIntervals: drain that job, then start this one with" in fixed.stderr
 
-    def test_it_streams_on_the_image_of_the_template(self, fixed):
+    def test_streams_on_the_image_of_the_template(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]
         harnesses = [harness["containerImage"] for harness in pool["sdkHarnessContainerImages"]]
         assert fixed.request["type"] == "JOB_TYPE_STREAMING"
         assert (pool["workerHarnessContainerImage"], harnesses) == (DIGEST, [DIGEST])
 
-    def test_nothing_is_installed_on_the_workers(self, fixed):
+    def test_installs_nothing_on_the_workers(self, fixed):
         [pool] = fixed.request["environment"]["workerPools"]
         assert [package["name"] for package in pool["packages"]] == ["submission_environment_dependencies.txt"]
 
-    def test_workers_run_as_the_service_account_asked_for(self, fixed):
+    def test_workers_run_as_the_given_service_account(self, fixed):
         account = fixed.request["environment"]["serviceAccountEmail"]
         assert account == "sensor-stream-worker@sensor-stream-test.iam.gserviceaccount.com"
 
-    def test_the_job_page_shows_the_parameters(self, fixed):
+    def test_job_page_shows_the_parameters(self, fixed):
         shown = fixed.request["environment"]["sdkPipelineOptions"]["options"]
         assert (shown["input_subscription"], shown["interval"], shown["sensors"]) == (
             SUBSCRIPTION,
@@ -60,15 +60,15 @@ class TestFixed:
             "Airtight,AtmP,H2OC,Temp",
         )
 
-    def test_the_service_reads_and_deduplicates(self, fixed):
+    def test_service_reads_and_deduplicates(self, fixed):
         assert pubsub_read(fixed) == {
             "subscription": SUBSCRIPTION,
             "timestamp_attribute": "timestamp",
             "id_attribute": "reading_id",
         }
 
-    def test_windows_are_fixed_shifted_by_the_grace_and_kept_for_late_readings(self, fixed):
-        windowing = windowing_of_input(fixed, "EmitIntervals/CombineSums/GroupByKey")
+    def test_windows_are_shifted_by_the_grace_period(self, fixed):
+        [windowing] = windowings_of_inputs(fixed, "EmitIntervals/CombineSums/GroupByKey")
         fixed_windows = standard_window_fns_pb2.FixedWindowsPayload.FromString(windowing.window_fn.payload)
         assert windowing.window_fn.urn == "beam:window_fn:fixed_windows:v1"
         assert (fixed_windows.size.ToSeconds(), fixed_windows.offset.ToSeconds()) == (15, 5)
@@ -79,19 +79,19 @@ class TestFixed:
         assert windowing.accumulation_mode == beam_runner_api_pb2.AccumulationMode.DISCARDING
 
 
-class TestSession:
-    def test_it_reads_the_topic_with_attributes(self, session):
+class TestSessionJob:
+    def test_reads_the_topic_with_attributes(self, session):
         assert session.exit_code == 0, session.stderr
         assert pubsub_read(session) == {"topic": TOPIC, "with_attributes": True}
 
-    def test_sessions_are_kept_in_state_and_timers(self, session):
-        windowing = windowing_of_input(session, SESSIONS)
-        assert windowing.window_fn.urn == "beam:window_fn:global_windows:v1"
+    def test_holds_sessions_in_state_and_timers(self, session):
+        windowings = windowings_of_inputs(session, SESSIONS)
+        assert {windowing.window_fn.urn for windowing in windowings} == {"beam:window_fn:global_windows:v1"}
 
 
 @pytest.mark.needs("gcloud")
 @pytest.mark.parametrize(("kind", "emit"), [("fixed", "EmitIntervals"), ("session", SESSIONS)])
-def test_the_steps_of_the_job_page(kind, emit, request):
+def test_job_page_shows_the_steps_of_the_graph(kind, emit, request):
     graph = request.getfixturevalue(kind).graph
     [root] = graph.root_transform_ids
     transforms = graph.components.transforms
@@ -106,7 +106,7 @@ def test_the_steps_of_the_job_page(kind, emit, request):
     }
 
 
-class TestMistakesRefusedBeforeAnythingStarts:
+class TestMistakesThatTheServiceRefuses:
     @pytest.mark.parametrize(
         ("parameters", "expected"),
         [
@@ -129,11 +129,11 @@ class TestMistakesRefusedBeforeAnythingStarts:
             ),
         ],
     )
-    def test_the_message_names_the_parameter(self, launch, parameters, expected):
+    def test_are_reported_with_the_parameter(self, launch, parameters, expected):
         assert expected in launch(parameters)
 
 
-class TestMistakesThatOnlyThePipelineSees:
+class TestMistakesThatThePipelineRefuses:
     @pytest.mark.parametrize(
         ("parameters", "expected"),
         [
@@ -144,12 +144,12 @@ class TestMistakesThatOnlyThePipelineSees:
             (TABLE, "error: give exactly one of --input_subscription and --input_topic; neither is given\n"),
         ],
     )
-    def test_the_launcher_ends_with_one_line_and_exit_code_2(self, launch, parameters, expected):
+    def test_end_the_launcher_with_one_line_and_exit_code_2(self, launch, parameters, expected):
         launched = launch(parameters)
         assert (launched.exit_code, launched.stderr) == (2, expected)
 
 
-class TestMistakesThatTheChecksFind:
+class TestMistakesThatPreflightFinds:
     @pytest.mark.parametrize(
         ("parameters", "region", "expected"),
         [
@@ -166,19 +166,19 @@ class TestMistakesThatTheChecksFind:
             ),
         ],
     )
-    def test_the_launcher_ends_with_one_line_that_names_the_fix(self, launch, parameters, region, expected):
+    def test_end_the_launcher_with_one_line_that_names_the_fix(self, launch, parameters, region, expected):
         launched = launch(parameters, region)
         assert launched.exit_code == 2
         assert expected in launched.stderr
         assert launched.stderr.count("\n") == 1
 
-    def test_they_can_be_switched_off(self, launch):
+    def test_are_ignored_without_check_before_launch(self, launch):
         launched = launch(f"{INPUT}x,output_table=sensor-stream-test:sensor.readings,check_before_launch=false")
         assert launched.exit_code == 0, launched.stderr
 
 
-class TestGoodForms:
-    def test_commas_with_another_delimiter_a_table_with_dots_and_blanks(self, launch):
+class TestValidParameters:
+    def test_may_have_another_delimiter_dots_and_spaces(self, launch):
         launched = launch(f"^~^{INPUT}~output_table=sensor-stream-test.sensors.dots~sensors=Temp,AtmP~interval=")
         assert launched.exit_code == 0, launched.stderr
         assert "--sensors=Temp,AtmP" in launched.flags

@@ -113,32 +113,32 @@ def reads(parameter: Parameter, text: str) -> bool:
     return True
 
 
-class TestTheFile:
+class TestMetadataFile:
     def test_is_what_make_metadata_writes(self):
         assert json.loads(METADATA.read_text()) == template_metadata(), "run: make metadata"
 
-    def test_says_how_the_template_streams(self):
+    def test_declares_exactly_once_streaming(self):
         made = template_metadata()
         assert (made["streaming"], made["supportsExactlyOnce"], made["supportsAtLeastOnce"]) == (True, True, False)
         assert made["defaultStreamingMode"] == "EXACTLY_ONCE"
 
 
-class TestTheForm:
-    def test_has_every_parameter_once_in_unbroken_groups(self):
+class TestForm:
+    def test_has_every_parameter_once_in_contiguous_groups(self):
         groups = [field["groupName"] for field in FIELDS.values() if "groupName" in field]
         assert list(FIELDS) == list(PARAMETERS)
         assert list(dict.fromkeys(groups)) == ["Source", "Readings", "Windows", "Silences", "Target"]
         assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
 
-    def test_requires_the_output_table_alone_and_says_so(self):
+    def test_requires_only_the_output_table(self):
         assert [name for name, field in FIELDS.items() if not field["isOptional"]] == ["output_table"]
         assert "Required on Dataflow" in FIELDS["output_table"]["helpText"]
 
-    def test_says_of_subscription_and_topic_that_one_is_needed(self):
+    def test_explains_that_one_of_subscription_and_topic_is_needed(self):
         for name in ("input_subscription", "input_topic"):
             assert re.search("Give either this or a (topic|subscription), not both", FIELDS[name]["helpText"])
 
-    def test_shows_what_depends_on_the_kind_of_window_only_then(self):
+    def test_shows_parameters_of_a_window_type_only_for_that_type(self):
         shown = {name: (f["parentName"], f["parentTriggerValues"]) for name, f in FIELDS.items() if "parentName" in f}
         assert shown == {
             "interval": ("window", ["fixed", "hopping"]),
@@ -147,7 +147,7 @@ class TestTheForm:
             "fill_gaps": ("window", ["fixed", "hopping"]),
         }
 
-    def test_offers_the_choices_that_the_regex_allows_each_with_a_label(self):
+    def test_labels_each_choice_that_the_regex_accepts(self):
         enums = {name: field["enumOptions"] for name, field in FIELDS.items() if field["paramType"] == "ENUM"}
         assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
             "window": ["fixed", "hopping", "session"],
@@ -156,7 +156,7 @@ class TestTheForm:
         }
         assert all(option["label"] for options in enums.values() for option in options)
 
-    def test_speaks_the_fields_of_the_service(self):
+    def test_uses_only_fields_of_the_service(self):
         known = {"name", "label", "helpText", "paramType", "isOptional", "regexes", "groupName", "parentName"}
         known |= {"parentTriggerValues", "enumOptions", "defaultValue"}
         types = {"TEXT", "PUBSUB_TOPIC", "PUBSUB_SUBSCRIPTION", "BIGQUERY_TABLE", "BOOLEAN", "ENUM"}
@@ -165,7 +165,7 @@ class TestTheForm:
             assert field["paramType"] in types
 
 
-class TestTheRegexes:
+class TestRegexes:
     def test_are_anchored_and_posix(self):
         for field in FIELDS.values():
             [regex] = field["regexes"]
@@ -191,7 +191,7 @@ class TestTheRegexes:
         assert egrep(field["regexes"][0], field.get("defaultValue", "")) == (name != "output_table")
         assert field["isOptional"] == egrep(field["regexes"][0], "")
 
-    def test_accept_every_example_of_the_pages(self):
+    def test_accept_every_example_in_the_docs(self):
         pairs = re.findall(r"^(\w+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
         pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
         text = Template(pages).safe_substitute(dict(pairs))
@@ -205,11 +205,11 @@ class TestTheRegexes:
 
 @settings(max_examples=200, deadline=None)
 @given(st.from_regex(re.compile(PARAMETERS["output_table"].value_type.pattern, re.ASCII), fullmatch=True))
-def test_a_table_of_the_form_is_one_to_table_id(text):
+def test_table_id_parses_every_text_that_the_pattern_accepts(text):
     assume(len(text) < 60)
     assert str(TableId.parse(text)).replace(":", ".") == text.replace(":", ".")
 
 
-def test_the_fake_service_finds_nothing_wrong_with_every_default():
+def test_fake_service_accepts_every_default():
     given_ = {"output_table": "my-project:d.t"} | {name: p.default for name, p in PARAMETERS.items() if p.default}
     assert faults(template_metadata(), given_) == []

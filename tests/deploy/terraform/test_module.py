@@ -40,7 +40,7 @@ class TestMinimal:
     def minimal(self, example) -> Terraform:
         return example("minimal")
 
-    def test_from_an_empty_project_to_a_watched_job_and_back(self, minimal):
+    def test_applies_from_empty_project_to_monitored_job_and_destroys(self, minimal):
         minimal.apply(**PROJECT)
         before = minimal.outputs()
         assert before["table"] == "my-project:sensors.readings"
@@ -122,13 +122,13 @@ class TestMinimal:
         assert job["staging_location"].startswith("gs://my-project-sensor-stream-jobs/")
         assert job["temp_location"].startswith("gs://my-project-sensor-stream-jobs/")
 
-    def test_a_destroy_deletes_no_specs_unless_it_is_asked_to(self, minimal):
+    def test_destroy_keeps_specs_without_force_destroy(self, minimal):
         minimal.apply(**PROJECT)
         builds, jobs = (minimal.resources()[f"google_storage_bucket.{name}"] for name in ("builds", "jobs"))
         assert (builds["force_destroy"], jobs["force_destroy"]) == (False, False)
         assert builds["versioning"] == [{"enabled": True}]
 
-    def test_a_key_encrypts_everything_that_keeps_data(self, minimal):
+    def test_kms_key_encrypts_everything_that_stores_data(self, minimal):
         key = "projects/keys/locations/europe-west1/keyRings/ring/cryptoKeys/key"
         main = minimal.folder / "main.tf"
         main.write_text(re.sub(r'(source = "../.."\n)', rf'\1  kms_key = "{key}"\n', main.read_text()))
@@ -161,11 +161,11 @@ class TestMinimal:
         assert allowed == {f"serviceAccount:{agent}.iam.gserviceaccount.com" for agent in agents}
         assert minimal.changes(**BUILT) == {}
 
-    def test_without_a_key_no_agent_is_allowed_to_use_one(self, minimal):
+    def test_agents_have_no_grants_without_kms_key(self, minimal):
         minimal.apply(**PROJECT)
         assert not [address for address in minimal.resources() if "agents" in address]
 
-    def test_without_a_timestamp_attribute_the_job_makes_no_subscriptions(self, minimal):
+    def test_worker_may_not_create_subscriptions_without_timestamp_attribute(self, minimal):
         main = minimal.folder / "main.tf"
         main.write_text(main.read_text().replace('  timestamp_attribute = "timestamp"\n', ""))
         minimal.apply(**PROJECT)
@@ -173,7 +173,7 @@ class TestMinimal:
         assert "roles/pubsub.subscriber" in roles
         assert "roles/pubsub.editor" not in roles
 
-    def test_topics_that_the_job_publishes_to_are_opened_to_it(self, minimal):
+    def test_worker_may_publish_to_the_topics_of_the_job(self, minimal):
         main = minimal.folder / "main.tf"
         topics = """
   dead_letter_topic = "projects/my-project/topics/refused"
@@ -194,7 +194,7 @@ class TestMinimal:
             ("my-project", "refused", "roles/pubsub.viewer"),
         ]
 
-    def test_the_build_command_fits_cloudbuild_yaml(self, minimal):
+    def test_build_command_fits_cloudbuild_yaml(self, minimal):
         minimal.apply(**PROJECT)
         substitutions = re.findall(r"(_[A-Z]+)=", minimal.outputs()["build"].partition("--substitutions=")[2])
         assert substitutions == ["_REGION", "_REPOSITORY", "_BUCKET", "_TAG"]
@@ -215,14 +215,14 @@ class TestMinimal:
             ),
         ],
     )
-    def test_a_wrong_parameter_is_refused_before_anything_is_made(self, minimal, argument, complaint):
+    def test_plan_refuses_a_wrong_parameter(self, minimal, argument, complaint):
         main = minimal.folder / "main.tf"
         main.write_text(re.sub(r'(source = "../.."\n)', rf"\1  {argument}\n", main.read_text()))
         ran = minimal.run("plan", "-var=project=my-project")
         assert ran.returncode == 1
         assert complaint in " ".join(ran.stderr.replace("│", " ").split())
 
-    def test_an_argument_that_the_provider_does_not_have_is_found(self, minimal):
+    def test_plan_refuses_an_argument_unknown_to_the_provider(self, minimal):
         job = minimal.root / "deploy/terraform/job.tf"
         job.write_text(job.read_text().replace("max_workers  ", "max_wokers  "))
         ran = minimal.run("validate")
@@ -230,7 +230,7 @@ class TestMinimal:
 
 
 class TestPrivateNetwork:
-    def test_everything_chosen_arrives(self, example):
+    def test_passes_on_every_chosen_value(self, example):
         private = example("private-network")
         private.apply(**BUILT, email="on-call@example.com")
         job = private.resources()[JOB]
@@ -252,7 +252,7 @@ class TestMonitoring:
         minimal.apply(**PROJECT)
         return minimal.resources()
 
-    def test_every_file_is_made_whole(self, made):
+    def test_creates_every_field_of_every_file(self, made):
         places = {"job_name": "sensor-stream", "subscription": "sensor-stream", "runbook": "docs/runbook.md"}
 
         def filled(path) -> Any:

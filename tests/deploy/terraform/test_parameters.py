@@ -6,17 +6,17 @@ from deploy.template.terraform import VARIABLES, variables
 from pipeline.launch.parameters import PARAMETERS
 
 
-def test_it_is_what_the_parameters_make():
+def test_parameters_tf_is_what_make_metadata_writes():
     assert variables() == VARIABLES.read_text(), "run: make metadata"
 
 
-def test_no_other_variable_of_the_module_has_a_parameters_name():
+def test_variables_tf_shares_no_name_with_a_parameter():
     names = re.findall(r'^variable "(\w+)"', (VARIABLES.with_name("variables.tf")).read_text(), re.MULTILINE)
     assert len(names) > 10
     assert not set(names) & PARAMETERS.keys()
 
 
-def test_text_is_quoted_as_hcl_reads_it():
+def test_quoted_text_is_read_unchanged_by_hcl():
     from deploy.template.terraform import _quoted
 
     assert _quoted('a "b" \\ ${c} %{d}') == '"a \\"b\\" \\\\ $${c} %%{d}"'

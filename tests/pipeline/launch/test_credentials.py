@@ -1,4 +1,4 @@
-"""What a call to Google failed with, and the fix when it is the credentials."""
+"""Why a call to Google failed, and how to fix it if the credentials are the reason."""
 
 import pytest
 from google.api_core.exceptions import PermissionDenied, RetryError, ServiceUnavailable, Unauthenticated
@@ -9,7 +9,7 @@ from pipeline.launch.credentials import credentials_problem, root_cause
 LOGIN = "run gcloud auth application-default login."
 
 
-def test_root_cause_is_what_the_last_try_met():
+def test_root_cause_is_the_error_of_the_last_attempt():
     cause = PermissionDenied("no")
     assert root_cause(RetryError("Timeout of 60.0s exceeded", RetryError("again", cause))) is cause
     assert root_cause(cause) is cause

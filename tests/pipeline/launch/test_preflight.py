@@ -1,4 +1,4 @@
-"""Checks before launch, on the emulators; what these cannot refuse is refused by our own Pub/Sub server, or a stub."""
+"""Checks before launch, on the emulators. Faults that these cannot produce come from our Pub/Sub server or a stub."""
 
 import json
 import threading
@@ -59,14 +59,14 @@ def place(pubsub_emulator, project, monkeypatch) -> Place:
     return Place(project)
 
 
-class TestPubSub:
-    def test_what_is_there_passes(self, place):
+class TestCheckPubSub:
+    def test_accepts_existing_resources(self, place):
         other = Place(place.project)
         place.check("--timestamp_attribute=timestamp", f"--dead_letter_topic={other.topic}")
         place.check("--silence_after=5m", f"--silence_topic={other.topic}")
         preflight.check_pubsub(job(f"--input_topic={place.topic}"))
 
-    def test_a_missing_subscription_names_the_command_that_creates_it(self, place, project):
+    def test_names_the_command_for_a_missing_subscription(self, place, project):
         place.subscription = f"projects/{project}/subscriptions/nothing"
         assert place.refusal() == (
             f"projects/{project}/subscriptions/nothing does not exist; create it with: "
@@ -74,17 +74,17 @@ class TestPubSub:
         )
 
     @pytest.mark.parametrize("flag", ["--input_topic", "--dead_letter_topic", "--silence_topic"])
-    def test_a_missing_topic_names_the_command_that_creates_it(self, place, project, flag):
+    def test_names_the_command_for_a_missing_topic(self, place, project, flag):
         missing = f"{flag}=projects/{project}/topics/nothing"
         source = () if flag == "--input_topic" else (f"--input_subscription={place.subscription}", "--silence_after=5m")
         with pytest.raises(CheckError, match=f"gcloud pubsub topics create nothing --project={project}"):
             preflight.check_pubsub(job(missing, *source))
 
-    def test_a_subscription_of_a_deleted_topic(self, place):
+    def test_refuses_a_subscription_of_a_deleted_topic(self, place):
         place.publisher.delete_topic(topic=place.topic)
         assert "topic that was deleted" in place.refusal()
 
-    def test_a_push_subscription(self, place, project):
+    def test_refuses_a_push_subscription(self, place, project):
         place.subscription += "-push"
         push = pubsub_v1.types.PushConfig(push_endpoint="http://127.0.0.1:1/")
         place.subscriber.create_subscription(
@@ -95,11 +95,11 @@ class TestPubSub:
     @pytest.mark.parametrize(
         ("flag", "harm"),
         [
-            ("--dead_letter_topic", "dead letters would come back for ever"),
-            ("--silence_topic", "silences would be taken for readings"),
+            ("--dead_letter_topic", "the job would read its own dead letters in an endless loop"),
+            ("--silence_topic", "the job would read silences as if they were readings"),
         ],
     )
-    def test_the_topic_of_the_subscription_is_not_one_to_publish_to(self, place, flag, harm):
+    def test_refuses_to_publish_to_the_topic_of_the_subscription(self, place, flag, harm):
         assert place.refusal(f"{flag}={place.topic}", "--silence_after=5m") == (
             f"{flag}={place.topic} is the topic that --input_subscription={place.subscription} reads: {harm}; name "
             "another topic"
@@ -116,7 +116,7 @@ class TestPubSub:
             ({"dead_letter_policy": {"max_delivery_attempts": 5}}, "dead-letter policy", "--clear-dead-letter-policy"),
         ],
     )
-    def test_a_subscription_that_does_not_deliver_to_the_job_alone(self, place, monkeypatch, fields, fault, advice):
+    def test_refuses_a_subscription_that_delivers_elsewhere(self, place, monkeypatch, fields, fault, advice):
         found = pubsub_v1.types.Subscription(name=place.subscription, topic=place.topic, **fields)
         monkeypatch.setattr(pubsub_v1.SubscriberClient, "get_subscription", lambda *args, **kwargs: found)
         refusal = place.refusal()
@@ -124,11 +124,11 @@ class TestPubSub:
         assert fault in refusal
         assert advice in refusal
 
-    def test_a_subscription_of_a_kind_that_came_later_is_refused(self, place, monkeypatch):
+    def test_refuses_a_subscription_with_an_unknown_setting(self, place, monkeypatch):
         monkeypatch.setattr(preflight, "_FIT_SUBSCRIPTIONS", preflight._FIT_SUBSCRIPTIONS - {"ack_deadline_seconds"})
-        assert "has ack_deadline_seconds, of which this version knows nothing" in place.refusal()
+        assert "has ack_deadline_seconds, a setting that this version does not know" in place.refusal()
 
-    def test_a_subscription_with_whatever_changes_nothing_for_the_job_passes(self, place, monkeypatch):
+    def test_accepts_settings_that_do_not_matter_to_the_job(self, place, monkeypatch):
         found = pubsub_v1.types.Subscription(
             name=place.subscription,
             topic=place.topic,
@@ -143,7 +143,7 @@ class TestPubSub:
         place.check()
 
     @pytest.mark.parametrize("flag", ["--dead_letter_topic", "--silence_topic"])
-    def test_a_topic_whose_schema_would_refuse_what_is_published(self, place, monkeypatch, flag):
+    def test_refuses_an_output_topic_with_a_schema(self, place, monkeypatch, flag):
         other = Place(place.project)
         found = pubsub_v1.types.Topic(name=other.topic, schema_settings={"schema": "projects/p-12345/schemas/s"})
         monkeypatch.setattr(pubsub_v1.PublisherClient, "get_topic", lambda *args, **kwargs: found)
@@ -152,7 +152,7 @@ class TestPubSub:
         )
 
 
-class TestPermissions:
+class TestPubSubPermissions:
     @pytest.mark.parametrize(
         ("denied", "role"),
         [
@@ -161,7 +161,7 @@ class TestPermissions:
             ("pubsub.topics.publish", "roles/pubsub.publisher"),
         ],
     )
-    def test_a_missing_one_names_the_role_that_grants_it(self, place, monkeypatch, denied, role):
+    def test_name_the_role_if_one_is_missing(self, place, monkeypatch, denied, role):
         def test_iam_permissions(self, request, **kwargs):
             return TestIamPermissionsResponse(permissions=[p for p in request.permissions if p != denied])
 
@@ -180,7 +180,7 @@ class TestPermissions:
             (grpc.StatusCode.UNAVAILABLE, "cannot look up"),
         ],
     )
-    def test_no_permission_or_no_way_to_look(self, project, monkeypatch, code, message):
+    def test_name_the_reason_if_a_look_up_fails(self, project, monkeypatch, code, message):
         with PubsubServer() as server:
             monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.host)
             place = Place(project)
@@ -204,11 +204,11 @@ class TestLocations:
         )
 
     @pytest.mark.parametrize("region", [None, "europe-west1", "europe-north1"])
-    def test_a_dataset_where_the_job_runs_passes(self, dataset, region):
+    def test_are_accepted_if_they_cover_the_region(self, dataset, region):
         self.check(dataset, region)
 
     @pytest.mark.parametrize("region", ["us-central1", "europe-west2", "europe-west6"])
-    def test_a_dataset_elsewhere_names_the_ways_out(self, dataset, region):
+    def test_name_the_alternatives_if_elsewhere(self, dataset, region):
         with pytest.raises(CheckError, match=f"is in EU, but the job would run in {region}"):
             self.check(dataset, region)
 
@@ -216,15 +216,15 @@ class TestLocations:
         ("location", "region", "covered"),
         [("US", "us-east4", True), ("US", "europe-west1", False), ("europe-west1", "europe-west1", True)],
     )
-    def test_other_locations(self, location, region, covered):
+    def test_cover_regions_as_google_documents(self, location, region, covered):
         assert preflight._covers(location, region) == covered
 
-    def test_a_missing_dataset_names_the_command_that_creates_it_there(self, dataset, project):
+    def test_name_the_command_for_a_missing_dataset(self, dataset, project):
         with pytest.raises(CheckError, match=f"bq --location=us-east4 mk --dataset {project}:nowhere"):
             self.check(f"{project}:nowhere", "us-east4")
 
 
-class TestKindsOfDatasets:
+class TestDatasetTypes:
     JOB = "--input_topic=projects/p-12345/topics/t-1", "--output_table=p-12345:d.readings"
 
     def answer(self, monkeypatch, **resource):
@@ -235,18 +235,18 @@ class TestKindsOfDatasets:
         )
 
     @pytest.mark.parametrize("kind", ["LINKED", "EXTERNAL"])
-    def test_that_take_no_rows_are_refused(self, monkeypatch, kind):
+    def test_are_refused_if_they_take_no_rows(self, monkeypatch, kind):
         self.answer(monkeypatch, type=kind)
-        with pytest.raises(CheckError, match=f"dataset p-12345:d is {kind}, in which no table can be created"):
+        with pytest.raises(CheckError, match=f"dataset p-12345:d is {kind}, which takes no rows"):
             preflight.check_datasets(job(*self.JOB), None)
 
     @pytest.mark.parametrize("resource", [{}, {"type": "DEFAULT"}, {"type": "PUBLIC"}])
-    def test_that_take_rows_pass(self, monkeypatch, resource):
+    def test_are_accepted_if_they_take_rows(self, monkeypatch, resource):
         self.answer(monkeypatch, **resource)
         preflight.check_datasets(job(*self.JOB), None)
 
     @pytest.mark.parametrize("insensitive", [True, False])
-    def test_tables_that_differ_by_case_only_are_two_unless_the_dataset_says_otherwise(self, monkeypatch, insensitive):
+    def test_decide_whether_names_that_differ_by_case_are_equal(self, monkeypatch, insensitive):
         self.answer(monkeypatch, isCaseInsensitive=insensitive)
         both = job(*self.JOB, "--dead_letter_table=p-12345.d.READINGS")
         if insensitive:
@@ -263,7 +263,7 @@ class TestBigQueryPermissions:
     COLUMNS = tables.row_columns(("Temp",), by_device=False, revise=False)
 
     @pytest.mark.parametrize("call", ["get_table", "create_table"])
-    def test_none_to_look_or_create_names_the_grant(self, monkeypatch, call):
+    def test_name_the_grant_if_a_table_may_not_be_looked_up_or_created(self, monkeypatch, call):
         def denied(*args, **kwargs):
             raise Forbidden("Access Denied: bigquery.tables.get")
 
@@ -276,7 +276,7 @@ class TestBigQueryPermissions:
         assert "Access Denied" in str(caught.value)
 
     @pytest.mark.parametrize("granted", [[], ["bigquery.tables.updateData"]])
-    def test_that_to_insert_is_asked_for(self, monkeypatch, granted):
+    def test_include_the_one_to_insert_rows(self, monkeypatch, granted):
         monkeypatch.setattr(tables, "client", lambda project: bigquery.Client(project, AnonymousCredentials()))
         table = bigquery.Table("p-12345.d.t", self.COLUMNS)
         table._properties["type"] = "TABLE"
@@ -290,7 +290,7 @@ class TestBigQueryPermissions:
             ):
                 tables.prepare(tables.TableId("p-12345", "d", "t"), self.COLUMNS, "Timestamp", None)
 
-    def test_none_to_look_up_the_dataset_names_the_grant(self, monkeypatch):
+    def test_name_the_grant_if_the_dataset_may_not_be_looked_up(self, monkeypatch):
         def denied(*args, **kwargs):
             raise Forbidden("Access Denied: bigquery.datasets.get")
 
@@ -304,11 +304,11 @@ class TestBigQueryPermissions:
 
 
 class TestCredentials:
-    """Google's token endpoint is a server of this test's own, which refuses a key for good."""
+    """Google's token endpoint is a local server that rejects every key."""
 
     @pytest.fixture
     def refusing(self, tmp_path, monkeypatch) -> Iterator[list[str]]:
-        """The requests that it had."""
+        """The requests to the token endpoint."""
         asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -345,7 +345,7 @@ class TestCredentials:
         for emulator in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
             monkeypatch.delenv(emulator, raising=False)
 
-    def test_that_are_refused_end_a_launch_at_once_with_the_reason(self, refusing, capfd):
+    def test_end_the_launch_with_the_reason_if_refused(self, refusing, capfd):
         assert main.main(["--input_topic=projects/p-12345/topics/t-1", "--output_table=p-12345:d.t"]) == 2
         [line] = capfd.readouterr().err.splitlines()
         assert line.startswith("error: No usable Google Cloud credentials (")
@@ -353,12 +353,12 @@ class TestCredentials:
         assert "gcloud auth application-default login" in line
         assert refusing == ["/token"]
 
-    def test_that_do_not_exist_name_the_command_that_makes_them(self, tmp_path, monkeypatch):
+    def test_name_the_command_if_there_are_none(self, tmp_path, monkeypatch):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
         with pytest.raises(CheckError, match=r"^No usable Google Cloud credentials \(.*none.json.*\): run gcloud auth"):
             preflight.check_credentials()
 
-    def test_that_cannot_be_checked_are_not_said_to_be_wrong(self):
+    def test_are_not_blamed_if_google_cannot_be_reached(self):
         advice = preflight.credentials_advice(TransportError("no route to host"))
         assert advice.startswith("cannot reach Google to check the credentials (no route to host)")
 
@@ -368,10 +368,10 @@ class TestCredentials:
         assert refusing == []
 
 
-class TestNothingIsCreatedBeforeEverythingIsChecked:
+class TestFailedLaunch:
     @pytest.fixture
     def launch(self, place, bigquery_server, monkeypatch):
-        """Returns launch(*flags) -> (exit code, the tables and views then in the dataset)."""
+        """A function of flags that launches and returns (exit code, the tables and views of the dataset after it)."""
         for name, value in bigquery_server.env.items():
             monkeypatch.setenv(name, value)
         bq = tables.client(place.project)
@@ -392,31 +392,31 @@ class TestNothingIsCreatedBeforeEverythingIsChecked:
             (["--write_method=upsert", "--sensors=" + ",".join(f"s{n}" for n in range(2_000))], "at most 2,000"),
             (["--dead_letter_table={project}:nowhere.letters"], "dataset {project}:nowhere does not exist"),
             (["--dead_letter_topic=projects/{project}/topics/nothing"], "does not exist; create it with"),
-            (["--runner=DataflowRunner"], "Apache Beam refuses the flags: "),
+            (["--runner=DataflowRunner"], "Apache Beam rejects the flags: "),
         ],
     )
-    def test_whatever_is_wrong(self, launch, project, capfd, flags, expected):
+    def test_creates_nothing(self, launch, project, capfd, flags, expected):
         code, found = launch(*(flag.format(project=project) for flag in flags))
         assert (code, found) == (2, [])
         [line] = capfd.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert expected.format(project=project) in line
 
-    def test_a_dead_letter_table_that_does_not_fit(self, launch, capfd):
+    def test_creates_nothing_if_the_dead_letter_table_does_not_fit(self, launch, capfd):
         letters = self.output_table.with_suffix("_dead_letters")
         tables.prepare(letters, tables.SILENCE_COLUMNS, "SilentSince", None)
         code, found = launch("--silence_after=5m", "--on_late=revise", "--fill_gaps=true")
         assert (code, found) == (2, ["readings_dead_letters"])
         assert "lacks columns" in capfd.readouterr().err
 
-    def test_a_table_in_the_place_of_a_view(self, launch, capfd):
+    def test_creates_nothing_if_a_table_has_the_name_of_a_view(self, launch, capfd):
         filled = self.output_table.with_suffix("_filled")
         tables.prepare(filled, tables.SILENCE_COLUMNS, "SilentSince", None)
         code, found = launch("--fill_gaps=true")
         assert (code, found) == (2, ["readings_filled"])
         assert "is a TABLE, and the job needs a view" in capfd.readouterr().err
 
-    def test_and_everything_is_when_nothing_is_wrong(self, launch, monkeypatch):
+    def test_creates_everything_once_the_fault_is_fixed(self, launch, monkeypatch):
         class Finished:
             def wait_until_finish(self) -> None:
                 pass
@@ -428,7 +428,7 @@ class TestNothingIsCreatedBeforeEverythingIsChecked:
         assert launch(*flags) == (0, everything)
 
 
-class TestStorageWrite:
+class TestCheckStorageWrite:
     def check(self, *flags: str) -> None:
         topic = "--input_topic=projects/p-12345/topics/t-1"
         preflight.check_storage_write(job(topic, "--output_table=p-12345:d.t", *flags))
@@ -442,27 +442,27 @@ class TestStorageWrite:
         monkeypatch.setattr(BigQueryWriteClient, "get_write_stream", get_write_stream)
 
     @pytest.mark.parametrize("method", ["storage_write", "upsert"])
-    def test_an_api_that_is_switched_off_names_the_command_that_switches_it_on(self, monkeypatch, method):
+    def test_names_the_command_if_the_api_is_disabled(self, monkeypatch, method):
         error = PermissionDenied("API has not been used", error_info=ErrorInfo(reason="SERVICE_DISABLED"))
         self.answer(monkeypatch, error)
         with pytest.raises(CheckError, match=r"gcloud services enable bigquerystorage\.googleapis\.com, or launch"):
             self.check(f"--write_method={method}")
 
     @pytest.mark.parametrize("error", [None, NotFound("no table"), PermissionDenied("no look, or no table")])
-    def test_one_that_answers_passes(self, monkeypatch, error):
+    def test_accepts_an_api_that_answers(self, monkeypatch, error):
         self.answer(monkeypatch, error)
         self.check("--write_method=upsert")
 
-    def test_one_that_does_not_answer_is_said_so(self, monkeypatch):
+    def test_refuses_an_api_that_does_not_answer(self, monkeypatch):
         monkeypatch.setenv(EMULATOR, "127.0.0.1:1")
         with pytest.raises(CheckError, match="cannot reach the Storage Write API"):
             self.check("--write_method=upsert")
 
-    def test_streaming_inserts_do_not_need_it(self, monkeypatch):
+    def test_calls_nothing_for_streaming_inserts(self, monkeypatch):
         self.answer(monkeypatch, AssertionError("asked"))
         self.check()
 
-    def test_one_emulator_without_the_other_would_write_to_bigquery_itself(self, monkeypatch):
+    def test_refuses_the_bigquery_emulator_without_that_of_the_api(self, monkeypatch):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
         monkeypatch.delenv(EMULATOR, raising=False)
         with pytest.raises(CheckError, match=f"{EMULATOR} is not"):

@@ -68,13 +68,13 @@ class TestMissingTable:
         assert (table.time_partitioning.type_, table.time_partitioning.field) == ("DAY", "Timestamp")
         assert table.clustering_fields is None
 
-    def test_with_devices_has_the_column_and_is_clustered_by_it(self, table_id, bq):
+    def test_is_clustered_by_device_with_devices(self, table_id, bq):
         prepare(table_id, by_device=True)
         table = stored(bq, table_id)
         assert [field.name for field in table.schema] == ["Timestamp", *SENSORS, "Device"]
         assert table.clustering_fields == ["Device"]
 
-    def test_of_dead_letters_takes_a_dead_letter(self, table_id, bq):
+    def test_takes_a_dead_letter_if_created_for_dead_letters(self, table_id, bq):
         tables.prepare(table_id, tables.DEAD_LETTER_COLUMNS, "received_at", None)
         letter = dead_letter("decode", "NotJson", "bad", b"\xff\x00", attributes={"site": "north"})
         assert list(letter) == [column.name for column in tables.DEAD_LETTER_COLUMNS]
@@ -82,24 +82,24 @@ class TestMissingTable:
         (row,) = bq.list_rows(stored(bq, table_id))
         assert (row["payload"], row["attributes"]) == (b"\xff\x00", [{"key": "site", "value": "north"}])
 
-    def test_in_a_missing_dataset_names_the_command_that_makes_it(self, table_id):
+    def test_names_the_command_if_the_dataset_is_missing(self, table_id):
         lost = TableId(table_id.project, "nowhere", "readings")
         with pytest.raises(TableError, match=rf"create it with: bq mk --dataset {table_id.project}:nowhere"):
             prepare(lost)
 
 
 class TestExistingTable:
-    def test_of_the_same_columns_is_left_alone(self, table_id, bq):
+    def test_is_unchanged_if_it_has_the_columns(self, table_id, bq):
         prepare(table_id)
         made = stored(bq, table_id).created
         prepare(table_id)
         assert stored(bq, table_id).created == made
 
-    def test_with_further_nullable_columns_is_accepted(self, table_id):
+    def test_is_accepted_with_further_nullable_columns(self, table_id):
         prepare(table_id)
         prepare(table_id, sensors=("Temp", "AtmP"))
 
-    def test_lacking_columns_names_the_statement_that_adds_them(self, table_id):
+    def test_is_refused_with_the_statement_that_adds_missing_columns(self, table_id):
         prepare(table_id, sensors=("Temp",))
         with pytest.raises(TableError) as caught:
             prepare(table_id, by_device=True, sensors=("Temp", "CO2"))
@@ -120,15 +120,15 @@ class TestExistingTable:
     COUNT = tables.row_columns(("Temp",), False, False, Statistics(["count"]))
 
     @pytest.mark.parametrize("found", ["STRING", "BIGNUMERIC", "TIMESTAMP"])
-    def test_with_a_column_that_cannot_be_altered_is_refused(self, table_id, found):
+    def test_is_refused_with_a_column_that_cannot_be_altered(self, table_id, found):
         assert self.refusal(table_id, self.TEMP, name="Temp", type=found) == (
             f"column Temp of table {table_id} is NULLABLE {found}, but NULLABLE FLOAT is needed, and no ALTER TABLE "
-            "changes the one to the other; name another table"
+            "can change it; name another table"
         )
 
     @pytest.mark.parametrize("found", ["INTEGER", "NUMERIC"])
     @pytest.mark.parametrize("mode", ["NULLABLE", "REQUIRED"])
-    def test_with_a_column_of_a_narrower_type_names_the_statement_that_widens_it(self, table_id, found, mode):
+    def test_is_refused_with_the_statement_that_widens_a_column(self, table_id, found, mode):
         refusal = self.refusal(table_id, self.TEMP, name="Temp", type=found, mode=mode)
         assert refusal == (
             f"column Temp of table {table_id} is {mode} {found}, but NULLABLE FLOAT is needed; change it with: "
@@ -136,40 +136,38 @@ class TestExistingTable:
         )
 
     @pytest.mark.parametrize("found", [{"type": "FLOAT"}, {"type": "NUMERIC", "precision": "3"}])
-    def test_with_a_count_that_would_not_always_fit_is_refused(self, table_id, found):
-        assert "no ALTER TABLE changes the one to the other" in self.refusal(
-            table_id, self.COUNT, name="Temp_count", **found
-        )
+    def test_is_refused_with_a_count_column_that_is_too_narrow(self, table_id, found):
+        assert "no ALTER TABLE can change it" in self.refusal(table_id, self.COUNT, name="Temp_count", **found)
 
     @pytest.mark.parametrize("found", ["INT64", "NUMERIC", "BIGNUMERIC"])
-    def test_with_a_count_of_a_wider_type_is_accepted(self, table_id, found):
+    def test_is_accepted_with_a_wider_count_column(self, table_id, found):
         existing = bigquery.Table(table_id.reference, [self.COUNT[0], bigquery.SchemaField("Temp_count", found)])
         existing._properties["type"] = "TABLE"
         tables._check_existing(tables.TableSpec(table_id, self.COUNT, "Timestamp"), existing)
 
     @pytest.mark.parametrize("column", ["temp", "TEMP"])
-    def test_with_a_column_of_the_same_name_in_another_case_is_refused(self, table_id, bq, column):
+    def test_is_refused_with_a_column_in_another_case(self, table_id, bq, column):
         columns = [bigquery.SchemaField("Timestamp", "TIMESTAMP"), bigquery.SchemaField(column, "FLOAT")]
         bq.create_table(bigquery.Table(table_id.reference, columns))
         with pytest.raises(TableError) as caught:
             prepare(table_id, sensors=("Temp",))
         assert str(caught.value) == (
-            f"table {table_id} has the column {column}, and rows have Temp, which BigQuery takes for the same column; "
-            "spell the sensor as the column is, or name another table"
+            f"table {table_id} has the column {column}, and rows have Temp; BigQuery ignores case in column names; "
+            "spell the sensor as the column, or name another table"
         )
 
-    def test_with_dead_letters_of_other_fields_is_refused(self, table_id, bq):
+    def test_is_refused_with_other_fields_in_attributes(self, table_id, bq):
         pairs = bigquery.SchemaField(
             "attributes", "RECORD", mode="REPEATED", fields=[bigquery.SchemaField("name", "STRING")]
         )
         others = [column for column in tables.DEAD_LETTER_COLUMNS if column.name != "attributes"]
         bq.create_table(bigquery.Table(table_id.reference, [*others, pairs]))
         with pytest.raises(
-            TableError, match=r"column attributes of .* has other fields than `attributes` ARRAY<STRUCT"
+            TableError, match=r"column attributes of .* has fields other than those of `attributes` ARRAY<STRUCT"
         ):
             tables.prepare(table_id, tables.DEAD_LETTER_COLUMNS, "received_at", None)
 
-    def test_with_text_of_a_limited_length_names_the_statement_that_lifts_it(self, table_id):
+    def test_is_refused_with_the_statement_that_lifts_a_length_limit(self, table_id):
         columns = tables.row_columns((), by_device=True, revise=False)
         refusal = self.refusal(table_id, columns, name="Device", type="STRING", maxLength="10")
         assert "column Device of" in refusal
@@ -178,21 +176,21 @@ class TestExistingTable:
         assert statement == f"ALTER TABLE {table_id.sql} ALTER COLUMN `Device` SET DATA TYPE STRING"
 
     @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED_VIEW", "EXTERNAL", "SNAPSHOT"])
-    def test_that_takes_no_rows_is_refused(self, table_id, kind):
+    def test_is_refused_if_it_takes_no_rows(self, table_id, kind):
         columns = tables.row_columns(("Temp",), False, False)
         existing = bigquery.Table(table_id.reference, columns)
         existing._properties["type"] = kind
         with pytest.raises(TableError, match=f"is a {kind}, which takes no rows; name a table"):
             tables._check_existing(tables.TableSpec(table_id, columns, "Timestamp"), existing)
 
-    def test_that_is_a_view_is_refused_on_the_service_too(self, table_id):
+    def test_is_refused_if_it_is_a_view(self, table_id):
         prepare(table_id)
         view = table_id.with_suffix("_view")
         views.create_view(view, f"SELECT * FROM {table_id.sql}")
         with pytest.raises(TableError, match="is a VIEW, which takes no rows"):
             prepare(view)
 
-    def test_with_a_required_sensor_names_the_statement_that_relaxes_it(self, table_id, bq):
+    def test_is_refused_with_the_statement_that_relaxes_a_required_column(self, table_id, bq):
         columns = [
             bigquery.SchemaField("Timestamp", "TIMESTAMP", mode="REQUIRED"),
             bigquery.SchemaField("Temp", "FLOAT", mode="REQUIRED"),
@@ -205,7 +203,7 @@ class TestExistingTable:
 
 
 class TestPrimaryKey:
-    def test_is_declared_when_the_table_is_created_and_found_again(self, table_id, bq):
+    def test_is_declared_by_create_table_and_accepted_by_check_table(self, table_id, bq):
         for _ in range(2):
             prepare(table_id, by_device=True, upsert=True)
         table = stored(bq, table_id)
@@ -213,9 +211,7 @@ class TestPrimaryKey:
         assert (table.time_partitioning.field, table.clustering_fields) == ("Timestamp", ["Device"])
 
     @pytest.mark.parametrize(("by_device", "columns"), [(False, "`Timestamp`"), (True, "`Timestamp`, `Device`")])
-    def test_that_is_missing_names_the_statement_that_adds_it_and_which_bigquery_takes(
-        self, table_id, bq, by_device, columns
-    ):
+    def test_is_added_by_the_statement_of_the_error_if_missing(self, table_id, bq, by_device, columns):
         prepare(table_id, by_device)
         with pytest.raises(TableError, match="has no primary key, which write_method=upsert needs") as caught:
             prepare(table_id, by_device, upsert=True)
@@ -224,13 +220,13 @@ class TestPrimaryKey:
         bq.query_and_wait(statement)
         prepare(table_id, by_device, upsert=True)
 
-    def test_of_other_columns_is_refused(self, table_id):
+    def test_is_refused_with_other_columns(self, table_id):
         prepare(table_id, by_device=True, upsert=True)
         with pytest.raises(TableError, match=r"has the primary key \(Timestamp, Device\).* DROP PRIMARY KEY; ALTER"):
             prepare(table_id, upsert=True)
 
     @pytest.mark.parametrize("existing", [None, ("s0",)])
-    def test_takes_no_more_columns_than_bigquery_upserts_into_and_leaves_no_table(self, table_id, bq, existing):
+    def test_limits_the_table_to_2000_columns(self, table_id, bq, existing):
         if existing:
             prepare(table_id, sensors=existing, upsert=True)
         sensors = tuple(f"s{n}" for n in range(2_000))
@@ -238,7 +234,7 @@ class TestPrimaryKey:
             prepare(table_id, sensors=sensors, upsert=True)
         assert len(list(bq.list_tables(table_id.dataset))) == len(existing or ())
 
-    def test_is_not_needed_for_up_to_ten_thousand_columns(self, table_id, bq):
+    def test_does_not_limit_tables_without_a_key_below_10000_columns(self, table_id, bq):
         sensors = tuple(f"s{n}" for n in range(10_000))
         with pytest.raises(TableError, match="would have 10,001 columns, and BigQuery takes at most 10,000"):
             prepare(table_id, sensors=sensors)
@@ -303,7 +299,7 @@ class TestLatestView:
             (("mean", "min", "count"), {"Temp": 1.5, "Temp_min": 1.0, "Temp_count": 2}),
         ],
     )
-    def test_tells_a_retraction_by_whatever_statistics_there_are(self, table_id, bq, names, values):
+    def test_hides_retracted_rows_with_any_statistics(self, table_id, bq, names, values):
         chosen = Statistics(names)
         columns = tables.row_columns(SHORT, False, True, chosen)
         tables.prepare(table_id, columns, "Timestamp", None)
@@ -349,7 +345,7 @@ class TestFilledView:
             (f"{row['Timestamp']:%H:%M:%S}", row["Device"], row["Temp"], row["AtmP"], row["Filled"]) for row in found
         ]
 
-    def test_has_a_row_of_each_interval_and_device_from_first_to_last(self, table_id, bq):
+    def test_has_a_row_for_each_interval_and_device_from_first_to_last(self, table_id, bq):
         rows = [
             ("13:00:00", "a", 1.0, 10.0),
             ("13:00:45", "a", 2.0, None),
@@ -392,7 +388,7 @@ class TestFilledView:
             ("13:00:30", False),
         ]
 
-    def test_shows_an_interval_as_it_was_last_revised(self, table_id, bq):
+    def test_shows_the_newest_revision_of_an_interval(self, table_id, bq):
         rows = [("13:00:00", "a", 1.0, None, 0), ("13:00:00", "a", 4.0, None, 1), ("13:00:30", "a", 3.0, None, 0)]
         assert self.view(table_id, bq, rows, revise=True) == [
             ("13:00:00", "a", 4.0, None, False),
@@ -400,7 +396,7 @@ class TestFilledView:
             ("13:00:30", "a", 3.0, None, False),
         ]
 
-    def test_carries_no_count(self, table_id, bq):
+    def test_does_not_carry_counts_forward(self, table_id, bq):
         columns = (*tables.row_columns(("Temp",), False, False), bigquery.SchemaField("Temp_count", "INTEGER"))
         tables.prepare(table_id, columns, "Timestamp", None)
         create_filled(table_id, columns)
@@ -410,7 +406,7 @@ class TestFilledView:
         found = bq.query_and_wait(f"SELECT Temp, Temp_count, Filled FROM {view} ORDER BY Timestamp")
         assert [tuple(row.values()) for row in found] == [(1.0, 7, False), (1.0, None, True), (1.0, 7, False)]
 
-    def test_without_devices_has_a_row_of_each_interval(self, table_id, bq):
+    def test_has_a_row_for_each_interval_without_devices(self, table_id, bq):
         prepare(table_id)
         create_filled(table_id, tables.row_columns(SENSORS, False, False))
         rows = [{"Timestamp": at(clock), "Temp": value} for clock, value in [("13:00:00", 1.0), ("13:00:30", 2.0)]]
@@ -419,7 +415,7 @@ class TestFilledView:
         found = bq.query_and_wait(f"SELECT Temp, Filled FROM {view} ORDER BY Timestamp")
         assert [tuple(row.values()) for row in found] == [(1.0, False), (1.0, True), (2.0, False)]
 
-    def test_leaves_out_what_is_older_than_a_month_so_that_a_look_does_not_read_everything(self, table_id, bq):
+    def test_leaves_out_rows_older_than_30_days(self, table_id, bq):
         prepare(table_id)
         create_filled(table_id, tables.row_columns(SENSORS, False, False))
         old = datetime.now(UTC) - timedelta(days=31)
@@ -452,8 +448,8 @@ NAMES = (
 )
 
 
-class TestNamesOfSensors:
-    """A user may name a sensor, and the table, by any of them."""
+class TestSensorNames:
+    """A sensor, and the table, may have any of these names."""
 
     COLUMNS = tables.row_columns(NAMES, by_device=True, revise=True)
 
@@ -474,7 +470,7 @@ class TestNamesOfSensors:
         assert bq.insert_rows_json(stored(bq, rows), records) == []
         return rows
 
-    def test_none_changes_what_the_views_show(self, rows, bq):
+    def test_do_not_change_what_the_views_show(self, rows, bq):
         views.create_view(latest_view(rows), views.latest_query(rows, self.COLUMNS))
         found = list(bq.query_and_wait(f"SELECT * FROM {latest_view(rows).sql} ORDER BY `Timestamp`"))
         assert [list(row.keys()) for row in found] == [[column.name for column in self.COLUMNS]] * 2
@@ -486,7 +482,7 @@ class TestNamesOfSensors:
         assert [[row[name] for name in NAMES] for row in found] == [[float(n) for n in range(len(NAMES))]] * 3
         assert [row["Filled"] for row in found] == [False, True, False]
 
-    def test_none_is_that_of_something_else_in_the_queries(self):
+    def test_are_no_aliases_of_the_queries(self):
         queries = [views.latest_query(TableId("p-12345", "d", "t"), self.COLUMNS)]
         queries.append(views.filled_query(TableId("p-12345", "d", "t"), self.COLUMNS, 15))
         for query in queries:
@@ -496,28 +492,28 @@ class TestNamesOfSensors:
             assert not (aliases | tables_named) & {name.lower() for name in NAMES}
 
 
-class TestViewsBeforeLaunch:
-    def test_a_table_of_the_views_name_is_refused(self, table_id):
+class TestCheckView:
+    def test_refuses_a_table_with_the_name_of_the_view(self, table_id):
         prepare(latest_view(table_id))
         with pytest.raises(TableError, match="_latest is a TABLE, and the job needs a view of this name; rename it"):
             views.check_view(latest_view(table_id), "SELECT 1")
 
-    def test_a_view_or_nothing_of_that_name_passes(self, table_id):
+    def test_accepts_an_existing_view_or_none(self, table_id):
         prepare(table_id)
         query = f"SELECT * FROM {table_id.sql}"
         views.check_view(latest_view(table_id), query)
         views.create_view(latest_view(table_id), query)
         views.check_view(latest_view(table_id), query)
 
-    def test_a_query_that_bigquery_would_not_take_is_refused(self, table_id):
+    def test_refuses_a_query_that_is_too_long_for_bigquery(self, table_id):
         columns = tables.row_columns(tuple(f"{'s' * 290}{n}" for n in range(500)), False, False)
         query = views.filled_query(table_id, columns, 15)
-        with pytest.raises(TableError, match=r"would have 1,.* characters, and BigQuery takes at most 1,000,000"):
+        with pytest.raises(TableError, match=r"would have 1,.* characters, and BigQuery accepts at most 1,000,000"):
             views.check_view(table_id.with_suffix("_filled"), query)
 
 
-class TestSilences:
-    def test_the_documented_query_shows_each_silence_once_as_it_ended(self, table_id, bq):
+class TestSilenceTable:
+    def test_documented_query_returns_each_silence_once(self, table_id, bq):
         page = (ROOT / "docs/tables.md").read_text()
         query = re.search(r"```sql\n(SELECT Device, SilentSince.*?)```", page, re.DOTALL)[1]
         silences = replace(table_id, table="readings_silences")
@@ -545,8 +541,8 @@ class TestSilences:
         ]
 
 
-class TestNoBigQuery:
-    def test_says_so_instead_of_trying_for_ever(self, table_id, monkeypatch):
+class TestUnreachableBigQuery:
+    def test_ends_the_launch_after_a_timeout(self, table_id, monkeypatch):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
         monkeypatch.setattr(tables, "TIMEOUT_SECONDS", 0.5)
         with pytest.raises(TableError, match=r"cannot look up table .* Connection refused") as caught:
