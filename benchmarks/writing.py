@@ -20,10 +20,10 @@ from google.cloud import bigquery
 from benchmarks.frame import QUICK, DifferentRows, publish, ratios, take_turns
 from benchmarks.load import SENSORS
 from local.stack import emulators
-from pipeline.dead_letters import rfc3339
 from pipeline.launch import tables
 from pipeline.sinks import storage_write, streaming_inserts
 from pipeline.sinks.bigquery import TableId, client
+from pipeline.timestamps import rfc3339
 
 PROJECT = "sensor-stream-bench"
 _DEVICES = 100

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.decode import strict_json
-from pipeline.metrics import METRICS  # noqa: F401  (importers move to metrics)
 from pipeline.timestamps import rfc3339
 from pipeline.version import VERSION
 

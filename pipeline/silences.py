@@ -28,8 +28,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.aggregate.runs import Run, touching
 from pipeline.aggregate.sums import MAX_BUCKETS, SECOND
-from pipeline.dead_letters import METRICS, rfc3339
 from pipeline.decode.decoder import DEVICE, Reading
+from pipeline.metrics import METRICS
+from pipeline.timestamps import rfc3339
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 

@@ -9,7 +9,7 @@ from apache_beam.metrics.metric import Lineage
 from apache_beam.transforms.deduplicate import DeduplicatePerKey
 
 from pipeline.beam_internals import ReadFromPubSubWithoutLineage
-from pipeline.dead_letters import METRICS
+from pipeline.metrics import METRICS
 
 # Seconds for which an id is remembered, as the Dataflow service does:
 # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#efficient_deduplication

@@ -11,12 +11,12 @@ from google.api_core.retry import Retry
 from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
-from pipeline.dead_letters import rfc3339
 from pipeline.decode import strict_json
 from pipeline.decode.decoder import TIMESTAMP, BadTimestamp, parse_timestamp
 from pipeline.sinks.append_stream import shared_stream
 from pipeline.sinks.bigquery import TableId
 from pipeline.sinks.storage_write import CHANGE_COLUMNS, TYPES, Encoder
+from pipeline.timestamps import rfc3339
 
 # At the start BigQuery is retried for half a minute; the client's default of ten minutes would look like a hang.
 START_RETRY = bigquery.DEFAULT_RETRY.with_timeout(30.0)

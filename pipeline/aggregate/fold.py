@@ -13,8 +13,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, Bucketing
 from pipeline.aggregate.sums import SECOND
-from pipeline.dead_letters import DEAD_LETTERS, METRICS, dead_letter, new_id
+from pipeline.dead_letters import DEAD_LETTERS, dead_letter, new_id
 from pipeline.decode.decoder import Decoder, Reading, Rejection
+from pipeline.metrics import METRICS
 from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
 from pipeline.silences import DeviceActivity
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from pipeline.aggregate.sums import SECOND
-from pipeline.dead_letters import rfc3339
 from pipeline.launch import one_line
 from pipeline.launch.job import Job
 from pipeline.launch.views import FILLED
+from pipeline.timestamps import rfc3339
 
 # Hopping intervals that hold one reading, such as a day with a hop of a minute. Each is open state, and costs CPU for
 # each pane.

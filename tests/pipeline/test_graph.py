@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.aggregate import fold
-from pipeline.dead_letters import rfc3339
 from pipeline.decode.decoder import NotJson, Rejection
+from pipeline.timestamps import rfc3339
 from pipeline.windows.fixed import FixedIntervals
 from tests.pipeline.conftest import NOON, Stream, captured, message, parse
 

@@ -65,25 +65,25 @@ def imports(request, tmp_path_factory):
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
-        rows, letters = bigquery.rows("readings"), bigquery.rows("readings_dead_letters")
+        rows, dead_letters = bigquery.rows("readings"), bigquery.rows("readings_dead_letters")
         if write_method == "upsert":
-            rows, letters = stored.rows.values()
+            rows, dead_letters = stored.rows.values()
         assert [row["Temp"] for row in rows] == [1.0]
-        assert [letter["error"] for letter in letters] == ["NotJson"]
+        assert [found["error"] for found in dead_letters] == ["NotJson"]
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def test_beams_worker_alone_imports_nothing_of_ours(imports):
+def test_worker_without_steps_imports_nothing_of_the_pipeline(imports):
     assert not [name for name in imports[0] if name.split(".")[0] in {"pipeline", "msgspec"}]
 
 
-def test_steps_import_no_more_than_they_run(imports):
+def test_steps_import_only_modules_that_workers_run(imports):
     _, ours = imports
     assert "pipeline.aggregate.fold" in ours
     assert not NOT_ON_WORKERS & set(ours)
 
 
-def test_steps_bring_one_library_that_beam_does_not(imports):
+def test_steps_import_one_library_that_beam_does_not(imports):
     before, ours = imports
     new = {name.split(".")[0] for name in ours} - {name.split(".")[0] for name in before} - sys.stdlib_module_names
     assert {name for name in new if not name.startswith("_")} == {"pipeline", "msgspec"}

@@ -1,4 +1,4 @@
-"""Counters tell the same story as the rows and dead letters."""
+"""Counters agree with the rows and dead letters."""
 
 from types import SimpleNamespace
 
@@ -8,8 +8,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
 from pipeline.aggregate.sums import SECOND, Interval
-from pipeline.dead_letters import METRICS
 from pipeline.launch import options
+from pipeline.metrics import METRICS
 from pipeline.rows import MakeRows
 from tests.pipeline.conftest import NOON, captured, message
 
@@ -18,9 +18,9 @@ TOPIC = "--input_topic=projects/test-project/topics/t-1"
 
 def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
     job, beam_options = options.parse(["--runner=FnApiRunner", TOPIC, *flags])
-    with captured() as (_, rows), captured() as (_, letters), captured() as (_, silences):
+    with captured() as (_, rows), captured() as (_, dead_letters), captured() as (_, silences):
         pipeline = beam.Pipeline(options=beam_options)
-        graph.build(pipeline, job, beam.Create(messages), rows, letters, silences)
+        graph.build(pipeline, job, beam.Create(messages), rows, dead_letters, silences)
         result = pipeline.run()
         result.wait_until_finish()
     found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
@@ -30,13 +30,13 @@ def counts(messages: list[bytes], *flags: str) -> dict[str, int]:
     return {counter.key.metric.name: counter.committed for counter in found["counters"]}
 
 
-def test_intervals_before_the_start_are_counted_and_not_as_rows():
+def test_metrics_count_intervals_before_rows_since():
     long_before = [message(0, Temp=1), message(1, Temp=2), message(15, Temp=3)]
     found = counts([*long_before, message(30, Temp=4), message(45, Temp=5)], "--rows_since=2024-11-22T13:00:30Z")
     assert found == {"messages": 5, "readings": 5, "rows": 2, "intervals_before_start": 2}
 
 
-def test_every_message_reading_and_row_is_counted():
+def test_metrics_count_every_message_reading_and_row():
     packed = b'[{"Timestamp": %d, "Temp": 1}, {"Timestamp": %d, "AtmP": 2, "site": 1}, {"Timestamp": 1}]' % (NOON, NOON)
     overflow = [message(60, Temp=1e308), message(61, Temp=1e308)]
     assert counts([packed, message(20, Temp=1, a=1, b=2), b"bad", *overflow]) == {
@@ -50,13 +50,13 @@ def test_every_message_reading_and_row_is_counted():
     }
 
 
-def test_every_silence_is_counted_once():
+def test_metrics_count_every_silence_once():
     # Of the device and of the stream; what lasts until the end is not one.
     readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
     assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2
 
 
-def test_rows_are_counted_and_timed_from_the_end_of_their_interval_and_what_is_late_is_not(monkeypatch):
+def test_metrics_count_rows_by_kind_and_time_them_from_interval_end(monkeypatch):
     monkeypatch.setattr("pipeline.rows.time", SimpleNamespace(time=lambda: NOON + 60.7))
     start, sums = NOON * SECOND, {"Temp": [1.0, 1]}
     intervals = [

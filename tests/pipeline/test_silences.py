@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.aggregate.sums import SECOND
-from pipeline.dead_letters import rfc3339
 from pipeline.silences import REMEMBERED, STREAM, DeviceActivity, NoticeSilences
+from pipeline.timestamps import rfc3339
 from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, parse, run_captured
 
 AFTER, GRACE = 30, 5

@@ -32,7 +32,7 @@ from pipeline.sinks.storage_write import Encoder, to_change
 from tests.pipeline.conftest import Stream, message, run_through
 
 ROWS = TableId("test-project", "d", "readings")
-LETTERS = TableId("test-project", "d", "readings_dead_letters")
+DEAD_LETTERS = TableId("test-project", "d", "readings_dead_letters")
 NOON = datetime(2024, 11, 22, 13, tzinfo=UTC)
 SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 COLUMNS = tables.row_columns(SENSORS, by_device=False, revise=False)
@@ -48,7 +48,7 @@ class BigQuery:
         self.tables = MemoryTables()
         self.server = StorageWriteServer(self.tables, port)
         self.faults = self.server.faults
-        self.create(LETTERS, tables.DEAD_LETTER_COLUMNS)
+        self.create(DEAD_LETTERS, tables.DEAD_LETTER_COLUMNS)
 
     def create(self, table_id: TableId, columns: tuple[SchemaField, ...], *key: str) -> None:
         self.tables.create(f"{table_id.project}.{table_id.dataset}.{table_id.table}", columns, primary_key=key)
@@ -62,15 +62,15 @@ class BigQuery:
         return sorted(((row["Timestamp"] - NOON) // timedelta(seconds=1), row.get("Temp")) for row in self.rows(ROWS))
 
     @property
-    def letters(self) -> list[dict]:
-        return self.rows(LETTERS)
+    def dead_letters(self) -> list[dict]:
+        return self.rows(DEAD_LETTERS)
 
     def calls(self, table_id: TableId) -> set[int]:
         return {one.call for one in self.server.requests if one.table.endswith(f".{table_id.table}")}
 
 
 class Cable:
-    """Between a client and a server at 127.0.0.1:PORT; `host` is the client's end. A cut one swallows what comes."""
+    """A connection to a server at 127.0.0.1:PORT; clients connect to `host`. After `cut` it swallows all data."""
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -80,7 +80,7 @@ class Cable:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Let nothing more through on the connections there are; neither end is told."""
+        """Drop all further data of the present connections, without closing them."""
         self._cut.set()
         self._cut = threading.Event()
 
@@ -102,23 +102,23 @@ class Cable:
 
 @pytest.fixture
 def bigquery(monkeypatch) -> Iterator[BigQuery]:
-    made = BigQuery()
-    with made.server:
-        monkeypatch.setenv(append_stream.EMULATOR, made.server.host)
-        yield made
+    bigquery = BigQuery()
+    with bigquery.server:
+        monkeypatch.setenv(append_stream.EMULATOR, bigquery.server.host)
+        yield bigquery
 
 
 def append(stream: Stream, *flags: str) -> None:
-    letters = storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
-    run_through(stream.end(), storage_write.AppendRows(ROWS, COLUMNS), letters, *flags)
+    dead_letters = storage_write.AppendDeadLetters(DEAD_LETTERS, tables.DEAD_LETTER_COLUMNS)
+    run_through(stream.end(), storage_write.AppendRows(ROWS, COLUMNS), dead_letters, *flags)
 
 
 def upsert(stream: Stream, *flags: str, job_start: int = JOB_START, by_device: bool = False) -> None:
     columns, key = (BY_DEVICE if by_device else COLUMNS), tables.row_key(by_device)
     rows = storage_write.UpsertRows(ROWS, columns, key, job_start)
-    letters = storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
+    dead_letters = storage_write.AppendDeadLetters(DEAD_LETTERS, tables.DEAD_LETTER_COLUMNS)
     grouping = ["--group_by_device=true"] if by_device else []
-    run_through(stream.end(), rows, letters, "--write_method=upsert", *grouping, *flags)
+    run_through(stream.end(), rows, dead_letters, "--write_method=upsert", *grouping, *flags)
 
 
 def write(rows: list[dict], columns: tuple[SchemaField, ...] = COLUMNS) -> None:
@@ -126,15 +126,15 @@ def write(rows: list[dict], columns: tuple[SchemaField, ...] = COLUMNS) -> None:
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         rejected = pipeline | beam.Create([rows]) | beam.FlatMap(list) | storage_write.AppendRows(ROWS, columns)
         dead_letters = rejected | RejectedRowsToDeadLetters("insert", "Timestamp")
-        _ = dead_letters | storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
+        _ = dead_letters | storage_write.AppendDeadLetters(DEAD_LETTERS, tables.DEAD_LETTER_COLUMNS)
 
 
 def row(seconds: int, temp: float, **more: object) -> dict:
     return {"Timestamp": f"2024-11-22T13:00:{seconds:02}.000000Z", "Temp": temp, **more}
 
 
-def payload(letter: dict) -> dict:
-    return json.loads(letter["payload"])
+def payload(dead_letter: dict) -> dict:
+    return json.loads(dead_letter["payload"])
 
 
 class TestAppendRows:
@@ -142,7 +142,7 @@ class TestAppendRows:
     def table(self, bigquery):
         bigquery.create(ROWS, COLUMNS)
 
-    def test_rows_of_many_windows_are_all_stored_once_through_one_connection(self, bigquery):
+    def test_stores_rows_of_many_windows_once_through_one_connection(self, bigquery):
         stream = Stream()
         for minute in range(8):
             stream.add(*(message(minute * 60 + second, Temp=minute) for second in (0, 15, 30, 45)))
@@ -151,22 +151,22 @@ class TestAppendRows:
         assert bigquery.temps == [(quarter * 15, quarter // 4) for quarter in range(32)]
         assert len(bigquery.calls(ROWS)) == 1
 
-    def test_a_refused_row_becomes_a_dead_letter_with_bigquerys_words_and_the_others_are_stored(self, bigquery):
+    def test_returns_rejected_row_and_stores_the_others(self, bigquery):
         bigquery.faults.refuse_rows(lambda table, row: "too hot" if row.get("Temp", 0) > 90 else None)
         write([row(0, 1), row(15, 99), row(30, 3), row(45, 98)])
         assert bigquery.temps == [(0, 1.0), (30, 3.0)]
-        assert sorted(payload(letter)["Temp"] for letter in bigquery.letters) == [98, 99]
-        for letter in bigquery.letters:
-            assert (letter["stage"], letter["error"]) == ("insert", "FIELDS_ERROR")
-            assert "too hot" in letter["message"]
-            assert letter["event_time"] == NOON + timedelta(seconds=15 if payload(letter)["Temp"] == 99 else 45)
+        assert sorted(payload(found)["Temp"] for found in bigquery.dead_letters) == [98, 99]
+        for found in bigquery.dead_letters:
+            assert (found["stage"], found["error"]) == ("insert", "FIELDS_ERROR")
+            assert "too hot" in found["message"]
+            assert found["event_time"] == NOON + timedelta(seconds=15 if payload(found)["Temp"] == 99 else 45)
 
-    def test_a_row_that_is_refused_with_a_code_that_is_new_to_us_is_dead_lettered_too(self, bigquery, monkeypatch):
+    def test_returns_rejected_row_when_its_error_code_is_unknown(self, bigquery, monkeypatch):
         monkeypatch.setattr(server, "FIELDS_ERROR", 99)
         bigquery.faults.refuse_rows(lambda table, row: "too new" if "Temp" in row else None)
         write([row(0, 1)])
-        (letter,) = bigquery.letters
-        assert (letter["error"], "too new" in letter["message"]) == ("ROW_ERROR_CODE_UNSPECIFIED", True)
+        (found,) = bigquery.dead_letters
+        assert (found["error"], "too new" in found["message"]) == ("ROW_ERROR_CODE_UNSPECIFIED", True)
 
     @pytest.mark.parametrize(
         ("code", "in_answer"),
@@ -181,24 +181,24 @@ class TestAppendRows:
             (grpc.StatusCode.CANCELLED, False),
         ],
     )
-    def test_a_passing_failure_is_outwaited(self, bigquery, code, in_answer):
+    def test_retries_request_when_failure_is_transient(self, bigquery, code, in_answer):
         bigquery.faults.fail(code, times=2, table="readings", in_answer=in_answer)
         write([row(0, 1)])
         assert bigquery.temps == [(0, 1.0)]
-        assert bigquery.letters == []
+        assert bigquery.dead_letters == []
 
-    def test_a_stream_that_ends_without_an_answer_is_opened_anew(self, bigquery):
+    def test_opens_connection_again_when_it_ends_without_response(self, bigquery):
         bigquery.faults.fail(None, times=2, table="readings")
         write([row(0, 1)])
         assert bigquery.temps == [(0, 1.0)]
         assert len(bigquery.calls(ROWS)) == 3
 
-    def test_rows_whose_answer_was_lost_are_there_twice(self, bigquery):
+    def test_stores_row_twice_when_response_is_lost(self, bigquery):
         bigquery.faults.fail(grpc.StatusCode.UNAVAILABLE, table="readings", stored=True)
         write([row(0, 1)])
         assert bigquery.temps == [(0, 1.0), (0, 1.0)]
 
-    def test_a_server_that_goes_away_is_followed(self, bigquery):
+    def test_reconnects_when_server_goes_away(self, bigquery):
         write([row(0, 1)])
         bigquery.server.go_away()
         write([row(15, 2)])
@@ -206,14 +206,14 @@ class TestAppendRows:
 
     @pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT])
     @pytest.mark.parametrize("in_answer", [False, True])
-    def test_a_lasting_failure_dead_letters_the_rows_and_the_pipeline_goes_on(self, bigquery, code, in_answer):
+    def test_returns_all_rows_when_request_is_rejected(self, bigquery, code, in_answer):
         bigquery.faults.fail(code, table="readings", in_answer=in_answer)
         append(Stream().add(message(0, Temp=1)).watermark(20).add(message(30, Temp=2)))
         assert bigquery.temps == [(30, 2.0)]
-        (letter,) = bigquery.letters
-        assert (letter["stage"], letter["error"], payload(letter)["Temp"]) == ("insert", code.name, 1.0)
+        (found,) = bigquery.dead_letters
+        assert (found["stage"], found["error"], payload(found)["Temp"]) == ("insert", code.name, 1.0)
 
-    def test_a_row_beyond_the_size_of_a_request_is_dead_lettered(self, bigquery):
+    def test_returns_row_that_exceeds_request(self, bigquery):
         columns = (*COLUMNS, SchemaField("note", "STRING"))
         bigquery.create(ROWS, columns)
         write(
@@ -221,34 +221,34 @@ class TestAppendRows:
             columns,
         )
         assert bigquery.temps == [(15, 2.0), (30, 3.0)]
-        assert {letter["error"] for letter in bigquery.letters} == {"RowTooLarge"}
+        assert {found["error"] for found in bigquery.dead_letters} == {"RowTooLarge"}
 
-    def test_a_batch_fills_a_request_and_no_more(self, bigquery):
+    def test_fills_request_up_to_its_size(self, bigquery):
         columns = (*COLUMNS, SchemaField("note", "STRING"))
         bigquery.create(ROWS, columns)
         write([row(n, n, note="n" * 3_300_000) for n in range(7)], columns)
         assert sorted(one.rows for one in bigquery.server.requests) == [1, 3, 3]
         assert len(bigquery.temps) == 7
 
-    def test_what_cannot_be_a_row_of_the_table_is_dead_lettered_before_it_is_sent(self, bigquery):
+    def test_returns_row_that_does_not_fit_the_columns(self, bigquery):
         write([row(0, 1, Humidity=3.0), row(15, "hot"), row(30, 3)])
         assert bigquery.temps == [(30, 3.0)]
-        assert {letter["error"] for letter in bigquery.letters} == {"BadRow"}
+        assert {found["error"] for found in bigquery.dead_letters} == {"BadRow"}
 
 
-class TestOneTableIsMissing:
-    def test_no_such_table_dead_letters_the_rows_with_bigquerys_words(self, bigquery):
+class TestAppendRowsToWrongTable:
+    def test_returns_rows_when_table_is_missing(self, bigquery):
         write([row(0, 1)])
-        (letter,) = bigquery.letters
-        assert letter["error"] == "NOT_FOUND"
-        assert "Requested entity was not found" in letter["message"]
+        (found,) = bigquery.dead_letters
+        assert found["error"] == "NOT_FOUND"
+        assert "Requested entity was not found" in found["message"]
 
-    def test_a_column_that_the_table_lacks_dead_letters_the_rows(self, bigquery):
+    def test_returns_rows_when_column_is_missing(self, bigquery):
         bigquery.create(ROWS, COLUMNS[:-1])
         write([row(0, 1)])
-        (letter,) = bigquery.letters
-        assert letter["error"] == "INVALID_ARGUMENT"
-        assert "extra fields: 'Temp'" in letter["message"]
+        (found,) = bigquery.dead_letters
+        assert found["error"] == "INVALID_ARGUMENT"
+        assert "extra fields: 'Temp'" in found["message"]
 
 
 class TestUpsertRows:
@@ -256,18 +256,18 @@ class TestUpsertRows:
     def table(self, bigquery):
         bigquery.create(ROWS, COLUMNS, "Timestamp")
 
-    def test_a_retry_leaves_one_row(self, bigquery):
+    def test_stores_row_once_when_response_is_lost(self, bigquery):
         bigquery.faults.fail(grpc.StatusCode.UNAVAILABLE, table="readings", stored=True, times=3)
         upsert(Stream().add(message(0, Temp=1), message(15, Temp=2)))
         assert bigquery.temps == [(0, 1.0), (15, 2.0)]
 
-    def test_a_revision_takes_the_place_of_the_row(self, bigquery):
+    def test_replaces_row_when_it_is_revised(self, bigquery):
         stream = Stream().add(message(1, Temp=1)).watermark(20).add(message(2, Temp=3)).add(message(3, Temp=8))
         upsert(stream, "--on_late=revise")
         assert bigquery.temps == [(0, 4.0)]
         assert set(bigquery.rows(ROWS)[0]) == {"Timestamp", "Temp"}
 
-    def test_a_later_job_wins_and_an_earlier_one_does_not(self, bigquery):
+    def test_keeps_row_of_the_job_that_started_last(self, bigquery):
         revised = Stream().add(message(1, Temp=1)).watermark(20).add(message(2, Temp=3))
         upsert(revised, "--on_late=revise")
         upsert(Stream().add(message(1, Temp=10)), job_start=JOB_START + 1)
@@ -275,49 +275,49 @@ class TestUpsertRows:
         upsert(Stream().add(message(1, Temp=20)), job_start=JOB_START - 1)
         assert bigquery.temps == [(0, 10.0)]
 
-    def test_a_joined_session_takes_away_the_row_that_is_gone(self, bigquery):
+    def test_deletes_row_when_its_session_was_joined(self, bigquery):
         stream = Stream().add(message(0, Temp=1), message(16, Temp=3)).watermark(40).add(message(8, Temp=5))
         upsert(stream, *SESSIONS)
         assert bigquery.temps == [(26, 3.0)]
 
-    def test_sessions_revised_again_and_again_leave_what_one_session_would(self, bigquery):
+    def test_leaves_one_row_when_sessions_are_revised_repeatedly(self, bigquery):
         stream = Stream().add(message(0, Temp=1)).watermark(16).add(message(24, Temp=3)).watermark(41)
         stream.add(message(8, Temp=5)).watermark(42).add(message(16, Temp=7)).watermark(43).add(message(30, Temp=9))
         upsert(stream, *SESSIONS)
         assert bigquery.temps == [(40, 5.0)]
 
-    def test_devices_have_rows_of_their_own_and_readings_without_one_an_empty_name(self, bigquery):
+    def test_writes_empty_device_when_reading_has_none(self, bigquery):
         bigquery.create(ROWS, BY_DEVICE, "Timestamp", "Device")
         for job_start in (JOB_START, JOB_START + 1):
             stream = Stream().add(message(0, Temp=1, Device="a"), message(1, Temp=2), message(2, Temp=4))
             upsert(stream, job_start=job_start, by_device=True)
         assert sorted((row["Device"], row["Temp"]) for row in bigquery.rows(ROWS)) == [("", 3.0), ("a", 1.0)]
 
-    def test_a_replay_from_the_middle_of_an_interval_spoils_no_row(self, bigquery):
-        whole = [message(second, Temp=second) for second in range(60)]
-        upsert(Stream().add(*whole))
+    def test_keeps_row_when_replay_begins_inside_its_interval(self, bigquery):
+        messages = [message(second, Temp=second) for second in range(60)]
+        upsert(Stream().add(*messages))
         assert bigquery.temps == [(0, 7.0), (15, 22.0), (30, 37.0), (45, 52.0)]
-        upsert(Stream().add(*whole[20:]), "--rows_since=2024-11-22T13:00:30Z", job_start=JOB_START + 1)
+        upsert(Stream().add(*messages[20:]), "--rows_since=2024-11-22T13:00:30Z", job_start=JOB_START + 1)
         assert bigquery.temps == [(0, 7.0), (15, 22.0), (30, 37.0), (45, 52.0)]
-        upsert(Stream().add(*whole[20:]), job_start=JOB_START + 2)
+        upsert(Stream().add(*messages[20:]), job_start=JOB_START + 2)
         assert (15, 24.5) in bigquery.temps  # what rows_since is for
 
-    def test_a_table_without_the_key_dead_letters_the_change(self, bigquery):
+    def test_returns_change_when_table_has_no_key(self, bigquery):
         bigquery.create(ROWS, COLUMNS)
         upsert(Stream().add(message(0, Temp=1)))
-        (letter,) = bigquery.letters
-        assert "primary keys of the table" in letter["message"]
-        assert payload(letter)["_CHANGE_SEQUENCE_NUMBER"].startswith("18f2ebb6480/0/")
+        (found,) = bigquery.dead_letters
+        assert "primary keys of the table" in found["message"]
+        assert payload(found)["_CHANGE_SEQUENCE_NUMBER"].startswith("18f2ebb6480/0/")
 
 
-class TestChanges:
+class TestToChange:
     KEY = ("Timestamp", "Device")
 
     def row(self, **values: object) -> dict:
         written_at = "1970-01-01T00:00:00.000171Z"
         return {"Timestamp": "t", "Temp": 1.0, "Device": "a", "Revision": 26, "WrittenAt": written_at, **values}
 
-    def test_are_ordered_by_the_jobs_start_then_by_revision_and_then_by_the_time_of_writing(self):
+    def test_numbers_changes_by_job_start_then_revision_then_time_of_writing(self):
         change = to_change(self.row(), self.KEY, 0xFF)
         assert change == {
             "Timestamp": "t",
@@ -327,7 +327,7 @@ class TestChanges:
             "_CHANGE_SEQUENCE_NUMBER": "ff/1a/ab",
         }
 
-    def test_of_a_retried_bundle_replaces_what_the_attempt_before_it_wrote_whichever_arrives_first(self, bigquery):
+    def test_lets_later_attempt_win_in_any_order_of_arrival(self, bigquery):
         bigquery.create(ROWS, (*COLUMNS,), "Timestamp")
         first = {**row(0, 1.0), "Revision": 0, "WrittenAt": "2024-11-22T13:00:20.000001Z"}
         retried = {**row(0, 2.0), "Revision": 0, "WrittenAt": "2024-11-22T13:00:20.000002Z"}
@@ -337,25 +337,25 @@ class TestChanges:
                 _ = rows | storage_write.UpsertRows(ROWS, COLUMNS, ("Timestamp",), JOB_START)
             assert bigquery.temps == [(0, 2.0)]
 
-    def test_have_numbers_that_bigquery_accepts_until_the_year_9999(self):
+    def test_has_valid_sequence_number_until_the_year_9999(self):
         latest = self.row(Revision=2**63 - 1, WrittenAt="9999-12-31T23:59:59.999999Z")
         number = to_change(latest, self.KEY, job_start=253_402_300_799_999)["_CHANGE_SEQUENCE_NUMBER"]
         # https://cloud.google.com/bigquery/docs/change-data-capture: up to four sections of up to 16 digits.
         assert re.fullmatch("[0-9a-f]{1,16}(/[0-9a-f]{1,16}){0,3}", number)
 
-    def test_of_a_row_without_any_value_delete(self):
+    def test_deletes_when_row_has_no_values(self):
         change = to_change(self.row(Temp=None, Device=None), self.KEY, 1)
         assert (change["_CHANGE_TYPE"], change["Device"]) == ("DELETE", "")
 
 
 class TestEncoder:
-    def test_columns_may_differ_in_a_way_that_json_would_not_see(self, bigquery):
+    def test_accepts_columns_that_have_the_same_json_name(self, bigquery):
         columns = tables.row_columns(("temp_max", "tempMax"), by_device=False, revise=False)
         bigquery.create(ROWS, columns)
         write([{"Timestamp": "2024-11-22T13:00:00Z", "temp_max": 1.0, "tempMax": 2.0}], columns)
         assert bigquery.rows(ROWS) == [{"Timestamp": NOON, "temp_max": 1.0, "tempMax": 2.0}]
 
-    def test_every_statistic_has_a_place(self, bigquery):
+    def test_encodes_every_statistic(self, bigquery):
         columns = tables.row_columns(("Temp",), by_device=False, revise=False, statistics=Statistics(list(STATISTICS)))
         bigquery.create(ROWS, columns)
         values = {"Temp": 2, "Temp_count": 3, "Temp_min": 1.0, "Temp_max": 3.0, "Temp_sum": 6, "Temp_stddev": None}
@@ -365,25 +365,25 @@ class TestEncoder:
 
 
 class TestAppendDeadLetters:
-    def test_all_columns_arrive(self, bigquery):
+    def test_stores_all_columns(self, bigquery):
         known = {
             "attributes": {"k": "v"},
             "message_id": "id",
             "event_time": "2024-11-22T13:00:00.000001Z",
             "device": "d",
         }
-        letter = dead_letter("decode", "NotJson", "m", b"\x00bad", **known)
+        written = dead_letter("decode", "NotJson", "m", b"\x00bad", **known)
         with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-            sink = storage_write.AppendDeadLetters(LETTERS, tables.DEAD_LETTER_COLUMNS)
-            _ = pipeline | beam.Create([letter]) | sink
-        (stored,) = bigquery.letters
+            sink = storage_write.AppendDeadLetters(DEAD_LETTERS, tables.DEAD_LETTER_COLUMNS)
+            _ = pipeline | beam.Create([written]) | sink
+        (stored,) = bigquery.dead_letters
         assert stored["payload"] == b"\x00bad"
         assert stored["attributes"] == [{"key": "k", "value": "v"}]
         assert stored["event_time"] == NOON + timedelta(microseconds=1)
         same = stored.keys() - {"payload", "attributes", "event_time", "received_at"}
-        assert {name: stored[name] for name in same} == {name: letter[name] for name in same}
+        assert {name: stored[name] for name in same} == {name: written[name] for name in same}
 
-    def test_one_that_is_refused_goes_to_the_log_with_its_payload(self, bigquery, caplog):
+    def test_logs_rejected_dead_letter_with_payload(self, bigquery, caplog):
         bigquery.create(ROWS, COLUMNS)
         bigquery.faults.refuse_rows(lambda table, row: "no" if "stage" in row else None)
         append(Stream().add(b"unreadable", message(0, Temp=1)))
@@ -392,13 +392,13 @@ class TestAppendDeadLetters:
         assert base64.b64encode(b"unreadable").decode() in record.getMessage()
         assert bigquery.temps == [(0, 1.0)]
 
-    def test_one_beyond_the_size_of_a_request_is_stored_in_parts(self, bigquery):
+    def test_stores_parts_when_payload_exceeds_request(self, bigquery):
         bigquery.create(ROWS, COLUMNS)
         message_of_10_mb = bytes(range(256)) * 39_062
         append(Stream().add(message_of_10_mb))
-        parts = sorted(bigquery.letters, key=lambda letter: letter["part"])
-        assert [(letter["part"], letter["parts"]) for letter in parts] == [(1, 3), (2, 3), (3, 3)]
-        same = b"".join(letter["payload"] for letter in parts) == message_of_10_mb
+        parts = sorted(bigquery.dead_letters, key=lambda found: found["part"])
+        assert [(found["part"], found["parts"]) for found in parts] == [(1, 3), (2, 3), (3, 3)]
+        same = b"".join(found["payload"] for found in parts) == message_of_10_mb
         assert same
 
 
@@ -408,26 +408,26 @@ class TestAppendStream:
         bigquery.create(ROWS, COLUMNS)
         return Encoder(COLUMNS)
 
-    def test_threads_share_a_connection_and_each_gets_its_own_answer(self, bigquery, encoder):
+    def test_returns_own_response_to_each_thread_of_a_connection(self, bigquery, encoder):
         bigquery.faults.refuse_rows(lambda table, row: f"bad {row['Temp']:.0f}" if row["Temp"] % 2 else None)
         stream = append_stream.AppendStream(ROWS, encoder.schema)
-        answers: dict[int, dict] = {}
+        responses: dict[int, dict] = {}
 
         def append_some(thread: int) -> None:
             for n in range(thread * 20, thread * 20 + 20):
-                answers[n] = stream.append([encoder.encode(row(0, n))])
+                responses[n] = stream.append([encoder.encode(row(0, n))])
 
         threads = [threading.Thread(target=append_some, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert {n: [why for _, why in answer.values()] for n, answer in answers.items()} == {
+        assert {n: [why for _, why in response.values()] for n, response in responses.items()} == {
             n: [f"bad {n}"] if n % 2 else [] for n in range(160)
         }
         assert len(bigquery.calls(ROWS)) == 1
 
-    def test_what_ended_the_call_is_said_of_the_request_that_ended_it_alone(self, bigquery, encoder):
+    def test_reports_error_of_a_call_for_the_request_that_ended_it_only(self, bigquery, encoder):
         stream = append_stream.AppendStream(ROWS, encoder.schema)
         stream.append([encoder.encode(row(0, 1))])
         released = bigquery.faults.stall()
@@ -450,7 +450,7 @@ class TestAppendStream:
             thread.join()
         assert sorted(type(error).__name__ for error in outcomes) == ["TransientError"] * 4 + ["WriteRejected"]
 
-    def test_a_connection_that_does_not_answer_is_given_up_and_opened_anew(self, bigquery, encoder, monkeypatch):
+    def test_opens_connection_again_when_response_times_out(self, bigquery, encoder, monkeypatch):
         monkeypatch.setattr(append_stream, "_TIMEOUT_SECONDS", 0.1)
         stream = append_stream.AppendStream(ROWS, encoder.schema)
         released = bigquery.faults.stall()
@@ -466,19 +466,19 @@ class TestAppendStream:
                 pass
         assert (0, 2.0) in bigquery.temps
 
-    def test_an_answer_to_no_request_ends_the_call(self):
+    def test_ends_call_when_response_has_no_request(self):
         cancelled = threading.Event()
 
-        class Answers(list):
+        class Responses(list):
             cancel = cancelled.set
 
-        transport = SimpleNamespace(append_rows=lambda requests, metadata: Answers(["an answer"]))
+        transport = SimpleNamespace(append_rows=lambda requests, metadata: Responses(["a response"]))
         call = append_stream._Call(SimpleNamespace(transport=transport), ())
         cancelled.wait()
         with pytest.raises(TransientError):
             call.send("a request").result(timeout=10)
 
-    def test_a_connection_that_is_dead_without_a_word_is_found_out_and_replaced(self, bigquery, encoder, monkeypatch):
+    def test_replaces_connection_that_was_dropped_silently(self, bigquery, encoder, monkeypatch):
         monkeypatch.setattr(append_stream, "_PING_AFTER", 200)
         monkeypatch.setattr(append_stream, "_PING_TIMEOUT", 200)
         cable = Cable(bigquery.server.host)
@@ -489,7 +489,7 @@ class TestAppendStream:
         stream.store([encoder.encode(row(15, 2))])
         assert bigquery.temps == [(0, 1.0), (15, 2.0)]
 
-    def test_store_with_a_timeout_ends_with_the_cause_when_no_service_is_there(self, monkeypatch):
+    def test_store_raises_cause_when_timeout_passes_without_service(self, monkeypatch):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             monkeypatch.setenv(append_stream.EMULATOR, f"127.0.0.1:{unused.getsockname()[1]}")
@@ -499,7 +499,7 @@ class TestAppendStream:
         assert isinstance(ended.value.cause, TransientError)
         assert str(ended.value.cause).startswith("UNAVAILABLE: ")
 
-    def test_a_bigquery_that_is_not_there_yet_is_waited_for(self, monkeypatch, caplog):
+    def test_waits_for_bigquery_when_it_is_not_reachable(self, monkeypatch, caplog):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
