@@ -214,7 +214,13 @@ class TestLocations:
 
     @pytest.mark.parametrize(
         ("location", "region", "covered"),
-        [("US", "us-east4", True), ("US", "europe-west1", False), ("europe-west1", "europe-west1", True)],
+        [
+            ("US", "us-east4", True),
+            ("US", "europe-west1", False),
+            ("europe-west1", "europe-west1", True),
+            ("europe-west1", "europe-west4", False),
+            ("europe-west4", "europe-west1", False),
+        ],
     )
     def test_cover_regions_as_google_documents(self, location, region, covered):
         assert preflight._covers(location, region) == covered
