@@ -9,11 +9,13 @@ A test holds that. When Beam is upgraded, this module and its tests are what to 
 | `PubsubMessage._from_proto_str` | the step above also parses messages | a public parser |
 """
 
+from typing import Any
+
 import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 
 
-def declare_windowing(elements: beam.PCollection, windowing: beam.Windowing) -> beam.PCollection:
+def declare_windowing(elements: beam.PCollection[Any], windowing: beam.Windowing) -> beam.PCollection[Any]:
     """Declare the windows in which a ParDo emits its elements, and return the elements.
 
     This replaces WindowInto, which is a step of its own and costs each bundle tens of microseconds. A transform can
@@ -30,7 +32,7 @@ class ReadFromPubSubWithoutLineage(ReadFromPubSub):
     `source.ReadMessages` reports the source with a single element instead.
     """
 
-    def expand_continued(self, messages: beam.PCollection) -> beam.PCollection:
+    def expand_continued(self, messages: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """Return the messages that the service's own read yields, parsed if they have attributes."""
         if not self.with_attributes:
             return messages

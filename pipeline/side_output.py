@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.trigger import AccumulationMode, AfterCount, Repeatedly
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, IntervalWindow, TimestampCombiner
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.beam_internals import declare_windowing
@@ -26,7 +26,7 @@ _KEYS = 64
 # Seconds for which a GroupByKey that must not drop anything accepts elements after the end of their window. No
 # Timestamp before 2000 is accepted, so nothing is dropped before the watermark reaches the year 2200. Runners keep
 # durations as 64-bit numbers, Prism of nanoseconds, which hold 292 years.
-NEVER_DROPPED = Duration(seconds=200 * 366 * 24 * 3600)
+NEVER_DROPPED = 200 * 366 * 24 * 3600
 
 _YEAR_2000 = 946_684_800  # in seconds
 
@@ -36,13 +36,13 @@ _YEAR_2000 = 946_684_800  # in seconds
 _BEFORE_2000 = (IntervalWindow(Timestamp(0), Timestamp(_YEAR_2000)),)
 
 
-def to_side_output(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput:
+def to_side_output(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput[str, Any]:
     """Return the side output that `SplitByTag` emits by `tag`; its timestamp holds the watermark back until then."""
     keyed = int(random.random() * _KEYS), (tag, element)
     return beam.pvalue.TaggedOutput(SIDE_OUTPUT, WindowedValue(keyed, timestamp, _BEFORE_2000))
 
 
-class SplitByTag(beam.PTransform):
+class SplitByTag(beam.PTransform[beam.PCollection[Any], dict[str, beam.PCollection[Any]]]):
     """Emits the elements of the side output by their tags, in the global window, as soon as they arrive.
 
     Output: a dict of PCollections by tag.
@@ -55,7 +55,7 @@ class SplitByTag(beam.PTransform):
         super().__init__()
         self._tags = tags
 
-    def expand(self, side_output: beam.PCollection) -> Any:
+    def expand(self, side_output: beam.PCollection[Any]) -> Any:
         """Return the elements by tag."""
         windowing = beam.Windowing(
             FixedWindows(_YEAR_2000),

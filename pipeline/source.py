@@ -16,7 +16,7 @@ from pipeline.metrics import METRICS
 REMEMBERED = 600
 
 
-class ReadMessages(beam.PTransform):
+class ReadMessages(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Any]]):
     """Yields message bytes, or PubsubMessage with `keep_attributes`.
 
     Args:
@@ -48,7 +48,7 @@ class ReadMessages(beam.PTransform):
             timestamp_attribute=timestamp_attribute,
         )
 
-    def expand(self, begin: Any) -> beam.PCollection:
+    def expand(self, begin: Any) -> beam.PCollection[Any]:
         """Return the messages."""
         messages = begin | "Read" >> self._read
         _ = begin | "Once" >> beam.Impulse() | "ReportLineage" >> beam.FlatMap(_report_lineage, self._source)
@@ -66,7 +66,7 @@ def _report_lineage(impulse: bytes, source: str) -> list[Any]:
     return []
 
 
-class RemoveDuplicates(beam.PTransform):
+class RemoveDuplicates(beam.PTransform[beam.PCollection[PubsubMessage], beam.PCollection[PubsubMessage]]):
     """Passes on the first PubsubMessage of each `id_attribute` in ten minutes.
 
     A message without the attribute is identified by its Pub/Sub id, so that only its redelivery is removed.
@@ -76,7 +76,7 @@ class RemoveDuplicates(beam.PTransform):
         super().__init__()
         self._id_attribute = id_attribute
 
-    def expand(self, messages: beam.PCollection) -> beam.PCollection:
+    def expand(self, messages: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """Return the messages that are no duplicates."""
         return (
             messages

@@ -37,7 +37,8 @@ _TRANSIENT = frozenset(
 ) | {"UNKNOWN"}
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
-_ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}
+# mypy takes an enum of proto-plus for a class of integers.
+_ROW_CODES = {code.value: code.name for code in types.RowError.RowErrorCode}  # type: ignore[attr-defined]
 
 
 class WriteRejected(SensorStreamError):
@@ -158,7 +159,7 @@ class AppendStream:
         except grpc.RpcError as error:
             raise _failure(error.code().name, error.details()) from None
         if response.row_errors:
-            unknown = types.RowError.RowErrorCode.ROW_ERROR_CODE_UNSPECIFIED.name
+            unknown = _ROW_CODES[types.RowError.RowErrorCode.ROW_ERROR_CODE_UNSPECIFIED]
             return {one.index: (_ROW_CODES.get(one.code, unknown), one.message) for one in response.row_errors}
         if response.error.code:
             raise _failure(_CODES[response.error.code], response.error.message)
@@ -174,8 +175,10 @@ class _Call:
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self._pending: deque[Future[Any]] = deque()
-        # Not the client's own method, which waits for the first response and retries errors itself.
-        self._responses = client.transport.append_rows(iter(self._requests.get, None), metadata=metadata)
+        # Not the client's own method, which waits for the first response and retries errors itself. The transport's is
+        # annotated as a call with a single request.
+        append_rows: Any = client.transport.append_rows
+        self._responses = append_rows(iter(self._requests.get, None), metadata=metadata)
         threading.Thread(target=self._read, name="AppendRows", daemon=True).start()
 
     def send(self, request: types.AppendRowsRequest) -> Future[Any]:

@@ -9,17 +9,17 @@ import apache_beam as beam
 from pipeline.decode import strict_json
 
 
-class PrintRows(beam.PTransform):
+class PrintRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[Any]]):
     """Prints each row to stdout as a line of JSON; rejects no row."""
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return rows | "Print" >> beam.FlatMap(_print_row).with_output_types(Any)
 
 
-class PrintDeadLetters(beam.PTransform):
+class PrintDeadLetters(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[None]]):
     """Prints each dead letter to stderr as a line of JSON."""
 
-    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
+    def expand(self, dead_letters: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return dead_letters | "Print" >> beam.FlatMap(_print_dead_letter)
 
 

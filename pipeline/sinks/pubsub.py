@@ -21,7 +21,7 @@ _MAX_ATTRIBUTES, _MAX_VALUE_BYTES, _RESERVED_PREFIX = 100, 1_024, "goog"
 _LATEST = 253_402_300_800_000_000
 
 
-class WriteDeadLetters(beam.PTransform):
+class WriteDeadLetters(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[Any]]):
     """Hands dead letters to a sink and, if a topic is named, publishes them too.
 
     In a message the payload is the data. The other columns are attributes, followed by the attributes of the rejected
@@ -35,12 +35,12 @@ class WriteDeadLetters(beam.PTransform):
       topic: to publish to, or None.
     """
 
-    def __init__(self, sink: beam.PTransform, topic: str | None):
+    def __init__(self, sink: beam.PTransform[Any, Any], topic: str | None):
         super().__init__()
         self._sink = sink
         self._topic = topic
 
-    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
+    def expand(self, dead_letters: beam.PCollection[Any]) -> beam.PCollection[Any]:
         dead_letters |= "Reshuffle" >> beam.Reshuffle()
         if self._topic:
             messages = dead_letters | "ToMessages" >> beam.FlatMap(to_messages).with_output_types(PubsubMessage)
@@ -48,7 +48,7 @@ class WriteDeadLetters(beam.PTransform):
         return dead_letters | "Store" >> self._sink
 
 
-class WriteSilences(beam.PTransform):
+class WriteSilences(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[Any]]):
     """Hands silences to a sink of rows and, if a topic is named, publishes them too; returns what the sink returns.
 
     A message is the silence as JSON, with the attributes `event` (`silent` or `back`) and, unless the whole stream is
@@ -62,13 +62,13 @@ class WriteSilences(beam.PTransform):
       revise: add the columns Revision and WrittenAt, by which a sink that upserts orders the rows of a silence.
     """
 
-    def __init__(self, sink: beam.PTransform, topic: str | None, revise: bool = False):
+    def __init__(self, sink: beam.PTransform[Any, Any], topic: str | None, revise: bool = False):
         super().__init__()
         self._sink = sink
         self._topic = topic
         self._revise = revise
 
-    def expand(self, silences: beam.PCollection) -> beam.PCollection:
+    def expand(self, silences: beam.PCollection[Any]) -> beam.PCollection[Any]:
         silences |= "Reshuffle" >> beam.Reshuffle()
         if self._topic:
             messages = silences | "ToMessages" >> beam.Map(silence_message).with_output_types(PubsubMessage)

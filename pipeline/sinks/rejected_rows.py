@@ -30,7 +30,7 @@ class RejectedRow(NamedTuple):
     errors: list[dict[str, Any]]
 
 
-class RejectedRowsToDeadLetters(beam.PTransform):
+class RejectedRowsToDeadLetters(beam.PTransform[beam.PCollection[RejectedRow], beam.PCollection[dict[str, Any]]]):
     """Creates a dead letter of each `RejectedRow`, with the row as its payload.
 
     Args:
@@ -43,15 +43,15 @@ class RejectedRowsToDeadLetters(beam.PTransform):
         self._stage = stage
         self._time_column = time_column
 
-    def expand(self, rejected: beam.PCollection) -> beam.PCollection:
+    def expand(self, rejected: beam.PCollection[Any]) -> beam.PCollection[Any]:
         to_dead_letters = beam.Map(_to_dead_letter, self._stage, self._time_column, job=new_id())
         return rejected | "ToDeadLetters" >> to_dead_letters.with_output_types(Any)
 
 
-class LogRejectedDeadLetters(beam.PTransform):
+class LogRejectedDeadLetters(beam.PTransform[beam.PCollection[RejectedRow], beam.PCollection[None]]):
     """Writes each `RejectedRow`, which is a dead letter, to the log, with its payload; returns nothing."""
 
-    def expand(self, rejected: beam.PCollection) -> beam.PCollection:
+    def expand(self, rejected: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return rejected | "ToLog" >> beam.FlatMap(_log_dead_letter)
 
 

@@ -35,14 +35,14 @@ from pipeline.rows import CHANGE_SEQUENCE_NUMBER, CHANGE_TYPE, REVISION, WRITTEN
 from pipeline.sinks.append_stream import shared_stream
 from pipeline.sinks.batches import RowErrors, WriteInBatches
 from pipeline.sinks.bigquery import TableId
-from pipeline.sinks.rejected_rows import LogRejectedDeadLetters
+from pipeline.sinks.rejected_rows import LogRejectedDeadLetters, RejectedRow
 
 CHANGE_COLUMNS = tuple(bigquery.SchemaField(name, "STRING") for name in (CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER))
 
 Columns = Sequence[bigquery.SchemaField]
 
 
-class AppendRows(beam.PTransform):
+class AppendRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[RejectedRow]]):
     """Appends rows to an existing table; returns a `RejectedRow` for each that BigQuery rejects.
 
     Args:
@@ -54,11 +54,11 @@ class AppendRows(beam.PTransform):
         super().__init__()
         self._append = _Append(table_id, columns)
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return rows | "Append" >> beam.ParDo(self._append)
 
 
-class UpsertRows(beam.PTransform):
+class UpsertRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[RejectedRow]]):
     """Replaces the row with the same key by each row, and deletes it if the new row has no values.
 
     Rows have the columns Revision, by which the later one wins, and WrittenAt, which decides between rows of the same
@@ -78,7 +78,7 @@ class UpsertRows(beam.PTransform):
         self._job_start = job_start
         self._append = _Append(table_id, (*columns, *CHANGE_COLUMNS))
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return (
             rows
             | "ToChanges" >> beam.Map(to_change, self._key, self._job_start).with_output_types(Any)
@@ -86,14 +86,14 @@ class UpsertRows(beam.PTransform):
         )
 
 
-class AppendDeadLetters(beam.PTransform):
+class AppendDeadLetters(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[None]]):
     """Appends dead letters to an existing table; those that BigQuery rejects go to the log with their payload."""
 
     def __init__(self, table_id: TableId, columns: Columns):
         super().__init__()
         self._append = _Append(table_id, columns)
 
-    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
+    def expand(self, dead_letters: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return (
             dead_letters
             | "InParts" >> beam.FlatMap(in_parts).with_output_types(Any)
@@ -102,14 +102,14 @@ class AppendDeadLetters(beam.PTransform):
         )
 
 
-class AfterReshuffle(beam.PTransform):
+class AfterReshuffle(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[Any]]):
     """Hands rows to a sink after a Reshuffle, so that the sink gets only rows that a retry cannot change."""
 
-    def __init__(self, sink: beam.PTransform):
+    def __init__(self, sink: beam.PTransform[Any, Any]):
         super().__init__()
         self._sink = sink
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return rows | "Reshuffle" >> beam.Reshuffle() | "Store" >> self._sink
 
 

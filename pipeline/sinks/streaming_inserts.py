@@ -17,7 +17,7 @@ from requests.exceptions import RequestException
 from pipeline.dead_letters import in_parts, new_id
 from pipeline.sinks.batches import RowErrors, WriteInBatches
 from pipeline.sinks.bigquery import TableId, client
-from pipeline.sinks.rejected_rows import LogRejectedDeadLetters
+from pipeline.sinks.rejected_rows import LogRejectedDeadLetters, RejectedRow
 from pipeline.sinks.retry import RETRY_TRANSIENT, TransientError
 
 # Of a request: https://cloud.google.com/bigquery/quotas#streaming_inserts. It allows 10 MB and 50,000 rows, and
@@ -40,7 +40,7 @@ _TRANSIENT_REASONS = frozenset(
 )
 
 
-class InsertRows(beam.PTransform):
+class InsertRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[RejectedRow]]):
     """Appends rows to an existing table; returns a `RejectedRow` for each that BigQuery rejects.
 
     A Reshuffle fixes each row together with its insert id, by which BigQuery recognises a row that it already has.
@@ -50,7 +50,7 @@ class InsertRows(beam.PTransform):
         super().__init__()
         self._table_id = table_id
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return (
             rows
             | "AddInsertIds" >> beam.Map(lambda row: (new_id(), row)).with_output_types(tuple[str, Any])
@@ -59,14 +59,14 @@ class InsertRows(beam.PTransform):
         )
 
 
-class InsertDeadLetters(beam.PTransform):
+class InsertDeadLetters(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[None]]):
     """Appends dead letters to an existing table; those that BigQuery rejects go to the log with their payload."""
 
     def __init__(self, table_id: TableId):
         super().__init__()
         self._table_id = table_id
 
-    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
+    def expand(self, dead_letters: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return (
             dead_letters
             | "InParts" >> beam.FlatMap(in_parts).with_output_types(Any)
@@ -141,7 +141,7 @@ class TableInserts:
                 [row for _, row in rows.values()],
                 row_ids=[insert_id for insert_id, _ in rows.values()],
                 skip_invalid_rows=True,
-                retry=None,
+                retry=None,  # type: ignore[arg-type]  # optional, as documented
                 timeout=_TIMEOUT_SECONDS,
             )
         except (RequestException, TransportError) as error:

@@ -27,7 +27,7 @@ from apache_beam.transforms.window import (
     TimestampCombiner,
     WindowFn,
 )
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
 
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
@@ -98,7 +98,7 @@ class FixedIntervals:
 
     def place(
         self, drained: Iterable[tuple[int, SumsOf]], now: float
-    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput[str, Any]]:
         """Yield (key, sums) in the windows of the intervals, for what `FixedBuckets` drained; `now` is in seconds.
 
         What may have expired by the clock goes to the side output instead, as (start of the interval, key, sums).
@@ -112,7 +112,7 @@ class FixedIntervals:
                 else:
                     yield to_side_output(MAYBE_EXPIRED, (start, key, sums), due)
 
-    def emit(self) -> beam.PTransform:
+    def emit(self) -> beam.PTransform[Any, Any]:
         """Return the transform from what was folded to `Interval`s."""
         return EmitFixedIntervals(self)
 
@@ -155,7 +155,7 @@ class FixedIntervals:
             triggerfn=AfterWatermark(late=AfterCount(1)),
             # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
             accumulation_mode=AccumulationMode.ACCUMULATING if self.revise else AccumulationMode.DISCARDING,
-            allowed_lateness=Duration(seconds=self.allowed_lateness + self.max_future_skew + _CLOCK_SLACK),
+            allowed_lateness=self.allowed_lateness + self.max_future_skew + _CLOCK_SLACK,
         )
 
     @property
@@ -195,7 +195,7 @@ def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[Interv
     return found.max_timestamp(), (found,)
 
 
-class EmitFixedIntervals(beam.PTransform):
+class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
     """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
 
     GroupByKey silently drops elements that are more than the allowed lateness behind the watermark, and a DoFn cannot
@@ -217,7 +217,7 @@ class EmitFixedIntervals(beam.PTransform):
         super().__init__()
         self._intervals = intervals
 
-    def expand(self, sums: Any) -> beam.PCollection:
+    def expand(self, sums: Any) -> beam.PCollection[Any]:
         """Apply the grouping."""
         it = self._intervals
         unexpired, maybe_expired = sums

@@ -89,11 +89,11 @@ class PanedIntervals(FixedIntervals):
 
     def place(
         self, drained: Iterable[tuple[int, SumsOf]], now: float
-    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput[str, Any]]:
         """Yield (key, sums) in the windows of the panes, for what `FixedBuckets` drained; `now` is in seconds."""
         return self.panes.place(drained, now)
 
-    def emit(self) -> beam.PTransform:
+    def emit(self) -> beam.PTransform[Any, Any]:
         """Return the transform from what was folded to `Interval`s."""
         return EmitPanedIntervals(self)
 
@@ -111,7 +111,7 @@ class PanedIntervals(FixedIntervals):
         return SlidingWindows(self.interval + self.expires_after, self.hop, self.grace % self.hop)
 
 
-class EmitPanedIntervals(beam.PTransform):
+class EmitPanedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
     """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
 
     A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
@@ -123,7 +123,7 @@ class EmitPanedIntervals(beam.PTransform):
         super().__init__()
         self._intervals = intervals
 
-    def expand(self, sums: Any) -> beam.PCollection:
+    def expand(self, sums: Any) -> beam.PCollection[Any]:
         """Apply both groupings."""
         it = self._intervals
         spread = beam.ParDo(_Spread(it)).with_output_types(it.element_type, **{MAYBE_EXPIRED: tuple[int, str, Any]})
