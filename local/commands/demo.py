@@ -1,6 +1,6 @@
 """`python -m local demo`: the publisher and the pipeline on emulators, the rows as they are written, each one checked.
 
-The check reads the topic through a subscription of its own, recomputes every average in plain Python and compares
+The check reads the topic through a separate subscription, recomputes every average in plain Python and compares
 (local.verify.balance, local.verify.silence_check). DEMO_SECONDS, 60 by default, is how long readings are published;
 WRITE_METHOD is the pipeline's.
 """

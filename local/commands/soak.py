@@ -122,7 +122,9 @@ def _report(console: Console, result: Balance, silences: SilenceCheck, repeated:
 def _persistent_stack() -> Iterator[LocalStack]:
     """The local stack with a BigQuery emulator of this run, which keeps its tables in files."""
     if "BIGQUERY_EMULATOR_HOST" in os.environ:
-        raise LocalStackError("The soak kills its BigQuery emulator: unset BIGQUERY_EMULATOR_HOST for one of its own.")
+        raise LocalStackError(
+            "The soak kills its BigQuery emulator: unset BIGQUERY_EMULATOR_HOST, so that it starts one."
+        )
     with scratch_folder("soak-") as data:
         # Settings of the emulator itself; flags for them would have to pass through local.stack.emulators.
         os.environ |= {"BQEMU_PERSISTENCE_MODE": "persistent", "BQEMU_DATA_DIR": str(data)}

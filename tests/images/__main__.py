@@ -1,7 +1,7 @@
-"""Builds all images and tries each of their roles: `make image-test`. Needs root, minutes, and 5 GB in TMPDIR.
+"""Builds all images and tests each of their roles: `make image-test`. Needs root, minutes, and 5 GB in TMPDIR.
 
-Neither Docker nor a registry is needed: the Dockerfiles are used as they are, but on stand-ins for the base images
-that builds.py makes.
+Neither Docker nor a registry is needed: the Dockerfiles are built unchanged on the substitutes for their base images
+that builds.py creates.
 """
 
 import json
@@ -48,33 +48,33 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    _say("All images do what they are for")
+    _print("All images work in their roles")
     return 0
 
 
 def _check_images(images: Builder) -> None:
-    _say("Making stand-ins for the base images")
-    images.stand_in_for_bases()
+    _print("Creating substitutes for the base images")
+    images.create_bases()
 
-    _say("Building the template image")
+    _print("Building the template image")
     added = images.build("Dockerfile", TEMPLATE, IMAGE=TEMPLATE, **STAMPS)
-    _say(f"Template image: {added} MB on top of a bare Python (the real base has most of them)")
+    _print(f"Template image: {added} MB on top of a bare Python (the real base has most of them)")
     template = images.container(TEMPLATE)
     _check_common(images, TEMPLATE, template)
     assert images.config(TEMPLATE)["Entrypoint"] == ["/opt/apache/beam/boot"]
     assert images.run(template, "ls", "/template") == "main.py"
 
-    _say("Building the publisher image")
+    _print("Building the publisher image")
     added = images.build("publisher/Dockerfile", PUBLISHER, **STAMPS)
-    _say(f"Publisher image: {added} MB on top of its base")
+    _print(f"Publisher image: {added} MB on top of its base")
     publisher = images.container(PUBLISHER)
     _check_common(images, PUBLISHER, publisher)
     assert images.run(publisher, "id", "--user") != "0"
     assert "apache-beam" not in images.run(publisher, "pip", "list")
 
-    _say("Building the dashboard image")
+    _print("Building the dashboard image")
     added = images.build("dashboard/Dockerfile", DASHBOARD, **STAMPS)
-    _say(f"Dashboard image: {added} MB on top of its base")
+    _print(f"Dashboard image: {added} MB on top of its base")
     dashboard = images.container(DASHBOARD)
     _check_common(images, DASHBOARD, dashboard)
     _check_dashboard(images, dashboard)
@@ -91,11 +91,11 @@ def _check_common(images: Builder, image: str, container: str) -> None:
     labels = images.config(image)["Labels"]
     stamps = {name: labels[f"org.opencontainers.image.{name.lower()}"] for name in STAMPS}
     assert stamps == STAMPS, stamps
-    _say(f"pip check: {images.run(container, 'pip', '--no-cache-dir', 'check')}")
+    _print(f"pip check: {images.run(container, 'pip', '--no-cache-dir', 'check')}")
 
 
 def _check_launcher(images: Builder, template: str, env: dict[str, str]) -> None:
-    """The image makes a job request, as it would when the console starts the template."""
+    """Check that the image creates a job request, as when the console starts the template."""
     with TemporaryDirectory() as directory:
         flags = {
             "dataflow_endpoint": "http://localhost:1",
@@ -118,13 +118,13 @@ def _check_launcher(images: Builder, template: str, env: dict[str, str]) -> None
     assert request["type"] == "JOB_TYPE_STREAMING", request["type"]
     workers = {harness["containerImage"] for harness in pool["sdkHarnessContainerImages"]}
     assert workers == {TEMPLATE}, workers
-    # Beam's own note of what is installed; anything else would be installed again by every worker.
+    # The text file is Beam's list of installed packages. Every worker would install any other package that is staged.
     assert staged == ["job_object", "pipeline.pb", "submission_environment_dependencies.txt"], staged
-    _say(f"As launcher: a streaming job request, {TEMPLATE} for its workers, no package to install")
+    _print(f"As launcher: a streaming job request, {TEMPLATE} for its workers, no package to install")
 
 
 def _check_publisher(images: Builder, publisher: str, pubsub: emulators.Emulator) -> list[bytes]:
-    """The image publishes readings, half a minute of them a minute ago; returns them."""
+    """Check that the image publishes half a minute of readings, and return their messages."""
     subscription = emulators.create_subscription(pubsub.host, PROJECT, "readings", "check")
     start = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     publish = ["python", "-m", "publisher", "publish", f"--topic={TOPIC}", f"--start={start}"]
@@ -132,12 +132,12 @@ def _check_publisher(images: Builder, publisher: str, pubsub: emulators.Emulator
     with emulators.subscriber_client(pubsub.host) as client:
         messages = [received.message.data for received in emulators.pull(client, subscription, READINGS + 1)]
     assert len(messages) == READINGS, f"{READINGS} readings published, {len(messages)} in the subscription"
-    _say(f"The publisher published {len(messages)} readings")
+    _print(f"The publisher published {len(messages)} readings")
     return messages
 
 
 def _check_dashboard(images: Builder, dashboard: str) -> None:
-    """The image serves the page where PORT says, as Cloud Run starts it."""
+    """Check that the image serves the page on PORT, as on Cloud Run."""
     assert images.run(dashboard, "id", "--user") != "0"
     assert "apache-beam" not in images.run(dashboard, "pip", "list")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -149,11 +149,11 @@ def _check_dashboard(images: Builder, dashboard: str) -> None:
             wait_for(child, lambda: _listens(port), TIMEOUT_SECONDS)
             with urlopen(f"http://127.0.0.1:{port}/") as page:
                 assert b"Sensor Stream" in page.read()
-    _say("The dashboard serves its page")
+    _print("The dashboard serves its page")
 
 
 def _check_worker(images: Builder, template: str, messages: list[bytes]) -> None:
-    """The image's own code makes the rows, in workers that it starts when a runner on this machine asks for them."""
+    """Check that the image's code computes the rows, in workers that it starts for a runner on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with TemporaryDirectory() as directory:
@@ -169,9 +169,9 @@ def _check_worker(images: Builder, template: str, messages: list[bytes]) -> None
         rows, dead_letters = (
             [json.loads(line) for line in (out / name).read_text().splitlines()] for name in ("rows", "dead_letters")
         )
-    assert [letter["error"] for letter in dead_letters] == ["NotJson"], dead_letters
+    assert [dead_letter["error"] for dead_letter in dead_letters] == ["NotJson"], dead_letters
     (code,) = {row["code"] for row in rows}
-    assert code != graph.__file__, "the rows were made outside of the image"
+    assert code != graph.__file__, "the rows were computed outside of the image"
     means = {
         (datetime.fromisoformat(row["Timestamp"]), sensor): row[sensor]
         for row in rows
@@ -181,11 +181,11 @@ def _check_worker(images: Builder, template: str, messages: list[bytes]) -> None
     expected = _means(messages)
     assert means.keys() == expected.keys()
     assert all(isclose(mean, expected[key]) for key, mean in means.items())
-    _say(f"As worker: {len(messages)} readings to {len(rows)} rows, each mean right, by {code}")
+    _print(f"As worker: {len(messages)} readings to {len(rows)} rows, each mean right, by {code}")
 
 
 class Append(beam.PTransform):
-    """Appends elements to a file as lines of JSON, each with the path of the code that the worker runs."""
+    """Appends elements to a file as lines of JSON, with the path of the code that the worker runs."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ def _append(element: dict, path: str) -> list:
 
 
 def _means(messages: list[bytes]) -> dict[tuple[datetime, str], float]:
-    """Return the mean of each interval and sensor, computed the plain way."""
+    """Return the mean of each interval and sensor, computed without the pipeline."""
     values = defaultdict(list)
     for reading in map(json.loads, messages):
         moment = datetime.fromisoformat(reading["Timestamp"])
@@ -217,7 +217,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"{time.monotonic() - STARTED:5.0f} s  {text}", flush=True)
 
 

@@ -1,3 +1,3 @@
 #!/bin/sh
-# Stands in for Beam's boot, in the way that can be tried without a Dataflow service: with --worker_pool.
+# Substitute for Beam's boot with --worker_pool, the mode that needs no Dataflow service.
 exec python -m apache_beam.runners.worker.worker_pool_main "$@"

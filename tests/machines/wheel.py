@@ -1,6 +1,6 @@
-"""Import every module of the installed wheel: wheel.py PACKAGE FOLDER, where FOLDER is the package's source.
+"""Imports every module of the installed wheel: wheel.py PACKAGE FOLDER, where FOLDER is the package's source.
 
-Run by a Python that has the wheel and what its lock names, and nothing else. Fails if a module cannot be imported, is
+Run it with a Python that has only the wheel and the packages of its lock. Fails if a module cannot be imported, is
 in the source but not in the wheel, or if the wheel has another version than its dead letters.
 """
 

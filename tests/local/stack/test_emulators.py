@@ -1,4 +1,4 @@
-"""The emulators answer Google's clients, leave nothing behind, and say what is wrong in plain words."""
+"""The emulators serve Google's clients, leave no process, and report errors with their fix."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from local.stack.processes import LocalStackError, running, wait_for
 
 
 def processes_matching(text: str) -> list[str]:
-    """Command lines of live processes that contain `text`."""
+    """Return the command lines of running processes that contain `text`."""
     running = [one.info for one in psutil.process_iter(["status", "cmdline"])]
     lines = [" ".join(one["cmdline"] or ()) for one in running if one["status"] != psutil.STATUS_ZOMBIE]
     return [line for line in lines if text in line]
@@ -73,7 +73,7 @@ def test_emulator_of_the_environment_is_used(start, variable, value, host, monke
 
 @pytest.fixture
 def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with nothing on it but what the test puts in this directory."""
+    """Set PATH to an empty directory, and return it."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path

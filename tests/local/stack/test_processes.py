@@ -1,4 +1,4 @@
-"""Whatever ends a run, all its processes end within ten seconds and its temporary folders are gone."""
+"""All processes of a run end within ten seconds and its temporary folders are removed, whatever ends the run."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from local.stack.processes import run, started
 from tests.runs import CONFTEST, ROOT, TIMEOUT_SECONDS, Run, left_after, nothing, starting
 
-# It and its own child end by nothing but SIGKILL.
+# It and its child end by SIGKILL only.
 STUBBORN = """
 import signal, subprocess
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -43,7 +43,7 @@ with get_context("fork").Pool(1, end_with_parent, maxtasksperchild=1) as pool:
     pool.apply(work)
 """
 
-# One child starts without, one with the help of local.stack.processes; each test is a worker's.
+# One child is started without local.stack.processes, one with it; each test runs in another worker.
 LIKE_THE_TESTS = f"""
 import subprocess, sys, tempfile, time
 from pathlib import Path
@@ -67,7 +67,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         yield start
 
 
-# At the same time, as each takes seconds in which nothing is to be done but to wait.
+# Run at the same time, because each consists of seconds of waiting.
 ENDS = (
     "Ctrl-C",
     "closed terminal",
@@ -79,8 +79,8 @@ ENDS = (
 )
 
 
-# Of the demo's kind: the command and its guardian; the child, its shell and that one's child. Of a bench's: the command
-# and its guardian; the worker, its guardian and its child.
+# Processes like the demo's: the command and its guardian; the child, its shell and the shell's child. Like a
+# benchmark's: the command and its guardian; the worker, its guardian and its child.
 @pytest.mark.parametrize(("program", "processes"), [(LIKE_THE_DEMO, 5), (LIKE_A_BENCH, 5)], ids=["demo", "bench"])
 def test_guard_leaves_no_process_of_a_command_for_any_end(program: str, processes: int, start) -> None:
     runs = {how: start(how, f'{sys.executable} -c "$$PROGRAM"', PROGRAM=program) for how in ENDS}
@@ -98,7 +98,7 @@ def test_guard_leaves_no_process_of_a_run_of_tests_for_any_end(start) -> None:
         (one.folder / "test_that_lasts.py").write_text(LIKE_THE_TESTS)
     for one in runs.values():
         one.wait(lambda run: len(list(run.folder.glob("up-*"))) == 2)
-        # pytest and its guardian; of each of two workers itself, its guardian, a child, and one as above.
+        # pytest and its guardian; and for each of two workers the worker, its guardian, a child, and one as above.
         one.assert_up(14)
     assert left_after(runs) == nothing(runs)
 

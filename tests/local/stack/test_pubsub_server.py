@@ -1,4 +1,4 @@
-"""Our Pub/Sub server and the official emulator agree, as Google's clients see them; then the faults only ours has."""
+"""Our Pub/Sub server and the official emulator behave equally for Google's clients; and the faults of our server."""
 
 import queue
 import threading
@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 15.0
 
 
 class Place:
-    """A topic and a subscription of one test's own; `names` of more are made with `name`."""
+    """A topic and a subscription of one test; `name` returns names for more of them."""
 
     def __init__(self, host: str, project: str, **settings: Any) -> None:
         self.host = host
@@ -49,12 +49,12 @@ class Place:
         return list(self.publisher.publish(topic=self.topic, messages=messages).message_ids)
 
     def pull(self, at_most: int = 100, subscription: str = "") -> list[Any]:
-        """What is there now."""
+        """Return the messages that are available now."""
         request = {"subscription": subscription or self.subscription, "max_messages": at_most}
         return list(self.subscriber.pull({**request, "return_immediately": True}).received_messages)
 
     def wait_and_pull(self) -> list[Any]:
-        """What comes first, waiting for it."""
+        """Return the first messages that become available."""
         pulled = self.subscriber.pull(subscription=self.subscription, max_messages=100, timeout=5)
         return list(pulled.received_messages)
 
@@ -71,7 +71,7 @@ class Place:
         self.subscriber.seek({"subscription": self.subscription, "time": moment})
 
     def stream(self, timeout: float = TIMEOUT_SECONDS, **settings: Any) -> tuple["queue.Queue[Any]", Any]:
-        """A bare streaming pull: where to put further requests (None closes), and the responses."""
+        """Start a streaming pull; returns the queue of further requests (None closes it), and the responses."""
         requests: queue.Queue[Any] = queue.Queue()
         first = {"subscription": self.subscription, "stream_ack_deadline_seconds": 60, **settings}
         requests.put(StreamingPullRequest(first))
@@ -79,7 +79,7 @@ class Place:
 
     @contextmanager
     def streaming(self, callback: Callable[[Any], None]) -> Iterator[None]:
-        """The official client's subscribe() for the length of the block."""
+        """Run the official client's subscribe() for the length of the block."""
         transport = SubscriberGrpcTransport(channel=emulators.insecure_channel(self.host))
         with pubsub_v1.SubscriberClient(transport=transport) as client:
             future = client.subscribe(self.subscription, callback)
@@ -183,7 +183,7 @@ class TestStreamingPull:
             assert {received_texts.get(timeout=TIMEOUT_SECONDS) for _ in before} == before
             place.publish("live")
             assert received_texts.get(timeout=TIMEOUT_SECONDS) == "live"
-        # Acks leave in the background: what is not acknowledged by now is leased, and a seek would bring it back.
+        # Acks are sent in the background. An unacknowledged message is leased, and would be redelivered after a seek.
         place.seek(datetime.now(UTC) - timedelta(minutes=5))
         assert place.pull() == []
 
@@ -232,7 +232,7 @@ class TestStreamingPull:
         requests, stream = place.stream(ack_ids=[one.ack_id for one in received])
         requests.put(None)
         assert not list(stream)
-        place.seek(datetime.now(UTC) - timedelta(minutes=5))  # brings back what is leased
+        place.seek(datetime.now(UTC) - timedelta(minutes=5))  # leased messages are redelivered
         assert place.pull() == []
 
     def test_requires_a_subscription_and_a_deadline(self, place: Place) -> None:
@@ -246,7 +246,7 @@ class TestSeek:
     def test_to_the_past_redelivers_messages_published_since(self, pubsub_server: str, project: str) -> None:
         place = Place(pubsub_server, project, retain_acked_messages=True)
         place.publish("before")
-        time.sleep(0.01)  # the official emulator's times have milliseconds
+        time.sleep(0.01)  # times of the official emulator are in milliseconds
         place.publish("after-1", "after-2")
         received = place.pull()
         place.ack(received)
@@ -388,12 +388,12 @@ def server() -> Iterator[PubsubServer]:
 
 @pytest.fixture
 def own_place(server: PubsubServer, project: str) -> Place:
-    """A place on the server that takes commands."""
+    """Return a place on our server, which can inject faults."""
     return Place(server.host, project)
 
 
 class TestOwnServer:
-    """Where the service is stricter than its emulator, ours is like the service."""
+    """Our server is like the service where that is stricter than the official emulator."""
 
     def test_refuses_requests_above_ten_megabytes(self, own_place: Place) -> None:
         own_place.publisher.publish(topic=own_place.topic, messages=[{"data": b"x" * 9_900_000}])
@@ -510,7 +510,7 @@ class TestOwnServer:
         streams = [own_place.stream(max_outstanding_messages=1, timeout=60)[1] for _ in range(500)]
         own_place.publish(*map(str, range(500)))
         taken = {text for stream in streams for text in texts(next(stream).received_messages)}
-        assert taken == set(map(str, range(500)))  # each has one, and waits
+        assert taken == set(map(str, range(500)))  # each has one message, and waits
         other = own_place.subscribe()
         for number in range(20):
             own_place.publisher.publish(
@@ -616,7 +616,7 @@ class TestFaults:
             monkeypatch.setattr(released, "wait", lambda: stalled.set() or wait())
             request = {"subscription": place.subscription, "max_messages": 1, "return_immediately": True}
             hanging = pool.submit(place.subscriber.pull, request, retry=None)
-            # A server that stops takes no new calls, so this one must have come before.
+            # The call must have started before, because a server that stops accepts no new calls.
             assert stalled.wait(TIMEOUT_SECONDS)
             threading.Thread(target=server.__exit__, args=(None, None, None)).start()
             assert not hanging.result(TIMEOUT_SECONDS).received_messages

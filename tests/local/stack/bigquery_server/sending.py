@@ -1,4 +1,4 @@
-"""Requests to AppendRows, sent by Google's own client."""
+"""Requests to AppendRows, sent with Google's client."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ CHANGES = {**FIELDS, "_CHANGE_TYPE": "STRING", "_CHANGE_SEQUENCE_NUMBER": "STRIN
 
 
 def stream(table: str) -> str:
-    """The default stream of project.dataset.table."""
+    """Return the name of the default stream of project.dataset.table."""
     project, dataset, name = table.split(".")
     return f"projects/{project}/datasets/{dataset}/tables/{name}/streams/_default"
 
@@ -71,7 +71,7 @@ def write_client(host: str) -> BigQueryWriteClient:
 
 
 def append(client: BigQueryWriteClient, *requests: types.AppendRowsRequest) -> list[types.AppendRowsResponse]:
-    """All answers to requests sent by one call. The client's own retry would send what is left of the iterator."""
+    """Send requests by one call and return the responses; a retry would send only the rest of the iterator."""
     return list(client.append_rows(iter(requests), retry=None, timeout=10))
 
 

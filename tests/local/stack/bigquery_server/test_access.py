@@ -1,4 +1,4 @@
-"""A web page cannot use the server, and nobody's SQL touches a file."""
+"""Web pages cannot use the server, and SQL cannot use files."""
 
 import http.client
 import json
@@ -20,13 +20,13 @@ PAGE = "https://attacker.example"
 
 
 class Http:
-    """Plain requests to the server at `host`, as a browser or a program may send them."""
+    """Sends HTTP requests to the server at `host`, as a browser or a program may."""
 
     def __init__(self, host: str) -> None:
         self.host = host
 
     def send(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = JSON) -> tuple[int, str]:
-        """Status and text of the answer; a body that is no text goes as JSON."""
+        """Send a request, with a body that is text or sent as JSON; returns status and text of the response."""
         connection = http.client.HTTPConnection(self.host, timeout=20)
         try:
             connection.request(method, path, body if isinstance(body, str) else json.dumps(body), dict(headers))
@@ -76,7 +76,7 @@ class TestWebPages:
 
     @pytest.mark.parametrize(
         "content_type",
-        # What a browser sends across sites without asking the server first.
+        # What a browser sends across sites without a preflight request.
         [{"Content-Type": kind} for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")]
         + [{}],
     )
@@ -136,11 +136,11 @@ ATTACKS = {
 
 
 class TestFileAccess:
-    """What a program may send, since a page might yet find a way."""
+    """Requests of programs, because a page may find a way to send them."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        """A folder with nothing but the file secret.csv, a line of text."""
+        """Return a folder that contains only the file secret.csv with a line of text."""
         (tmp_path / "secret.csv").write_text("the secret of secret.csv\n")
         return tmp_path
 
@@ -188,7 +188,7 @@ class TestFileAccess:
                 post(f"{root}/tables/thing/rowAccessPolicies", {**policy, "filterPredicate": f"EXISTS({sql})"})
                 post(f"{projects}/queries", {**query, "query": used})
         self.assert_untouched(folder, str(answers))
-        # An error of the query itself, not of a server that lies in ruins.
+        # The server still works.
         assert web.send("POST", f"{projects}/queries", {**query, "query": "SELECT 1"})[0] == 200
 
     @pytest.mark.parametrize("uri", ["{secret}", "file://{secret}"])

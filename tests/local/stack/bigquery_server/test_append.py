@@ -1,4 +1,4 @@
-"""The Storage Write API as Google's own client sees it, on tables in memory."""
+"""The Storage Write API with Google's client, on tables in memory."""
 
 import queue
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def client(server) -> BigQueryWriteClient:
 
 
 def temps(tables: MemoryTables) -> dict[int, float]:
-    """Temp by minute after T0."""
+    """Return Temp by minute after T0."""
     found = {(row["Timestamp"] - T0) // timedelta(minutes=1): row["Temp"] for row in tables.rows[KEYED]}
     assert len(found) == len(tables.rows[KEYED])
     return found

@@ -1,4 +1,4 @@
-"""The emulator and its Storage Write API as one: what is appended by gRPC is there for REST, keys are remembered."""
+"""The emulator with its Storage Write API: rows appended by gRPC are visible by REST, and keys are stored."""
 
 import uuid
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def of_device(change: dict, device: str) -> dict:
 
 
 def temps(bq: bigquery.Client, table: str) -> list[tuple[int, str, float]]:
-    """Minute after T0, device and Temp of each row."""
+    """Return minute after T0, device and Temp of each row."""
     rows = emulators.all_rows(bq, table)
     return sorted(((row["Timestamp"] - T0) // timedelta(minutes=1), row["Device"], row["Temp"]) for row in rows)
 
