@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
             with stack.publisher(settings.seconds, FAULTS) as publisher, screen(console, progress) as show:
                 _publish_malformed(stack)
                 progress.started = time.monotonic()
-                _follow(monitor, pipeline, publisher, page, show)
+                _run_until_consistent(monitor, pipeline, publisher, page, show)
         result, silences = monitor.balance(), monitor.silences()
         page.show(result)
         problems = [*result.problems, *silences.problems, *_publisher_problems(publisher, result.published)]
@@ -89,7 +89,9 @@ def main(argv: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _follow(monitor: "Monitor", pipeline: Child, publisher: Child, page: LivePage, show: Callable[[], None]) -> None:
+def _run_until_consistent(
+    monitor: "Monitor", pipeline: Child, publisher: Child, page: LivePage, show: Callable[[], None]
+) -> None:
     """Keep screen and page up to date until the publisher has ended and the tables are consistent."""
 
     def poll() -> None:

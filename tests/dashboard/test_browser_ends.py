@@ -11,7 +11,7 @@ TEST_MODULE = """
 import time
 from pathlib import Path
 
-def test_that_looks_at_a_page(browser):
+def test_open_page(browser):
     browser.new_page().goto("data:text/html,hello")
     Path("up").touch()
     time.sleep(600)
@@ -23,7 +23,7 @@ def test_browser_and_its_profile_are_removed_when_the_run_is_killed(browser: Bro
     with starting(tmp_path) as start:
         one = start("SIGKILL of the group", command)
         (one.folder / "conftest.py").write_text(CONFTEST)
-        (one.folder / "test_that_looks.py").write_text(TEST_MODULE)
+        (one.folder / "test_open_page.py").write_text(TEST_MODULE)
         one.wait(lambda run: (run.folder / "up").exists())
         assert any("chrom" in command for command in one.commands())
         assert left_after({"SIGKILL of the group": one}) == {"SIGKILL of the group": []}

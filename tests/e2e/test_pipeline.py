@@ -60,7 +60,7 @@ class TestBacklog:
     START = math.floor(time.time() / 60) * 60 - 1500
 
     @pytest.mark.parametrize("attribute", ["timestamp", ""])
-    def test_of_ten_minutes_device_after_device_is_complete_and_exact(self, stack: Stack, attribute: str):
+    def test_backlog_of_ten_minutes_device_after_device_is_complete_and_exact(self, stack: Stack, attribute: str):
         readings = backlog(20_000, self.START, 0.06, ("north", "south"))
         stack.publish([reading(*each) for each in readings])
         expected = expected_rows(readings, 15)
@@ -71,7 +71,7 @@ class TestBacklog:
         assert by_timestamp(rows) == expected
         assert stack.rows("readings_dead_letters") == []
 
-    def test_with_a_message_of_nine_megabytes_is_complete(self, stack: Stack):
+    def test_backlog_with_a_message_of_nine_megabytes_is_complete(self, stack: Stack):
         small = [reading(self.START + second, "Temp", 1.0, "a") for second in (0, 2)]
         large = json.dumps({"Timestamp": stamp(self.START + 1), "Temp": 4.0, "note": "x" * 9_000_000}).encode()
         stack.publish(small[:1])
@@ -83,7 +83,7 @@ class TestBacklog:
         assert row["Temp"] == 2.0
         assert stack.rows("readings_dead_letters") == []
 
-    def test_of_bursts_becomes_sessions_by_device(self, stack: Stack):
+    def test_backlog_of_bursts_becomes_sessions_by_device(self, stack: Stack):
         bursts = {"a": [(0, 20), (50, 70)], "b": [(10, 65)]}
         readings = [
             (self.START + second, "Temp", float(second), device)
@@ -101,7 +101,7 @@ class TestBacklog:
         assert found == {("a", 40.0): 10.0, ("a", 90.0): 60.0, ("b", 85.0): 37.5}
         assert len(rows) == 3
 
-    def test_with_unreadable_messages_has_a_dead_letter_for_each(self, stack: Stack):
+    def test_backlog_has_a_dead_letter_for_each_unreadable_message(self, stack: Stack):
         good = backlog(100, self.START, 0.1, ("north",))
         bad = [b"\xff\xfe", b"[]", b'{"Temp": 1}', b'{"Timestamp": "noon", "Temp": 1}']
         stack.publish([(data, {}) for data in bad] + [reading(*each) for each in good])
@@ -118,7 +118,7 @@ class TestBacklog:
         }
         assert len(dead_letters) == 4
 
-    def test_with_duplicates_counts_each_reading_once(self, stack: Stack):
+    def test_backlog_with_duplicates_counts_each_reading_once(self, stack: Stack):
         readings = backlog(500, self.START, 0.1, ("north",))
         messages = [
             (data, {**attributes, "reading_id": f"r{n}"})
@@ -150,14 +150,14 @@ class TestLate:
             else:
                 stack.wait_for_rows(pipeline, 1, "readings_dead_letters")
 
-    def test_readings_are_dead_lettered_and_the_row_is_final(self, stack: Stack):
+    def test_late_reading_becomes_a_dead_letter_and_the_row_is_final(self, stack: Stack):
         self.late_reading(stack)
         assert [row["Temp"] for row in stack.rows()] == [2.0]
         (dead_letter,) = stack.rows("readings_dead_letters")
         assert (dead_letter["stage"], dead_letter["device"]) == ("late", None)
         assert json.loads(dead_letter["payload"])["readings"] == {"Temp": {"sum": 8.0, "count": 1}}
 
-    def test_readings_revise_the_row_and_the_view_shows_the_newest(self, stack: Stack):
+    def test_late_reading_revises_the_row_and_the_view_shows_the_newest(self, stack: Stack):
         self.late_reading(stack, "--on_late=revise")
         assert sorted((row["Revision"], row["Temp"]) for row in stack.rows()) == [(0, 2.0), (1, 4.0)]
         latest = stack.bq.query_and_wait(f"SELECT Temp FROM {stack.dataset}.readings_latest")
@@ -187,7 +187,7 @@ class TestLive:
 
 
 class TestDeadLetterTopic:
-    def test_receives_each_dead_letter_with_its_payload(self, stack: Stack):
+    def test_dead_letter_topic_receives_each_dead_letter_with_its_payload(self, stack: Stack):
         topic, subscription = f"{stack.topic}-dead", f"{stack.subscription}-dead"
         stack.publisher.create_topic(name=topic)
         stack.subscriber.create_subscription(name=subscription, topic=topic)
@@ -210,7 +210,9 @@ class TestDeadLetterTopic:
 
 class TestSilences:
     @pytest.mark.parametrize("write_method", ["streaming_inserts", "upsert"])
-    def test_are_noticed_ended_and_published_for_a_device_and_the_stream(self, stack: Stack, write_method: str):
+    def test_silences_are_noticed_ended_and_published_for_a_device_and_the_stream(
+        self, stack: Stack, write_method: str
+    ):
         topic, subscription = f"{stack.topic}-silences", f"{stack.subscription}-silences"
         stack.publisher.create_topic(name=topic)
         stack.subscriber.create_subscription(name=subscription, topic=topic)

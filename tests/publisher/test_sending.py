@@ -49,7 +49,7 @@ def service(service, monkeypatch):
 
 
 class TestSenderRequests:
-    def test_hold_a_thousand_messages_and_return_an_id_for_each(self, server):
+    def test_requests_hold_a_thousand_messages_and_return_an_id_for_each(self, server):
         outcomes = send(server.topic, map(message, range(2500)))
         assert sizes(outcomes) == [500, 1000, 1000]
         ids = {
@@ -60,11 +60,11 @@ class TestSenderRequests:
         assert ids == {one.message_id: dict(one.attributes) for one in server.pull()}
         assert len(ids) == 2500
 
-    def test_hold_at_most_a_megabyte(self, server):
+    def test_requests_hold_at_most_a_megabyte(self, server):
         outcomes = send(server.topic, [message(number, b"x" * 300_000) for number in range(7)])
         assert sizes(outcomes) == [1, 3, 3]
 
-    def test_are_sent_by_flush_and_not_before(self, server, until):
+    def test_requests_are_sent_by_flush_and_not_before(self, server, until):
         outcomes = []
         with sender_to(server.topic, outcomes) as sender:
             sender.send(message(1))
@@ -73,7 +73,7 @@ class TestSenderRequests:
             until(lambda: outcomes)
         assert numbers(outcomes[0].messages) == [1]
 
-    def test_are_joined_while_the_service_stalls(self, server):
+    def test_requests_are_joined_while_the_service_stalls(self, server):
         released = server.stall()
         outcomes = []
         with sender_to(server.topic, outcomes) as sender:
@@ -85,7 +85,7 @@ class TestSenderRequests:
         assert sorted(number for part in outcomes for number in numbers(part.messages)) == list(range(100))
         assert len(outcomes) <= 2 * sending.REQUESTS + 1
 
-    def test_have_sent_times_in_the_order_of_sending(self, server):
+    def test_requests_have_times_in_the_order_of_sending(self, server):
         outcomes = send(server.topic, map(message, range(20_000)))
         in_order = sorted(outcomes, key=lambda part: numbers(part.messages))
         stamps = [part.sent for part in in_order]
@@ -132,19 +132,19 @@ class TestSenderOutstanding:
 
 
 class TestSenderFailures:
-    def test_are_retried_when_transient(self, server):
+    def test_sender_retries_transient_errors(self, server):
         server.refuse("Publish", grpc.StatusCode.UNAVAILABLE, times=2)
         (outcomes,) = send(server.topic, map(message, range(10)))
         assert (len(outcomes.ids), outcomes.error) == (10, None)
         assert numbers(server.pull()) == list(range(10))
 
-    def test_fail_all_messages_of_the_request_when_retries_end(self, service):
+    def test_sender_fails_all_messages_of_a_request_when_retries_end(self, service):
         service.always = grpc.StatusCode.UNAVAILABLE
         (outcomes,) = send(TOPIC, map(message, range(10)), retry_seconds=0.2)
         assert (numbers(outcomes.messages), outcomes.ids) == (list(range(10)), [])
         assert isinstance(outcomes.error, RetryError)
 
-    def test_do_not_affect_other_requests(self, server):
+    def test_sender_sends_other_requests_after_a_permanent_error(self, server):
         server.refuse("Publish", grpc.StatusCode.PERMISSION_DENIED)
         outcomes = send(server.topic, map(message, range(3000)))
         (failed,) = [part for part in outcomes if part.error]
@@ -153,7 +153,7 @@ class TestSenderFailures:
         expected = set(range(3000)) - set(numbers(failed.messages))
         assert set(numbers(server.pull())) == expected
 
-    def test_of_a_too_large_message_do_not_affect_its_request(self, server):
+    def test_sender_rejects_only_a_too_large_message(self, server):
         messages = [message(number, b"x" * (11_000_000 if number == 5 else 10)) for number in range(10)]
         outcomes = send(server.topic, messages)
         (failed,) = [part for part in outcomes if part.error]
@@ -161,7 +161,7 @@ class TestSenderFailures:
         assert sorted(numbers(server.pull())) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
 
     @pytest.mark.parametrize("bad", [{0}, {999}, {500, 501}, {1, 250, 777}])
-    def test_of_bad_messages_do_not_affect_good_ones_in_the_request(self, bad, server):
+    def test_sender_rejects_only_bad_messages_of_a_request(self, bad, server):
         # The service refuses a request in which a message has neither data nor attributes.
         messages = [Message(b"", {}, number, None) if number in bad else message(number) for number in range(1000)]
         outcomes = send(server.topic, messages)
@@ -171,21 +171,21 @@ class TestSenderFailures:
         assert set(numbers(server.pull())) == set(range(1000)) - bad
         assert sum(sizes(outcomes)) == 1000
 
-    def test_of_every_message_take_few_requests(self, service):
+    def test_sender_needs_few_requests_when_every_message_is_rejected(self, service):
         service.always = grpc.StatusCode.INVALID_ARGUMENT
         outcomes = send(TOPIC, map(message, range(1000)))
         assert sum(sizes(outcomes)) == 1000
         assert all(isinstance(part.error, InvalidArgument) for part in outcomes)
         assert service.calls < 100
 
-    def test_to_return_every_id_fail_the_request(self, service):
+    def test_sender_fails_a_request_without_all_ids(self, service):
         service.withheld_ids = 1
         (outcomes,) = send(TOPIC, map(message, range(10)))
         assert (len(outcomes.messages), outcomes.ids) == (10, [])
         assert isinstance(outcomes.error, IncompleteResponse)
         assert service.calls == 1
 
-    def test_of_a_lost_response_publish_twice_and_count_once(self, service, until, monkeypatch):
+    def test_sender_counts_messages_once_after_a_lost_response(self, service, until, monkeypatch):
         monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 0.2)
         service.hold_first = True
         outcomes = []
@@ -196,7 +196,7 @@ class TestSenderFailures:
             until(lambda: len(service.published) == 2)
         assert (numbers(service.published), sizes(outcomes)) == ([1, 1], [1])
 
-    def test_do_not_delay_other_requests(self, service, until):
+    def test_sender_does_not_delay_other_requests(self, service, until):
         service.hold_first = True
         outcomes = []
         with sender_to(TOPIC, outcomes) as sender:

@@ -511,7 +511,7 @@ class TestSendOnce:
 
 
 class TestRejection:
-    def test_by_a_missing_topic_releases_dead_letters_for_the_next_run(self, place):
+    def test_missing_topic_releases_dead_letters_for_the_next_run(self, place):
         place.add()
         place.publisher.delete_topic(topic=place.topic)
         code, out, err = place.run("--execute")
@@ -523,7 +523,7 @@ class TestRejection:
         assert place.redrive().startswith("Redrove 1 dead letters")
         assert len(place.arrived()) == 1
 
-    def test_of_one_message_does_not_affect_its_batch(self, place, monkeypatch):
+    def test_rejected_message_does_not_affect_its_batch(self, place, monkeypatch):
         bad = place.add(payload=b"bad")
         for n in range(6):
             place.add(payload=str(n).encode())

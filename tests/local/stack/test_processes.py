@@ -51,7 +51,7 @@ import pytest
 from local.stack.processes import running, wait_for
 
 @pytest.mark.parametrize("worker", range(2))
-def test_that_lasts(worker, tmp_path):
+def test_worker_lasts(worker, tmp_path):
     tempfile.mkdtemp()
     subprocess.Popen(["sleep", "600"])
     with running("It", [sys.executable, "-c", {STUBBORN!r}], tmp_path / "log") as child:
@@ -95,7 +95,7 @@ def test_guard_leaves_no_process_of_a_run_of_tests_for_any_end(start) -> None:
     runs = {how: start(how, command) for how in ("Ctrl-C", "closed terminal", "SIGTERM", "SIGKILL of make")}
     for one in runs.values():
         (one.folder / "conftest.py").write_text(CONFTEST)
-        (one.folder / "test_that_lasts.py").write_text(LIKE_THE_TESTS)
+        (one.folder / "test_worker_lasts.py").write_text(LIKE_THE_TESTS)
     for one in runs.values():
         one.wait(lambda run: len(list(run.folder.glob("up-*"))) == 2)
         # pytest and its guardian; and for each of two workers the worker, its guardian, a child, and one as above.

@@ -243,7 +243,7 @@ class TestStreamingPull:
 
 
 class TestSeek:
-    def test_to_the_past_redelivers_messages_published_since(self, pubsub_server: str, project: str) -> None:
+    def test_seek_to_the_past_redelivers_messages_published_since(self, pubsub_server: str, project: str) -> None:
         place = Place(pubsub_server, project, retain_acked_messages=True)
         place.publish("before")
         time.sleep(0.01)  # times of the official emulator are in milliseconds
@@ -257,14 +257,14 @@ class TestSeek:
         place.seek(between - timedelta(minutes=1))
         assert sorted(texts(place.pull())) == ["after-1", "after-2", "before"]
 
-    def test_to_the_past_redelivers_only_unacknowledged_messages_without_retention(self, place: Place) -> None:
+    def test_seek_to_the_past_redelivers_only_unacknowledged_messages_without_retention(self, place: Place) -> None:
         place.publish("done", "leased", "waiting")
         received = place.pull(2)
         place.ack(received[:1])
         place.seek(datetime.now(UTC) - timedelta(minutes=1))
         assert sorted(texts(place.pull())) == ["leased", "waiting"]
 
-    def test_to_the_future_acknowledges_all_messages(self, place: Place) -> None:
+    def test_seek_to_the_future_acknowledges_all_messages(self, place: Place) -> None:
         place.publish("leased", "waiting")
         leased = place.pull(1)
         place.seek(datetime.now(UTC) + timedelta(minutes=1))
