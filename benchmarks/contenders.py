@@ -1,10 +1,10 @@
-"""Ways from message bytes to means, for one load.
+"""Contenders: different ways from message bytes to means, for one load.
 
     seed     json, fromisoformat, FixedWindows, GroupByKey, mean: how the sample this project grew from does it
-    combine  the idiom that Beam's guide teaches: the same steps, then CombinePerKey
-    shipped  `pipeline.graph` as it is: every check, dead letter and metric
-    floor    a DoFn that does nothing: what Beam takes for itself
-    loop     plain Python without Beam, the checks written out for just this load, ignored keys not counted: the limit
+    combine  the same steps with CombinePerKey, as Beam's guide teaches
+    shipped  `pipeline.graph`: every check, dead letter and metric
+    floor    a DoFn that does nothing: the cost of Beam itself
+    loop     plain Python without Beam, the checks written out for this load, ignored keys not counted: the limit
 
 All but the loop run on `Worker`.
 """
@@ -36,27 +36,27 @@ NAMES = ("seed", "combine", "shipped", "floor", "loop")
 
 
 class Outcome(NamedTuple):
-    """What became of all messages."""
+    """The rows and rejections of all messages."""
 
     rows: dict[tuple[int, str], dict[str, float]]  # sensor to mean, by interval's start in seconds and device or ""
-    refused: int  # readings
-    payloads: list[bytes] | None = None  # of the dead letters, sorted, unless they are counted only
+    rejected: int  # readings
+    payloads: list[bytes] | None = None  # of the dead letters, sorted; None if they are only counted
     shuffled: int = 0  # records written to the first shuffle
     shuffled_bytes: int = 0  # of these, as encoded, with their windows and timestamps
 
 
 def compare(load: Load, outcomes: Mapping[str, Outcome], reference: str) -> None:
-    """Raise DifferentRows unless all make the same rows, and refuse the same, as the reference; the floor does not."""
+    """Raise DifferentRows unless all yield the rows and rejections of the reference; the floor yields none."""
     expected = outcomes[reference]
     for name, found in outcomes.items():
-        same = (found.rows, found.refused) == (expected.rows, expected.refused)
+        same = (found.rows, found.rejected) == (expected.rows, expected.rejected)
         if name != "floor" and not (same and found.payloads in (None, expected.payloads)):
-            sizes = (f"{len(one.rows)} rows, {one.refused} refused" for one in (found, expected))
+            sizes = (f"{len(one.rows)} rows, {one.rejected} rejected" for one in (found, expected))
             raise DifferentRows(f"{load}: {name} and {reference} differ: {', '.join(sizes)}")
 
 
 class Contender:
-    """A way from messages to rows: `name`, as in the table above, for a load."""
+    """A way from messages to rows, for a load; its name is one of the table above."""
 
     def __init__(self, name: str, load: Load):
         self.name = name
@@ -70,44 +70,44 @@ class Contender:
         return self._worker.encode(GlobalWindows.windowed_value(data, Timestamp(at)) for at, data in bundle)
 
     def run(self, bundle: Any) -> Any:
-        """Process one prepared bundle: what is timed."""
+        """Process one prepared bundle; this is what is timed."""
         return self._worker.run(bundle) if self._worker else fold(bundle, self.load.by_device)
 
     def turn(self, sent: Iterable[Iterable[tuple[float, bytes]]], seconds: float = 0) -> Callable[[], float]:
-        """Return what gives the microseconds of CPU per reading of these bundles, in so many seconds of it."""
+        """Return a function that processes the bundles for `seconds` of CPU, and returns microseconds per reading."""
         return partial(cpu_micros, [partial(self.run, self.prepare(one)) for one in sent], self.load.readings, seconds)
 
     def records(self, left: Any) -> list[tuple[str, WindowedValue]]:
-        """Return (step that wrote it, element) for all that `run` returned."""
+        """Return (step that wrote it, element) for every element that `run` returned."""
         return list(self._worker.decode(left)) if self._worker else []
 
     def after(self, left: Iterable[Any]) -> list[Callable[[], Any]]:
-        """Return what is to be done after the shuffle with what `run` returned of each bundle; to be timed too."""
+        """Return the steps after the shuffle of what `run` returned of each bundle, as functions to time."""
         return self._worker.after([record for of_bundle in left for record in of_bundle]) if self._worker else []
 
     def outcome(self, left: Iterable[Any]) -> Outcome:
-        """Finish, in plain Python, the averaging of what `run` returned of each bundle."""
+        """Compute the means, in plain Python, of what `run` returned of each bundle."""
         sums: dict[tuple[int, str], Sums] = defaultdict(dict)
         grace = job(self.load).grace_period if self.name == "shipped" else None
         parts: list[Partial] = []
-        refused = shuffled = size = 0
+        rejected = shuffled = size = 0
         for of_bundle in left:
             if self._worker is None:
                 folded, payloads = of_bundle
-                refused += len(payloads)
+                rejected += len(payloads)
                 parts += [(start, device, by_sensor(of)) for start, _, cells in folded for device, of in cells.items()]
                 continue
             for step, data in of_bundle:
                 elements = [element for _, element in self.records([(step, data)])]
                 if "Bad" in step or "SplitByTag" in step:
-                    refused += len(elements)
+                    rejected += len(elements)
                 else:
                     shuffled += len(elements)
                     size += len(data)
                     parts += [part for element in elements for part in partial_sums(element, grace)]
         for start, device, of_part in parts:
             add_sums(sums[start, device], of_part)
-        return Outcome({key: averages(of_row) for key, of_row in sums.items()}, refused, None, shuffled, size)
+        return Outcome({key: averages(of_row) for key, of_row in sums.items()}, rejected, None, shuffled, size)
 
 
 # (interval's start in seconds since the epoch, device or "", sensor to [sum, count]).
@@ -115,15 +115,17 @@ Partial = tuple[int, str, dict[str, list]]
 
 
 def partial_sums(element: WindowedValue, grace: int | None) -> list[Partial]:
-    """Return what is in one shuffled element: all that knows the form of the shipped ones is here.
+    """Return the sums in one shuffled element; nothing else here depends on the shape of the shipped graph's elements.
 
-    These are of windows that are `grace` seconds later than their intervals; without grace, it is one plain reading.
+    Args:
+      element: a record of the shipped graph, or one reading of another contender.
+      grace: seconds by which the windows of the shipped graph are later than their intervals; None for one reading.
     """
-    key, kept = element.value
+    key, sums_of_key = element.value
     start = int(element.windows[0].start)
     if grace is None:
-        return [(start, key, {sensor: [value, 1] for sensor, value in kept.items()})]
-    by_device = kept if key.startswith("shard") else {key: kept}
+        return [(start, key, {sensor: [value, 1] for sensor, value in sums_of_key.items()})]
+    by_device = sums_of_key if key.startswith("shard") else {key: sums_of_key}
     return [(start - grace, device, sums) for device, sums in by_device.items()]
 
 
@@ -150,7 +152,7 @@ class _MeanPerSensor(CombineSums):
 def _keyed_readings(pipeline: beam.Pipeline, load: Load) -> beam.PCollection:
     by_device = load.by_device
     parsed = pipeline | Source() | beam.ParDo(_Parse()).with_outputs("bad", main="readings")
-    # Grouped, so that what was refused leaves the worker and can be counted, as the shipped dead letters do.
+    # Grouped, so that rejections leave the worker and can be counted, as the dead letters of the shipped graph do.
     _ = parsed["bad"] | "KeyBad" >> beam.WithKeys(0) | "Bad" >> beam.GroupByKey()
     return (
         parsed.readings
@@ -171,10 +173,10 @@ def _combine(pipeline: beam.Pipeline, load: Load) -> None:
 
 
 def job(load: Load) -> Job:
-    """Return what the pipeline is told."""
-    told = {"input_topic": "projects/bench-project/topics/readings", "interval": f"{INTERVAL}s"}
-    told |= {"sensors": ",".join(load.sensors), "group_by_device": str(load.by_device).lower()}
-    return options.parse([*(f"--{name}={value}" for name, value in told.items()), *load.flags])[0]
+    """Return the parameters of the shipped graph."""
+    flags = {"input_topic": "projects/bench-project/topics/readings", "interval": f"{INTERVAL}s"}
+    flags |= {"sensors": ",".join(load.sensors), "group_by_device": str(load.by_device).lower()}
+    return options.parse([*(f"--{name}={value}" for name, value in flags.items()), *load.flags])[0]
 
 
 def _shipped(pipeline: beam.Pipeline, load: Load) -> None:

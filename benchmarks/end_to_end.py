@@ -1,12 +1,12 @@
-"""The whole system on one machine, live: how many readings a second, and how soon after its interval a row is readable.
+"""The system live on one machine: readings per second, and how soon after its interval a row is readable.
 
-`python -m benchmarks.end_to_end` runs emulators, publisher and pipeline as processes of their own, at one rate after
-the other, until one is too much (23 minutes). BENCH_QUICK=1 takes a minute: enough to see that it works. The emulators
-start anew for each rate, as the official one of Pub/Sub keeps all that it was sent, and gets slower for it.
+`python -m benchmarks.end_to_end` runs emulators, publisher and pipeline as separate processes, at increasing rates,
+until one is not sustained (23 minutes). BENCH_QUICK=1 takes a minute: enough to see that it works. The emulators are
+restarted for each rate, because the official one of Pub/Sub keeps all messages, and gets slower with them.
 
-A rate is sustained if the publisher kept it up, every row is there once and right, nothing was dead-lettered (so
-nothing was late), and rows came soon and not later and later. What a row must hold is computed from the publisher's
-seed.
+A rate is sustained if the publisher kept it up, every row is there once and correct, nothing was dead-lettered (so
+nothing was late), and rows came within a limit and with no increasing delay. The expected rows are computed from the
+publisher's seed.
 """
 
 import logging
@@ -38,12 +38,12 @@ from publisher.sensors import readings
 PROJECT = "sensor-stream-bench"
 DEVICES = 10
 SEED = 7
-INTERVAL = 2  # seconds; short, so that there are rows enough for percentiles
+INTERVAL = 2  # seconds; short, so that there are enough rows for percentiles
 GRACE = 2  # seconds
-POLL = 0.1  # seconds between looks at the table, while a row is due
-KEPT_UP = 0.98  # of the rate asked
+POLL = 0.1  # seconds between queries of the table, while a row is due
+KEPT_UP = 0.98  # of the rate asked for
 DRIFT = 1.0  # seconds by which the later half of the rows may take longer than the earlier
-PROMPT = 10.0  # seconds in which nine rows of ten are to come; the stock runner stalls for 30 s at the end of a run
+PROMPT = 10.0  # seconds within which nine rows of ten must arrive; the stock runner stalls for 30 s at the end
 LOGS = OUT / "end_to_end_logs"
 RUNNERS = {
     "stock": ("pipeline.main",),  # as Beam ships it
@@ -54,7 +54,7 @@ SERVERS = {"official": partial(emulators.official_pubsub_emulator, PROJECT), "ou
 
 
 class Ladder(NamedTuple):
-    """Rates, in readings per second, to climb until one is too much; `goal` is the one to sustain, if there is one."""
+    """Increasing rates, in readings per second, to try until one is not sustained; `goal` must be sustained."""
 
     runner: str  # one of RUNNERS
     server: str  # one of SERVERS
@@ -77,7 +77,7 @@ QUICK_LADDERS = (Ladder("shipped", "official", 1, (1000,)), Ladder("shipped", "o
 
 
 def main() -> int:
-    """Climb every ladder, print, write build/bench/end_to_end.json; 1 if a goal is not met."""
+    """Try every ladder, print, and write build/bench/end_to_end.json; return 1 if a goal is not met."""
     LOGS.mkdir(parents=True, exist_ok=True)
     rows, goals = [], []
     for ladder in QUICK_LADDERS if QUICK else LADDERS:
@@ -96,7 +96,11 @@ def main() -> int:
 
 
 def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
-    """Return a row of one load, after printing what is wrong with it. LocalStackError if a process cannot run."""
+    """Return the row of one load, after printing its errors.
+
+    Raises:
+      LocalStackError: a process cannot run.
+    """
     sent = [f"--rate={rate}", f"--pack={ladder.packed}", f"--devices={DEVICES}", f"--seed={SEED}"]
     intervals = [f"--interval={INTERVAL}s", f"--grace_period={GRACE}s"]
     with (
@@ -104,20 +108,20 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
         stack.pipeline(intervals, entry=RUNNERS[ladder.runner]) as pipeline,
     ):
         name = stack.topic.rpartition("/")[2]
-        heard = emulators.create_subscription(stack.pubsub.host, PROJECT, name, f"{name}-first")
+        first = emulators.create_subscription(stack.pubsub.host, PROJECT, name, f"{name}-first")
         with stack.publisher(seconds, sent) as publisher:
             children = {"publisher": publisher, "Pub/Sub": stack.pubsub.child}
             children |= {"pipeline": pipeline, "BigQuery": stack.bigquery.child}
             before, started = _cpu_seconds(children), time.monotonic()
-            start_ms = _first_reading(stack, heard, rate, publisher)
+            start_ms = _first_reading(stack, first, rate, publisher)
             delays = _watch(stack, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
             wait_for(publisher, lambda: not publisher.alive(), TIMEOUT_SECONDS)
-        time.sleep(SURPLUS_WAIT)  # for dead letters, and second rows of an interval, that still come
+        time.sleep(SURPLUS_WAIT)  # for dead dead_letters, and second rows of an interval, that still come
         rows = [Row.from_record(found, SENSORS) for found in emulators.all_rows(stack.client, stack.table)]
-        letters = [found["payload"] for found in emulators.all_rows(stack.client, stack.dead_letters)]
+        dead_letters = [found["payload"] for found in emulators.all_rows(stack.client, stack.dead_letters)]
 
-    problems = differences(rate, start_ms, seconds, rows, letters)
+    problems = differences(rate, start_ms, seconds, rows, dead_letters)
     published, publishing = published_count(publisher) or (0, math.inf)
     if published != rate * seconds:
         problems.append(f"published {published} of {rate * seconds} readings")
@@ -130,10 +134,10 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
 def _first_reading(stack: LocalStack, subscription: str, rate: int, publisher: Child) -> int:
     """Hear what is published first, and stop listening; return the publisher's start, milliseconds since 1970."""
     with emulators.subscriber_client(stack.pubsub.host) as client:
-        while not (heard := client.pull(subscription=subscription, max_messages=1).received_messages):
+        while not (received := client.pull(subscription=subscription, max_messages=1).received_messages):
             publisher.check()
         client.delete_subscription(subscription=subscription)
-    attributes = heard[0].message.attributes
+    attributes = received[0].message.attributes
     number = int(attributes["reading_id"].rpartition("-")[2])
     return round(datetime.fromisoformat(attributes["timestamp"]).timestamp() * 1000) - round(number * 1000 / rate)
 
@@ -152,21 +156,23 @@ def _watch(stack: LocalStack, start_ms: int, seconds: int, pipeline: Child) -> l
     return [delay for _, delay in sorted(seen.items())]
 
 
-def differences(rate: int, start_ms: int, seconds: int, rows: Sequence[Row], letters: Iterable[bytes]) -> list[str]:
-    """A line for each row that is not as the publisher's readings make it, there once, and for each dead letter."""
-    made = readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED)
-    sent = (ManifestEntry(f"{one.number}", encode(one, "").data, datetime.now(UTC)) for one in made)
-    # No reading is to be in a dead letter, so rows are compared with all of them.
+def differences(
+    rate: int, start_ms: int, seconds: int, rows: Sequence[Row], dead_letters: Iterable[bytes]
+) -> list[str]:
+    """Return a line for each row that is missing, repeated or wrong, and for each dead letter."""
+    published = readings(SENSORS, devices=DEVICES, rate=rate, start_ms=start_ms, total=rate * seconds, seed=SEED)
+    sent = (ManifestEntry(f"{one.number}", encode(one, "").data, datetime.now(UTC)) for one in published)
+    # No reading may be in a dead letter, so rows are compared with all of them.
     found = balance(sent, rows, [], SENSORS, timedelta(seconds=INTERVAL))
-    return [*found.problems, *(f"dead letter: {payload[:100]!r}" for payload in letters)]
+    return [*found.problems, *(f"dead letter: {payload[:100]!r}" for payload in dead_letters)]
 
 
 def _cpu_seconds(children: Mapping[str, Child | None]) -> dict[str, float]:
-    """CPU of each child and of all in its session, as /proc tells; NaN of a server that somebody else started."""
+    """Return the CPU seconds of each child with its session, from /proc; NaN for a server that it did not start."""
     ticks: Counter[int] = Counter()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # Behind the name, which may hold anything: state, ppid, pgrp, session, ..., utime and stime.
+            # After the name, which may have any characters: state, ppid, pgrp, session, ..., utime and stime.
             fields = stat.read_text().rpartition(")")[2].split()
             ticks[int(fields[3])] += int(fields[11]) + int(fields[12])
     hertz = os.sysconf("SC_CLK_TCK")
@@ -174,10 +180,15 @@ def _cpu_seconds(children: Mapping[str, Child | None]) -> dict[str, float]:
 
 
 def row(ladder: Ladder, asked: int, rate: float, delays: Sequence[float], wrong: bool) -> dict[str, Any]:
-    """Return a row of the table, which says whether a load could have gone on.
+    """Return a row of the table, with whether the load is sustained.
 
-    Of the readings asked per second, `rate` were accepted by Pub/Sub. `delays` are the seconds from each interval's end
-    until its row was seen in BigQuery, in order; percentiles of them are nearest-rank ones, NaN if there was no row.
+    Args:
+      ladder: the kind of load.
+      asked: readings per second that the publisher was started with.
+      rate: readings per second that Pub/Sub accepted.
+      delays: seconds from each interval's end until its row was seen in BigQuery, in order. Percentiles are
+        nearest-rank ones, NaN without rows.
+      wrong: whether there were differences.
     """
     half = len(delays) // 2
     drift = statistics.median(delays[half:]) - statistics.median(delays[:half]) if half else 0.0

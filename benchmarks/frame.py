@@ -1,9 +1,9 @@
-"""The frame of all benchmarks: contenders in turns, then tables, goals met or not, a chart, and JSON.
+"""What all benchmarks share: contenders in turns, then tables, goals, a chart, and JSON.
 
-Not pyperf, nor other tools that let one contender finish, in processes of its own, before the next begins: the machine
-drifts by a factor of two within minutes, so a ratio is only good between turns that were a moment apart.
+pyperf and similar tools finish one contender, in processes of its own, before the next begins. They are not used,
+because the machine drifts by a factor of two within minutes: a ratio is only valid for turns moments apart.
 
-A figure is one number or, of several rounds, a list of one for each: its median is shown, with the range.
+A figure is one number or, for several rounds, a list with one for each, shown as the median and the range.
 """
 
 import gc
@@ -41,20 +41,25 @@ T = TypeVar("T")
 
 
 class DifferentRows(SensorStreamError):
-    """Two contenders do not make the same rows of the same messages."""
+    """Two contenders yield different rows for the same messages."""
 
 
 def settle() -> None:
-    """Keep this process on one core, and Beam from logging; end it with the `make` that runs it."""
+    """Pin this process to one core, silence Beam's log, and end the process with the `make` that runs it."""
     guard()
     logging.disable(logging.WARNING)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def take_turns(contenders: Mapping[K, Callable[[], T]], rounds: int, warm_up: int = 0) -> dict[K, list[T]]:
-    """Return what each contender returns in its turns, one per round, but for so many rounds of warming up.
+    """Return the results of each contender's turns, one per round.
 
-    What there is already is not gone through for garbage in a contender's time.
+    Objects that exist before are exempt from garbage collection meanwhile.
+
+    Args:
+      contenders: a function for each.
+      rounds: turns of each.
+      warm_up: rounds before these, whose results are discarded.
     """
     found: dict[K, list[T]] = {name: [] for name in contenders}
     gc.collect()
@@ -69,7 +74,13 @@ def take_turns(contenders: Mapping[K, Callable[[], T]], rounds: int, warm_up: in
 
 
 def cpu_micros(calls: Sequence[Callable[[], object]], each: float, seconds: float = 0) -> float:
-    """Return the microseconds of CPU per reading, of which a call takes `each`; in turn, until `seconds` are over."""
+    """Return the microseconds of CPU per reading.
+
+    Args:
+      calls: functions that are called in turn.
+      each: readings of a call.
+      seconds: CPU time after which no further call begins; at least one is made.
+    """
     done = 0
     start = now = time.process_time()
     while not done or now - start < seconds:
@@ -80,7 +91,7 @@ def cpu_micros(calls: Sequence[Callable[[], object]], each: float, seconds: floa
 
 
 def ratios(rounds: Mapping[K, Sequence[float]], name: K, to: K) -> list[float]:
-    """Return how many times the figure of `to` a contender's is, in each round."""
+    """Return the ratio of a contender's figure to that of `to`, in each round."""
     return [mine / theirs for mine, theirs in zip(rounds[name], rounds[to], strict=True)]
 
 
@@ -94,7 +105,7 @@ class Goal(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether the median keeps within the bounds."""
+        """Whether the median is within the bounds."""
         return self.at_least <= statistics.median(self.figures) <= self.at_most
 
     def __str__(self) -> str:
@@ -103,7 +114,7 @@ class Goal(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One drawing of a chart: by label, figures against a number, or bars; `log` says which axes are logarithmic."""
+    """One plot of a chart: by label, figures against a number, or bars; `log` names the logarithmic axes."""
 
     across: str
     up: str
@@ -112,7 +123,7 @@ class Panel(NamedTuple):
 
 
 def publish(name: str, tables: Mapping[str, Rows], goals: Sequence[Goal] = (), chart: Figure | None = None) -> None:
-    """Print tables and goals, and write all of it to build/bench/`name`.json, and the chart beside it."""
+    """Print tables and goals, and write them to build/bench/`name`.json, with the chart beside it."""
     for title, rows in tables.items():
         CONSOLE.print(table(title, rows))
     for goal in goals:
@@ -128,13 +139,13 @@ def publish(name: str, tables: Mapping[str, Rows], goals: Sequence[Goal] = (), c
 
 
 def table(title: str, rows: Rows) -> Table:
-    """Return a table whose first column says what the others are of."""
-    made = Table(title=title, title_justify="left")
+    """Return a table whose first column labels the rows."""
+    drawn = Table(title=title, title_justify="left")
     for number, name in enumerate(rows[0] if rows else ()):
-        made.add_column(name, justify="right" if number else "left", no_wrap=not number)
+        drawn.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
-        made.add_row(*map(shown, row.values()))
-    return made
+        drawn.add_row(*map(shown, row.values()))
+    return drawn
 
 
 def shown(figure: Any) -> str:
@@ -148,7 +159,7 @@ def shown(figure: Any) -> str:
 
 
 def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float, Any]]:
-    """Return what a panel shows, from three columns of a table."""
+    """Return the lines of a panel from three columns of a table: label, x and y."""
     found: dict[str, dict[float, Any]] = {}
     for row in rows:
         found.setdefault(str(row[label]), {})[row[across]] = row[up]
@@ -156,7 +167,7 @@ def lines(rows: Rows, label: str, across: str, up: str) -> dict[str, dict[float,
 
 
 def draw_costs(title: str, measured: Sequence[Any], fields: Mapping[str, str], styles: Mapping[str, Any]) -> Figure:
-    """Return a chart of the `micros` of loads, a panel for each of their `fields`, by what it is called."""
+    """Return a chart of the `micros` of loads, with a panel for each of their `fields`, by axis title."""
     panels = []
     for field, across in fields.items():
         found = {getattr(one.load, field): one.micros for one in measured if one.load.differs_in(field)}
@@ -197,7 +208,7 @@ def draw_panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]])
         axes.minorticks_off()
         axes.set_xticks(across)
     if "y" not in panel.log:
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # the rest is for the legend
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # room for the legend
     if panel.log != "xy":
         axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.3)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.growth    about five minutes; BENCH_QUICK=1 takes one, to see that it works
 
-The shipped graph on Beam's own worker, of sessions up to where they are kept. All messages are good and in order, from
-devices that take turns, and are made while they are sent: no stamp comes twice, and none waits in memory.
+The shipped graph on Beam's own worker; sessions up to the step that holds them. All messages are valid and in order,
+from devices in turn. They are generated while they are sent, each with its own Timestamp, so none waits in memory.
 """
 
 import gc
@@ -34,9 +34,9 @@ CPU = "us CPU per reading"
 
 
 def shape(sensors: int = 4, present: int = 0, window: str = "fixed", flags: tuple[str, ...] = (), **load: Any) -> Load:
-    """Return a load of so many sensors, of which so many are `present` in each reading: all, unless said otherwise."""
+    """Return a load of so many sensors, of which `present` are in each reading; 0 for all."""
     names = tuple(f"Sensor{number:02}" for number in range(sensors))
-    # No grace, so that a window is its interval. Months of stamps are sent in seconds, and are not to be late.
+    # No grace, so that a window is its interval. Months of event time are sent in seconds, and must not be late.
     flags = (f"--window={window}", "--grace_period=0s", "--allowed_lateness=8000h", *flags)
     return Load(sensors=names, in_turn=present or sensors, flags=flags, **load)
 
@@ -51,19 +51,19 @@ def run(load: Load, count: int, start: float) -> Iterator[list[Any]]:
 ENDURED = {
     "one by one": shape(),
     "packed by 100": shape(packed=100, bundle=100),
-    # Each reading in a second of its own, with a fraction of its own, from one of very many devices.
+    # Each reading has its own second and its own fraction, from one of very many devices.
     "one by one, four months": shape(rate=0.09999, devices=100_000, flags=("--interval=1h", "--group_by_device=false")),
 }
 
 
 def endure(name: str, load: Load, decades: Sequence[int]) -> list[dict[str, Any]]:
-    """Process readings with ever later stamps; return what the worker is like after 10 ** each of `decades` of them.
+    """Process readings with increasing Timestamps; return a row for each of `decades`, after 10 ** that many readings.
 
-    Each row has the days of event time, CPU since the one before, the memory of the process, and the blocks that Python
-    has in use.
+    Each row has the days of event time, the CPU since the row before, the memory of the process, and the blocks that
+    Python has in use.
     """
     contender, total = Contender("shipped", load), 10 ** decades[-1]
-    sent = bundles(load, total // load.readings, past(total / load.rate, whole=3600))
+    sent = bundles(load, total // load.readings, past(total / load.rate, multiple_of=3600))
     rows: list[dict[str, Any]] = []
     done = 0
     for decade in decades:
@@ -81,7 +81,7 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
     turns, rows = {}, []
     for load in loads:
         contender = Contender("shipped", load)
-        # So many bundles that each device has its turn.
+        # As many bundles as each device needs for a reading.
         count = max(8, -(-load.devices // load.readings))
         turns[load] = contender.turn(bundles(load, count, past(3600)), seconds)
         present = "all sensors" if load.in_turn == len(load.sensors) else str(load.in_turn)
@@ -92,10 +92,10 @@ def compare(loads: Sequence[Load], rounds: int, seconds: float) -> list[dict[str
 
 
 def state_per_device(load: Load, readings: int = 10_000) -> int:
-    """Return the bytes that one device's open interval or session is in a runner's state, after so many readings.
+    """Return the bytes of one device's open interval or session in a runner's state, after so many readings.
 
-    A fixed interval's are those of its accumulator, a session's those of its device's state cell, both encoded. The
-    runner's own keys and indexes come on top.
+    For a fixed interval these are of its encoded accumulator, for a session of its device's encoded state. The runner's
+    own keys and indexes come on top.
     """
     bundles_left = run(load, -(-readings // load.readings), past(3600))
     records = [element.value for bundle in bundles_left for element in bundle]
@@ -110,38 +110,37 @@ def state_per_device(load: Load, readings: int = 10_000) -> int:
 
 
 def crowded_interval(devices: int, rounds: int) -> dict[str, Any]:
-    """Return what an open interval of so many devices holds, and what one more bundle of 1,000 readings adds to it.
+    """Return the size of an open interval of so many devices, and what one more bundle of 1,000 readings adds to it.
 
-    Each device has sent one reading, of four sensors. Until the row is due a runner keeps the records as they came, and
-    adds them up then, key by key.
+    Each device has sent one reading, of four sensors. Until the row is due a runner keeps the records as they arrived,
+    and then adds them up, key by key.
     """
     load = shape(devices=devices, rate=devices)
-    came: dict[str, list[Any]] = defaultdict(list)
+    arrived: dict[str, list[Any]] = defaultdict(list)
     for records in run(load, devices // load.readings, past(3600)):
         for key, shard in (element.value for element in records):
-            came[key].append(shard)
+            arrived[key].append(shard)
     combine, encode = CombineSums(partial(merge_devices, add_sums)), ShardCoder().encode
-    held = {key: combine.apply(shards) for key, shards in came.items()}
+    held = {key: combine.apply(shards) for key, shards in arrived.items()}
     largest = max(held, key=lambda key: len(held[key]))
-    add = partial(combine.add_input, held[largest], came[largest][-1])
+    add = partial(combine.add_input, held[largest], arrived[largest][-1])
     return {
         "devices": devices,
         "keys": len(held),
-        "state, MB": sum(len(encode(shard)) for shards in came.values() for shard in shards) / 1e6,
+        "state, MB": sum(len(encode(shard)) for shards in arrived.values() for shard in shards) / 1e6,
         "devices of the largest key": len(held[largest]),
         "kB when added up": len(encode(held[largest])) / 1e3,
-        "devices of a record": statistics.mean(len(shards[-1]) for shards in came.values()),
+        "devices of a record": statistics.mean(len(shards[-1]) for shards in arrived.values()),
         "us CPU to add one": [cpu_micros([add], 1, 0.05) for _ in range(rounds)],
     }
 
 
 def open_day(devices: int, sent: Sequence[int]) -> list[dict[str, Any]]:
-    """Return what a day's open interval holds once each device has sent so many readings, for each number of `sent`.
+    """Return the size of a day's open interval after so many readings of each device, with a row for each of `sent`.
 
-    A runner may combine the records of an open window as they come, or keep them and combine them when it fires; Beam
-    leaves it to the runner. If it keeps them, an interval that is one window grows with bundles. One that is put
-    together from panes holds the records of the open pane, and of each before it one for each key. Each device sends a
-    reading every 10 s.
+    Beam leaves it to the runner whether it combines the records of an open window as they arrive, or when the window
+    fires. If it keeps them, an interval that is one window grows with bundles. One that consists of panes holds the
+    records of the open pane, and for each pane before it one record per key. Each device sends a reading every 10 s.
     """
     load = shape(devices=devices, rate=devices / 10, flags=("--interval=24h",))
     combine, encode = CombineSums(partial(merge_devices, add_sums)), ShardCoder().encode
@@ -151,7 +150,7 @@ def open_day(devices: int, sent: Sequence[int]) -> list[dict[str, Any]]:
     # Records, and their bytes.
     as_they_come, open_pane, panes_before = (0, 0), (0, 0), (0, 0)
     rows: list[dict[str, Any]] = []
-    bundles_left = run(load, devices * sent[-1] // load.readings, past(2 * 86_400, whole=86_400))
+    bundles_left = run(load, devices * sent[-1] // load.readings, past(2 * 86_400, multiple_of=86_400))
     for number, records in enumerate(bundles_left, 1):
         for element in records:
             if element.windows[0] != pane:
@@ -177,7 +176,7 @@ def _with(held: tuple[int, int], *encoded: bytes) -> tuple[int, int]:
 
 
 def fan_in(load: Load, rounds: int) -> dict[str, Any]:
-    """Count the records of one whole interval, which begins and ends in the middle of a bundle, and add one up."""
+    """Count the records of one interval, which begins and ends in the middle of a bundle, and time adding one."""
     span, interval = load.readings / load.rate, job(load).interval
     start = past(4 * 3600, interval)
     elements = itertools.chain.from_iterable(run(load, math.ceil(interval / span) + 2, start - span / 2))
@@ -187,7 +186,7 @@ def fan_in(load: Load, rounds: int) -> dict[str, Any]:
         "": f"{load.rate:,}/s, {load.bundle:,} messages of {load.packed}",
         "interval": f"{interval} s",
         "readings": load.rate * interval,
-        # By rule, as many bundles as fit, and those across its two ends.
+        # As many bundles as fit, and those across its two ends.
         "by rule": load.rate * interval / load.readings + 1,
         "records": len(sums),
         "per s": len(sums) / interval,
@@ -220,7 +219,7 @@ def main() -> None:
             for one in WINDOWS
         ],
         "An open interval of many devices": [crowded_interval(count, rounds) for count in DEVICES if count >= 1_000],
-        "A day's open interval, by how a runner keeps it": open_day(10_000, (1, 3) if QUICK else (1, 10, 100)),
+        "A day's open interval, by when a runner combines": open_day(10_000, (1, 3) if QUICK else (1, 10, 100)),
         "Records at the one key of an interval": [fan_in(load, rounds) for load in crowded],
     }
     publish("growth", tables, chart=chart(endured, by_sensors, by_devices))
@@ -231,10 +230,10 @@ def chart(endured: Rows, by_sensors: Rows, by_devices: Rows) -> Figure:
     panels = [
         Panel("readings processed", CPU, lines(endured, "", "readings", CPU)),
         Panel("readings processed", "resident MB", lines(endured, "", "readings", "resident MB")),
-        Panel("devices, kept apart (bundles of 1,000)", CPU, lines(by_devices, "window", "devices", CPU)),
+        Panel("devices, each with its own rows (bundles of 1,000)", CPU, lines(by_devices, "window", "devices", CPU)),
         Panel("sensors configured", CPU, lines(by_sensors, "in a reading", "sensors", CPU)),
     ]
-    return draw("What grows, and what does not, up to the first shuffle on Beam's own worker", panels)
+    return draw("Growth of cost up to the first shuffle, on Beam's own worker", panels)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent, and how the pipeline is to average it."""
+    """The messages of a benchmark, and the parameters of the pipeline."""
 
     bundle: int = 1000  # messages per bundle
     packed: int = 1  # readings per message; 1 is a bare object, more are an array
     devices: int = 1  # how many send; with more than one, each has its own row per interval
     size: int = 100  # bytes per reading, roughly
-    bad: float = 0.01  # the part of the readings that is refused
-    sensors: tuple[str, ...] = SENSORS  # those configured; every second one is in each reading
-    in_turn: int = 0  # if not 0: all is good and in order, devices take turns, and so do sensors, so many at a time
+    bad: float = 0.01  # the part of the readings that is invalid
+    sensors: tuple[str, ...] = SENSORS  # those configured; a reading has every second one
+    in_turn: int = 0  # sensors of a reading, in turn; devices take turns too, all valid and in order; 0 for neither
     rate: float = 1000  # readings per second of event time
     flags: tuple[str, ...] = ()  # more of the pipeline's parameters
 
@@ -42,7 +42,7 @@ class Load:
         return self.devices > 1
 
     def differs_in(self, field: str) -> bool:
-        """Whether it is the usual load, but for this field, or in all."""
+        """Whether no other field differs from the default load."""
         return self == Load(**{field: getattr(self, field)})
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Load:
 
 
 def messages(load: Load, count: int, start: float) -> Iterator[tuple[float, bytes]]:
-    """Yield `count` messages as (publish time, data), made as they are asked for.
+    """Yield `count` messages as (publish time, data), generated on demand.
 
     Times are seconds since the epoch, from `start` on.
     """
@@ -61,22 +61,22 @@ def messages(load: Load, count: int, start: float) -> Iterator[tuple[float, byte
 
 
 def bundles(load: Load, count: int, start: float) -> Iterator[list[tuple[float, bytes]]]:
-    """Yield so many bundles of `messages`, made as they are asked for."""
+    """Yield so many bundles of `messages`, generated on demand."""
     sent = messages(load, count * load.bundle, start)
     return (list(itertools.islice(sent, load.bundle)) for _ in range(count))
 
 
-def past(seconds: float = 600, whole: int = 60) -> float:
-    """Return a time at least so many seconds ago, a multiple of `whole` seconds since the epoch.
+def past(seconds: float = 600, multiple_of: int = 60) -> float:
+    """Return a time at least so many seconds ago, a multiple of `multiple_of` seconds since the epoch.
 
-    Ten minutes ago no reading is in the future, and none so old that it might be late.
+    The default is not so recent that a reading is in the future, nor so old that one might be late.
     """
-    return (time.time() - seconds) // whole * whole
+    return (time.time() - seconds) // multiple_of * multiple_of
 
 
 def _readings(load: Load, start: float) -> Iterator[str]:
     rng = random.Random(7)
-    # Readings differ in their values as they do in their stamps, but 64 of each kind do for that.
+    # Values need not differ as Timestamps do; 64 variants for each sensor are enough.
     variants = [_values(load, rng, number) for number in range(64 * len(load.sensors))]
     first, step = round(start * _SECOND), _SECOND / load.rate
     for number in itertools.count():
@@ -98,7 +98,7 @@ def _values(load: Load, rng: random.Random, number: int) -> str:
         present = [load.sensors[place % len(load.sensors)] for place in places]
     else:
         present = list(load.sensors[1::2])
-    # Quarters, as a sensor with a resolution has them: sums of them are exact, in whatever order they are made.
+    # Quarters, like a sensor with a resolution: their sums are exact in any order.
     values = {name: rng.randrange(80, 4100) / 4 for name in present}
     others = {f"Other{number}": "x" * 25 for number in range((load.size - 100) // 39)}
     return json.dumps(values | others, allow_nan=False)[1:-1]

@@ -1,7 +1,7 @@
-"""Messages to sums as fast as plain Python can, the checks written out for just `SENSORS`; without Beam.
+"""Messages to sums as fast as plain Python can, without Beam and with the checks written out for `SENSORS`.
 
-The limit that contenders are held against, and the fold of the tuned peers. The shipped decoder decides on whatever is
-not plainly good. Keys that are ignored are not counted.
+This is the limit for the contenders, and the fold of the tuned peers. The shipped decoder decides on readings that are
+not obviously valid. Ignored keys are not counted.
 """
 
 import time
@@ -26,7 +26,7 @@ _UNSET = msgspec.UNSET
 _no_cells = partial(defaultdict, ([0.0, 0] * len(SENSORS)).copy)
 _Value = float | msgspec.UnsetType
 
-# The sum and count of each sensor in turn, by device, or "" unless devices are kept apart.
+# The sum and count of each sensor in turn, by device, or "" for all devices.
 Cells = dict[str, list[float]]
 
 
@@ -34,7 +34,7 @@ Cells = dict[str, list[float]]
 Partial = tuple[int, int, Cells]
 
 
-# Its types are checked in C. None equals another, so that `_decide` finds which one it is.
+# Its types are checked in C. No two are equal, so that `_decide` finds an item's place by identity.
 class _Reading(msgspec.Struct, gc=False, eq=False):
     Timestamp: Any = None
     Device: Annotated[str, msgspec.Meta(max_length=MAX_DEVICE)] = ""
@@ -56,7 +56,7 @@ def latest_allowed() -> int:
 def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], list[bytes]]:
     """Return a batch's sums, those of the newest interval last, and the dead letters' payloads."""
     latest, newest, seconds, fractions = latest_allowed(), 0, DECODER._seconds, DECODER._fractions
-    refused: list[bytes] = []
+    rejected: list[bytes] = []
     sums: dict[int, Cells] = defaultdict(_no_cells)
     for payload in payloads:
         items = _items(payload)
@@ -66,9 +66,9 @@ def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], lis
                 at = seconds[stamp[:19]] + fractions[stamp[19:]]
                 device, airtight, pressure, water, temp = item.Device, item.Airtight, item.AtmP, item.H2OC, item.Temp
                 if not _EARLIEST <= at <= latest or temp is pressure is airtight is water:
-                    raise ValueError  # for the shipped decoder to say why
+                    raise ValueError  # the shipped decoder decides
             except (AttributeError, TypeError, ValueError):
-                decided = _decide(payload, items, item, latest, refused)
+                decided = _decide(payload, items, item, latest, rejected)
                 if decided is None:
                     continue
                 at, device, (airtight, pressure, water, temp) = decided
@@ -87,11 +87,11 @@ def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], lis
                 cells[6] += temp
                 cells[7] += 1
     in_order = sorted(sums.items())
-    return [(at * INTERVAL, min(newest, (at + 1) * LENGTH - 1), cells) for at, cells in in_order], refused
+    return [(at * INTERVAL, min(newest, (at + 1) * LENGTH - 1), cells) for at, cells in in_order], rejected
 
 
 def _items(payload: bytes) -> Sequence[Any]:
-    """Return the readings of a message, and as it came what is none or has other types."""
+    """Return the items of a message: readings, or the JSON of an item that is none."""
     try:
         found = _decode(payload) or payload
     except _UNREADABLE:
@@ -106,20 +106,20 @@ def _typed(raw: msgspec.Raw) -> _Reading | msgspec.Raw:
         return raw
 
 
-def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, refused: list[bytes]) -> Any:
-    """Return (event time, device, value or UNSET of each sensor) as the shipped decoder has it, or None."""
+def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, rejected: list[bytes]) -> Any:
+    """Return (event time, device, value or UNSET of each sensor) from the shipped decoder, or None if it rejects it."""
     if type(items) is list:
         raw = item if type(item) is msgspec.Raw else _raw_items(payload)[items.index(item)]
         payload = b"[%b]" % bytes(raw)
     rejections: list[Rejection] = []
     for at, device, values in DECODER.decode((payload,), latest, rejections):
         return at, device, [values.get(name, _UNSET) for name in SENSORS]
-    refused.append(rejections.pop().payload)
+    rejected.append(rejections.pop().payload)
     return None
 
 
 def add_cells(total: Cells, more: Cells) -> None:
-    """Add devices' cells to those in `total`, in new lists: none is ever changed."""
+    """Add devices' cells to those in `total`, in new lists; no list is changed."""
     for device, cells in more.items():
         total[device] = list(map(add, total[device], cells)) if device in total else cells
 

@@ -1,10 +1,10 @@
 """How fast readings are published, and what a slow service does to memory: run with `make bench-publisher`.
 
-First, side by side against our own Pub/Sub server in another process: Google's client for single messages, the shipped
-way of sending, and a bare gRPC loop, all from the same messages to the last confirmation; and the whole publisher,
-which makes its readings too. Then publishers that want more than a stalled service takes.
+First, in turns against our own Pub/Sub server in another process: Google's client for single messages, the shipped way
+of sending, and a bare gRPC loop, all from the same messages to the last confirmation; and the complete publisher, which
+generates its readings too. Then publishers that send more than a stalled service accepts.
 
-BENCH_QUICK=1 takes a quarter of a minute: enough to see that it works, not to believe the numbers.
+BENCH_QUICK=1 takes a quarter of a minute: enough to see that it works, too short for reliable figures.
 """
 
 import json
@@ -32,21 +32,21 @@ from publisher.messages import Message, encode
 from publisher.publish import Publishing
 from publisher.sending import REQUEST_MESSAGES, REQUESTS
 
-# What the publisher used before it had a way of its own.
+# The settings of version 0.1.0, which used Google's client.
 BATCHES = pubsub_v1.types.BatchSettings(max_messages=1000, max_bytes=1_000_000, max_latency=0.05)
 PublishRequest, PublishResponse = types.PublishRequest.pb(), types.PublishResponse.pb()
 
 GROWTH = 2.0  # megabytes memory may grow once a stall has lasted for half its time, until the end
 PHASES = ("open", "stalled", "slow")
 SLOW = 0.25  # seconds before an answer
-WAYS = {"client": "client as it comes", "1": "shipped", "100": "shipped, packed by 100"}
-# Readings: under way, a request that waits for room, and a message that waits for that. Packed, bytes are the limit.
+WAYS = {"client": "client with its defaults", "1": "shipped", "100": "shipped, packed by 100"}
+# Readings in requests under way, in one that waits for these, and in a message that waits for it. Packed, bytes limit.
 OUTSTANDING = {"1": 11_000, "100": 23_000}
 
 _STYLES = {
     "client": {"color": RED},
     "bare gRPC loop": {"color": GREEN},
-    "client as it comes": {"color": RED, "marker": ""},
+    "client with its defaults": {"color": RED, "marker": ""},
     "shipped": {"color": BLUE, "marker": ""},
     "shipped, packed by 100": {"color": BLUE, "marker": "", "linestyle": "--"},
 }
@@ -55,7 +55,7 @@ Turn = tuple[float, float]  # readings per second, and microseconds of this proc
 
 
 class Clock:
-    """Gives out `items`, of so many readings; the time of a turn begins when they begin to be taken."""
+    """Yields `items`, of so many readings; the time of a turn begins with the first one."""
 
     def __init__(self, items: Iterable[Any], readings: int):
         self._items, self._readings = items, readings
@@ -102,7 +102,7 @@ def bare(host: str, topic: str, ready: Sequence[Message]) -> Turn:
 
 
 def shipped(topic: str, count: int, packed: int = 1, ready: Sequence[Message] | None = None) -> Turn:
-    """The publisher: whole, or but for making readings and messages, if these are ready."""
+    """The publisher, complete or, with messages that are `ready`, without generating readings and messages."""
     clock = Clock(ready or backlog(count), count)
     run = Publishing(topic, ready and SimpleNamespace(messages=lambda plan, run_id: clock), pack=packed)
     begun = time.perf_counter()
@@ -112,7 +112,7 @@ def shipped(topic: str, count: int, packed: int = 1, ready: Sequence[Message] | 
 
 
 def race(rounds: int, count: int) -> dict[str, list[Turn]]:
-    """Let the contenders take turns: `count` readings each, of the client a tenth of that, of the whole a quarter."""
+    """Run the contenders in turns: `count` readings each, the client a tenth, the complete publisher a quarter."""
     ready = [encode(reading, "bench") for reading in backlog(count)]
     with own_pubsub_server() as server:
         os.environ |= server.env
@@ -121,15 +121,15 @@ def race(rounds: int, count: int) -> dict[str, list[Turn]]:
             "client": partial(client, topic, ready[: count // 10]),
             "shipped": partial(shipped, topic, count, ready=ready),
             "bare gRPC loop": partial(bare, server.host, topic, ready),
-            "whole publisher": partial(shipped, topic, count // 4),
-            "whole, packed by 10": partial(shipped, topic, count // 4, 10),
-            "whole, packed by 100": partial(shipped, topic, count // 4, 100),
+            "complete publisher": partial(shipped, topic, count // 4),
+            "complete, packed by 10": partial(shipped, topic, count // 4, 10),
+            "complete, packed by 100": partial(shipped, topic, count // 4, 100),
         }
         return take_turns(contenders, rounds, warm_up=1)
 
 
 def stall(way: str, seconds: float) -> list[dict[str, Any]]:
-    """Watch a publisher whose service is open, stalled and slow for so many seconds each: what `stalled` says, when."""
+    """Return what `stalled` prints of a publisher whose service is open, stalled and slow, for `seconds` each."""
     moments: list[dict[str, Any]] = []
     with PubsubServer() as server:
         topic = create_topic(server.host, "bench-project", "bench")
@@ -156,7 +156,7 @@ def growth(moments: Rows) -> float:
 
 
 def goals(speeds: Rows, stalls: Mapping[str, Rows]) -> list[Goal]:
-    """Return what was wanted beside what was found."""
+    """Return the goals with the measured figures."""
     [ours] = [row for row in speeds if row[""] == "shipped"]
     found = [
         Goal("readings/s of shipped / bare gRPC loop", ours["/ bare gRPC loop"], at_least=0.7),
@@ -202,7 +202,7 @@ def main() -> None:
     speeds = speed_rows(race(rounds, count))
     stalls = {way: stall(way, seconds) for way in WAYS}
     slow = [slow_row(way, found) for way, found in stalls.items()]
-    tables = {"Publishing, readings/s": speeds, "A service that stalls, then answers slowly": slow}
+    tables = {"Publishing, readings/s": speeds, "A service that stalls, then responds slowly": slow}
     publish("publisher", tables, goals(speeds, stalls), chart(speeds, stalls, seconds))
 
 

@@ -1,8 +1,9 @@
-"""A publisher that wants more than its service takes, watched from within: `python -m benchmarks.stalled WAY TOPIC`.
+"""A publisher that sends more than its service accepts, observed from within: `python -m benchmarks.stalled WAY TOPIC`.
 
-WAY is `client`, Google's client for single messages as it comes, or how many readings the shipped publisher packs into
-a message. It goes on until it is ended, and prints one JSON object for every quarter of a second: seconds since the
-first, messages or readings published and outstanding, and memory in megabytes. So it imports no more than it needs.
+WAY is `client`, Google's client for single messages with its defaults, or how many readings the shipped publisher packs
+into a message. It runs until it is stopped, and prints one JSON object every quarter of a second: seconds since the
+first, messages or readings published and outstanding, and memory in megabytes. It imports only what it needs, because
+its memory is measured.
 """
 
 import json
@@ -22,12 +23,12 @@ from publisher.sensors import CURVES, Reading, readings
 
 
 def backlog(count: int | None) -> Iterator[Reading]:
-    """Yield readings of the past, without end if it is None: nothing waits for the clock."""
+    """Yield so many readings of the past, endless if None; nothing waits for the clock."""
     return readings(list(CURVES), devices=1, rate=1000, start_ms=1_700_000_000_000, total=count, seed=1)
 
 
 class _Client(Publishing):
-    """What a program does that calls publish() for every message."""
+    """A program that calls publish() for every message."""
 
     def run(self, readings: Iterable[Reading]) -> None:
         client = pubsub_v1.PublisherClient()
@@ -41,13 +42,13 @@ class _Client(Publishing):
 
 
 def memory() -> float:
-    """Return the megabytes of this process that are in memory."""
+    """Return the resident megabytes of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main(way: str, topic: str) -> None:
-    """Publish without end, and print."""
+    """Publish without end, and print a line every quarter of a second."""
     run = _Client(topic) if way == "client" else Publishing(topic, pack=int(way))
     threading.Thread(target=run.run, args=(backlog(None),), daemon=True).start()
     while not run.published:

@@ -1,9 +1,9 @@
-"""Seconds from launch to the job request, and what is imported for that, and on a worker.
+"""Seconds from launch to the job request, and the cost of imports for it and on a worker.
 
     python -m benchmarks.startup    about two minutes, on the emulators; BENCH_QUICK=1 measures everything once
 
-Launches are of the real entry point as Google's launcher starts it, up to the request that Dataflow would get, in place
-of which there is a file. Everything is measured in fresh processes, with warm files.
+The real entry point is started as Google's launcher starts it, up to the job request that Dataflow would receive, which
+is written to a file. Everything is measured in fresh processes, with warm files.
 """
 
 import json
@@ -90,7 +90,7 @@ def main() -> None:
             _python("-m", "pipeline.main", *flags, *more)
             return request.stat().st_mtime - start
 
-        rows: list[dict[str, Any]] = [{"": "to the job request, the first: makes tables", "seconds": launch()}]
+        rows: list[dict[str, Any]] = [{"": "to the job request, the first: creates tables", "seconds": launch()}]
         rounds = [
             {
                 "to the job request": launch(),

@@ -1,12 +1,12 @@
-"""The shipped graph beside itself, on Beam's own worker: with parts of its fold left out, and with other options.
+"""Variants of the shipped graph, on Beam's own worker: parts of its fold left out, and other options.
 
-And its fold without Beam, beside the limit. All are in `make bench`. The parts, each with all before it:
+Also its fold without Beam, beside the limit. `make bench` runs all of them. Each part includes those before it:
 
     floor       a DoFn that does nothing
-    steps       the shipped graph, whose fold throws messages away
-    decode      ... decodes them and throws the readings away
-    good        everything; so far, of readings that are all good
-    everything  of readings 1% of which are bad, so that there are dead letters
+    steps       the shipped graph, whose fold discards messages
+    decode      the shipped graph, whose fold decodes messages and discards the readings
+    valid       the shipped graph; all readings are valid, as in the parts before
+    everything  the shipped graph; 1% of the readings are invalid, so that there are dead letters
 """
 
 import statistics
@@ -35,21 +35,21 @@ OPTIONS = {
 
 
 def parts(rounds: int) -> list[dict[str, Any]]:
-    """Return rows of the microseconds of CPU per reading of each part with all before it, and of what each adds."""
+    """Return two rows of microseconds of CPU per reading: of each part with those before it, and of each part alone."""
     floor, shipped = (Contender(name, Load()) for name in ("floor", "shipped"))
-    sent, all_good = ([*bundles(Load(bad=bad), 1, past())] for bad in (Load.bad, 0))
-    good = shipped.turn(all_good)
+    sent, all_valid = ([*bundles(Load(bad=bad), 1, past())] for bad in (Load.bad, 0))
+    valid = shipped.turn(all_valid)
     turns = {
-        "floor": floor.turn(all_good),
-        "steps": partial(_instead, Decoder, "decode", lambda *messages: iter(()), good),
-        "decode": partial(_instead, FixedBuckets, "add", lambda buckets, readings: bool(deque(readings, 0)), good),
-        "good": good,
+        "floor": floor.turn(all_valid),
+        "steps": partial(_instead, Decoder, "decode", lambda *messages: iter(()), valid),
+        "decode": partial(_instead, FixedBuckets, "add", lambda buckets, readings: bool(deque(readings, 0)), valid),
+        "valid": valid,
         "everything": shipped.turn(sent),
     }
     micros = take_turns(turns, rounds)
     medians = [statistics.median(found) for found in micros.values()]
     added = [f"{more - less:+.2f}" for less, more in zip([0.0, *medians], medians, strict=False)]
-    return [{"": "with all before it", **micros}, {"": "by itself", **dict(zip(micros, added, strict=True))}]
+    return [{"": "with the parts before it", **micros}, {"": "alone", **dict(zip(micros, added, strict=True))}]
 
 
 def _instead(of: type, method: str, does: Callable[..., Any], turn: Callable[[], float]) -> float:
@@ -74,7 +74,7 @@ def alone(rounds: int) -> list[dict[str, Any]]:
 
 
 def fold_of(load: Load) -> _Fold:
-    """Return the shipped graph's fold, set up as by a worker."""
+    """Return the fold of the shipped graph, set up as a worker does."""
     of = job(load)
     fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
     fold.setup()
@@ -100,6 +100,6 @@ def options(rounds: int) -> list[dict[str, Any]]:
 
 
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
-    """Return the goals of hopping windows, of readings that share a row."""
+    """Return the goals of hopping windows, for readings that share a row."""
     hops = {name: found for name, found in rows[0].items() if name.startswith("hop")}
     return [Goal(f"{name}: CPU to the shuffle / plain", found, at_most=1.1) for name, found in hops.items()]

@@ -22,7 +22,7 @@ _IMPULSE = translations.IMPULSE_BUFFER.decode()
 
 
 class Source(beam.PTransform):
-    """Message bytes as a ReadFromPubSub yields them, with the steps of its own; `Worker` feeds what is before that."""
+    """Message bytes as ReadFromPubSub yields them, with its own steps; `Worker` feeds the input of these."""
 
     def __init__(self, read: type[ReadFromPubSub] = ReadFromPubSub):
         super().__init__()
@@ -36,9 +36,9 @@ class Source(beam.PTransform):
 
 
 class Worker:
-    """Runs bundles through the first fused stage of a pipeline, up to its first shuffle; and what comes of them, after.
+    """Runs bundles through the first fused stage of a pipeline, up to its first shuffle, and then the stages after it.
 
-    Combiners are not lifted, and state is kept behind a shuffle, both as on Dataflow in streaming.
+    Combiners are not lifted, and steps with state follow a shuffle, both as on Dataflow in streaming.
 
     Args:
       build: adds the steps to a pipeline, beginning with a `Source`.
@@ -49,15 +49,15 @@ class Worker:
         build(pipeline)
         self._stages = _stages(pipeline.to_runner_api())
         [self._first] = [stage for stage in self._stages if stage.reads == _IMPULSE]
-        # A bundle as it comes from the runner; processed, with the report of its metrics, to (step, encoded elements).
+        # Encoding a bundle as the runner sends it; and processing one, with the report of its metrics.
         self.encode, self.run = self._first.encode, self._first.run
 
     def decode(self, left: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, WindowedValue]]:
-        """Yield (the step that wrote it, element) for all that left the worker."""
+        """Yield (the step that wrote it, element) for every element that left the worker."""
         return ((step, element) for step, data in left for element in self._first.decode(step, data))
 
     def after(self, left: Iterable[tuple[str, bytes]]) -> list[Callable[[], Any]]:
-        """Return what is left to do once bundles have `left` the first stage: grouped as if all windows fired then."""
+        """Return the later stages as functions, fed with the elements that left the first, as if all windows fired."""
         waiting: dict[str, list[Any]] = defaultdict(list)
         calls: list[Callable[[], Any]] = []
         for stage in self._stages:
@@ -142,7 +142,7 @@ def _group(elements: Iterable[WindowedValue]) -> Iterator[WindowedValue]:
 
 
 def _cut_before_state(stages: Iterable[Any], context: Any) -> Iterator[Any]:
-    """Let no stage with state be fused to what comes before it."""
+    """Prevent the fusion of a stage with state to the stage before it."""
     for stage in stages:
         payloads = (one.spec.payload for one in stage.transforms if one.spec.urn == common_urns.primitives.PAR_DO.urn)
         stage.forced_root = any(beam_runner_api_pb2.ParDoPayload.FromString(one).state_specs for one in payloads)

@@ -1,8 +1,8 @@
-"""The three ways to write rows, against the same stand-in: run with `make bench-writing`.
+"""The three write methods against the same stand-in: run with `make bench-writing`.
 
 Each writes the same rows through Beam's own worker in this process; the stand-in, `local.stack.bigquery_server`, has a
-process of its own. CPU is this process's, less that of a pipeline that drops the rows. Rows a second are of the
-stand-in as much as of the sink, so only their ratio says something, and little about BigQuery.
+process of its own. CPU is this process's, less that of a pipeline that drops the rows. Rows per second depend on the
+stand-in as much as on the sink, so only their ratio means something, and little for BigQuery.
 """
 
 import logging
@@ -27,7 +27,7 @@ from pipeline.timestamps import rfc3339
 
 PROJECT = "sensor-stream-bench"
 _DEVICES = 100
-# Rows of a run: enough that a method's CPU stands out from that of starting a pipeline.
+# Rows of a run: enough for a method's CPU to be well above that of starting a pipeline.
 _COUNTS = {"streaming_inserts": 2_000, "storage_write": 20_000, "upsert": 20_000}
 _COLUMNS = tables.row_columns(SENSORS, by_device=True, revise=False)
 _KEY = tables.row_key(by_device=True)
@@ -41,7 +41,7 @@ METHODS: dict[str, Callable[[TableId], beam.PTransform]] = {
 
 
 def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
-    """Write so many rows into a new table, and check that it holds them: seconds of CPU, and seconds that passed."""
+    """Write so many rows into a new table, and check that it has them; return seconds of CPU, and seconds elapsed."""
     table_id = TableId(PROJECT, "bench", f"t{uuid.uuid4().hex}")
     tables.prepare(table_id, _COLUMNS, tables.TIMESTAMP, tables.DEVICE, _KEY if method == "upsert" else ())
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
@@ -57,14 +57,14 @@ def run(method: str, count: int, bq: bigquery.Client) -> tuple[float, float]:
 
 
 def _row(number: int, numbered: bool) -> dict[str, Any]:
-    """A row as MakeRows makes it: per interval and device, all sensors; for upserts with its revision."""
+    """Return a row as MakeRows yields it: per interval and device, all sensors; for upserts with its revision."""
     stamp = rfc3339(1_795_352_400_000_000 + number // _DEVICES * 15_000_000)
     row = {"Timestamp": stamp, **dict.fromkeys(SENSORS, number / 7), "Device": f"device-{number % _DEVICES}"}
     return row | {"Revision": 0, "WrittenAt": stamp} if numbered else row
 
 
 def turn(method: str, count: int, bq: bigquery.Client) -> dict[str, float]:
-    """Return a method's figures, of which CPU is without that of a pipeline that drops its rows."""
+    """Return a method's figures; the CPU of a pipeline that drops its rows is subtracted."""
     started, _ = run("nothing", count, bq)
     seconds, passed = run(method, count, bq)
     return {"us of CPU per row": (seconds - started) / count * 1e6, "rows/s": count / passed}

@@ -1,1 +1,1 @@
-"""The shipped graph beside other Python stream engines, each in a venv of its own (`make bench-peers`)."""
+"""The shipped graph beside other Python stream engines, in a separate venv (`make bench-peers`)."""

@@ -1,4 +1,4 @@
-"""Run with `make bench-peers`. BENCH_QUICK=1 takes about a minute: enough to see that it works, not to believe it."""
+"""Run with `make bench-peers`. BENCH_QUICK=1 takes a minute: enough to see that it works, too short for figures."""
 
 import gc
 import statistics
@@ -19,10 +19,10 @@ from benchmarks.peers.engine import Form
 
 ENGINES = {"on_beam": "apache-beam", "on_bytewax": "bytewax", "on_pathway": "pathway", "on_quix": "quixstreams"}
 LOADS = (Load(), Load(packed=10), Load(packed=100), Load(devices=10), Load(devices=1000))
-# Readings are a millisecond apart: six whole intervals, or two in the shorter turns, so that all end in as many rows.
+# Readings are a millisecond apart: six full intervals, or two in the shorter turns, so that all yield as many rows.
 ROUNDS, READINGS = (1, 30_000) if frame.QUICK else (7, 90_000)
-LONG = 0.8  # seconds of CPU; what took longer to check has turns of a third of the messages
-# The worker is what Dataflow bills, but ends at the first shuffle; the local runner makes rows, as peers do.
+LONG = 0.8  # seconds of CPU; forms that took longer when they were checked have turns of a third of the messages
+# The worker is what Dataflow bills, but ends at the first shuffle; the local runner yields rows, as peers do.
 WORKER, LOCAL = "shipped worker", "shipped local"
 
 _COLOURS = {"bytewax": frame.ORANGE, "pathway": frame.PURPLE, "quix": frame.RED, "loop": frame.GREEN}
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
     """One load, all forms."""
 
     load: Load
-    micros: Mapping[str, list[float]]  # CPU per reading without what the engine takes to start, by form, of each round
+    micros: Mapping[str, list[float]]  # CPU per reading without the start of the engine, by form, for each round
     start: Mapping[str, list[float]]  # milliseconds of CPU for the first message alone
 
 
@@ -54,7 +54,11 @@ def main() -> int:
 
 
 def measure(forms: Mapping[str, Form], load: Load, readings: int, rounds: int) -> Measured:
-    """Compare all forms under one load, of so many readings at most. Raises DifferentRows before anything is timed."""
+    """Compare all forms under one load, with so many readings at most.
+
+    Raises:
+      DifferentRows: two forms yield different rows; nothing is timed then.
+    """
     frame.CONSOLE.print(f"[dim]{load}")
     sent = list(messages(load, readings // load.packed, past()))
     outcomes, counts, turns = {}, {}, {}
@@ -86,13 +90,16 @@ def per_reading(turns: Sequence[Sequence[float]], readings: int) -> list[float]:
 
 
 def tables(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Return the cost of each form under each load, and how many times that of our worker it is."""
+    """Return the cost of each form under each load, and its ratio to that of our worker."""
     costs, times = [], []
     for form in measured[0].micros:
         start = statistics.median(ms for one in measured for ms in one.start[form])
         costs.append({"": form, **{_name(one.load): one.micros[form] for one in measured}, "start, ms": start})
         times.append({"": form, **{_name(one.load): frame.ratios(one.micros, form, WORKER) for one in measured}})
-    return {"CPU per reading, microseconds: median (range)": costs, f"CPU / {WORKER}: below 1 is ahead of us": times}
+    return {
+        "CPU per reading, microseconds: median (range)": costs,
+        f"CPU / {WORKER}: below 1 is faster than ours": times,
+    }
 
 
 def _name(load: Load) -> str:

@@ -1,10 +1,10 @@
-"""Ours: the shipped graph on Beam, in three ways; and plain Python without any engine.
+"""The shipped graph on Beam, in three ways; and plain Python without an engine.
 
 shipped worker  Beam's own worker up to the first shuffle, in bundles of 1,000: what Dataflow runs and bills as CPU
                 of a worker; the shuffle, the windows' state and the rest of the graph are not in it
 shipped local   the whole graph to its rows and dead letters, on FnApiRunner; all messages in one bundle
 shipped demo    the same on BundleBasedDirectRunner, which `make demo` runs on
-loop            the checks written out for just this load, sums and dead letters; no rows
+loop            the checks written out for this load, sums and dead letters; no rows
 """
 
 import base64
@@ -21,7 +21,7 @@ from benchmarks.load import SENSORS, Load
 from benchmarks.peers.engine import BATCH, Form, Sinks
 from pipeline import graph
 
-# Read and written by the steps below; in the pipeline itself they would be pickled with it.
+# Global because the steps below would pickle them.
 _payloads: Sequence[bytes] = ()
 _sinks = Sinks()
 
@@ -56,8 +56,8 @@ def _keep_row(row: dict[str, Any]) -> tuple[()]:
     return ()
 
 
-def _keep_dead_letter(letter: dict[str, Any]) -> tuple[()]:
-    _sinks.dead_letters.append(base64.b64decode(letter["payload"]))
+def _keep_dead_letter(dead_letter: dict[str, Any]) -> tuple[()]:
+    _sinks.dead_letters.append(base64.b64decode(dead_letter["payload"]))
     return ()
 
 

@@ -1,7 +1,7 @@
 """Bytewax: its Rust engine runs Python operators.
 
 idiomatic  flat_map, branch, key_on, fold_window with EventClock and TumblingWindower, as its guide teaches
-tuned      flat_map_batch folds a whole batch to an item per interval; stateful_batch keeps open ones and closes them
+tuned      flat_map_batch folds a batch to an item per interval; stateful_batch holds open ones and closes them
 """
 
 import math
@@ -37,7 +37,7 @@ def _run(build: Callable[[Any, bool], tuple[Any, Any]], load: Load, payloads: li
 
 def _idiomatic(messages: Any, by_device: bool) -> tuple[Any, Any]:
     outcomes = op.flat_map("read", messages, lambda payload: chain(*read(payload)))
-    kinds = op.branch("is_refused", outcomes, lambda outcome: type(outcome) is bytes)
+    kinds = op.branch("is_rejected", outcomes, lambda outcome: type(outcome) is bytes)
     windows = win.fold_window(
         "mean",
         op.key_on("key", kinds.falses, lambda reading: reading[1] if by_device else ""),
@@ -45,7 +45,7 @@ def _idiomatic(messages: Any, by_device: bool) -> tuple[Any, Any]:
         win.TumblingWindower(timedelta(seconds=INTERVAL), _EPOCH),
         dict,
         _add_reading,
-        lambda sums, _: sums,  # which is never called: tumbling windows do not merge
+        lambda sums, _: sums,  # never called: tumbling windows do not merge
     )
     return op.map("row", windows.down, _row), kinds.trues
 
@@ -62,7 +62,7 @@ def _row(item: tuple[str, tuple[int, Sums]]) -> tuple[int, str, dict[str, float]
 
 def _tuned(messages: Any, by_device: bool) -> tuple[Any, Any]:
     outcomes = op.flat_map_batch("fold", messages, lambda payloads: chain(*fold(payloads, by_device)))
-    kinds = op.branch("is_refused", outcomes, lambda outcome: type(outcome) is bytes)
+    kinds = op.branch("is_rejected", outcomes, lambda outcome: type(outcome) is bytes)
     # One key for each worker would do the same on many.
     keyed = op.key_on("shard", kinds.falses, lambda partial: "0")
     return op.key_rm("unshard", op.stateful_batch("intervals", keyed, _OpenIntervals)), kinds.trues

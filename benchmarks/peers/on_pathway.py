@@ -3,7 +3,7 @@
     idiomatic  a row per message; a UDF, flatten, columns, windowby(tumbling) with exactly_once_behavior, reduce
     tuned      a row per batch, folded in one UDF to a row per interval; a stateful reducer adds those up per window
 
-What its Python connector is given within 1.5 s is one minibatch, here often all of it.
+Messages that its Python connector receives within 1.5 s are one minibatch, here often all of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,8 +42,8 @@ def _run(of: Any, build: Callable[..., Any], load: Load, given: Sequence[Any]) -
     sinks = Sinks()
     messages = pw.io.python.read(_Source(given), schema=pw.schema_from_types(data=of))
     outcomes, rows, read_row = build(messages, load.by_device)
-    refused = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
-    pw.io.subscribe(refused, lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
+    rejected = outcomes.select(payload=pw.this.read[1]).flatten(pw.this.payload)
+    pw.io.subscribe(rejected, lambda key, row, time, is_addition: sinks.dead_letters.append(row["payload"]))
     pw.io.subscribe(rows, lambda key, row, time, is_addition: sinks.rows.extend(read_row(**row)))
     pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
     return sinks.outcome
@@ -56,10 +56,10 @@ def _batches(load: Load, sent: Sequence[tuple[float, bytes]]) -> list[tuple[byte
 def _idiomatic(messages: pw.Table, by_device: bool) -> tuple[pw.Table, pw.Table, Callable[..., Any]]:
     @pw.udf(deterministic=True)
     def read_message(data: bytes) -> tuple[list[_Reading], list[bytes]]:
-        readings, refused = read(data)
+        readings, rejected = read(data)
         return [
             (at, device if by_device else "", *map(values.get, SENSORS)) for at, device, values in readings
-        ], refused
+        ], rejected
 
     outcomes = messages.select(read=read_message(pw.this.data))
     readings = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)
@@ -80,8 +80,8 @@ def _idiomatic(messages: pw.Table, by_device: bool) -> tuple[pw.Table, pw.Table,
 def _tuned(messages: pw.Table, by_device: bool) -> tuple[pw.Table, pw.Table, Callable[..., Any]]:
     @pw.udf(deterministic=True)
     def fold_batch(batch: tuple[bytes, ...]) -> tuple[list[tuple[int, pw.PyObjectWrapper]], list[bytes]]:
-        partials, refused = fold(batch, by_device)
-        return [(latest, pw.wrap_py_object(cells)) for _, latest, cells in partials], refused
+        partials, rejected = fold(batch, by_device)
+        return [(latest, pw.wrap_py_object(cells)) for _, latest, cells in partials], rejected
 
     outcomes = messages.select(read=fold_batch(pw.this.data))
     sums = outcomes.select(one=pw.this.read[0]).flatten(pw.this.one)

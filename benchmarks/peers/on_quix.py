@@ -1,13 +1,13 @@
 """Quix Streams: a Python library on Kafka and RocksDB.
 
-    idiomatic  apply(expand), a branch for what is refused, group_by, tumbling_window with a Mean per sensor, final
-    tuned      each message folded by itself, no branches, its sums reduced in one window
+    idiomatic  apply(expand), a branch for rejections, group_by, tumbling_window with a Mean per sensor, final
+    tuned      each message folded alone, no branches, its sums reduced in one window
 
-Real here: its run loop, deserialization, dataframe, windows, RocksDB state and checkpoints. Not real: Kafka, of whose
-clients there are the few methods below; and there are no changelog topics, which would need a broker.
+Real here: its run loop, deserialization, dataframe, windows, RocksDB state and checkpoints. Not real: Kafka, whose
+clients are replaced by the few methods below, and changelog topics, which would need a broker.
 
-Messages reach user code one at a time. Whoever kept some back to fold them together would lose them in a rebalance,
-because their offsets are committed; so there is no form that folds batches.
+Messages reach user code one at a time. A form that kept some back to fold them together would lose them in a rebalance,
+because their offsets are committed; so no form folds batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _TOPIC = "readings"
 
 
 def _messages(load: Load, sent: Sequence[tuple[float, bytes]]) -> list["_Message"]:
-    # A window closes when a later reading comes; there is no end of a stream.
+    # A window closes when a later reading arrives; a stream has no end.
     after = sent[-1][0] + 60
     return [_Message(data) for _, data in [*sent, (after, b'{"Timestamp": %.3f, "Temp": 0.5}' % after)]]
 
@@ -69,8 +69,8 @@ def _idiomatic(messages: Any, by_device: bool, dead_letters: list[bytes]) -> tup
 
 def _tuned(messages: Any, by_device: bool, dead_letters: list[bytes]) -> tuple[Any, Callable[..., Any]]:
     def fold_message(payload: bytes) -> list[tuple[int, str, list[float]]]:
-        partials, refused = fold((payload,), by_device)
-        dead_letters.extend(refused)
+        partials, rejected = fold((payload,), by_device)
+        dead_letters.extend(rejected)
         return [(latest, device, of) for _, latest, cells in partials for device, of in cells.items()]
 
     parts = messages.apply(fold_message, expand=True).set_timestamp(lambda one, *_: one[0] // 1000)
@@ -80,7 +80,7 @@ def _tuned(messages: Any, by_device: bool, dead_letters: list[bytes]) -> tuple[A
 
 
 class _Message(bytes):
-    """As confluent_kafka.Message. Of its times each form takes those in the readings."""
+    """As confluent_kafka.Message. Each form takes the event times from the readings."""
 
     value = bytes.__bytes__
     offset = staticmethod(count().__next__)

@@ -27,15 +27,15 @@ def measured(request):
     return measure(request.param, rounds=1, seconds=0, readings=2000)
 
 
-def test_rows_and_refusals_agree(measured):
+def test_contenders_agree_on_rows_and_rejections(measured):
     outcomes = measured.outcomes
     assert set(outcomes) == set(NAMES)
     for name in ("combine", "shipped", "loop"):
         assert outcomes[name].rows == outcomes["seed"].rows
-        assert outcomes[name].refused == outcomes["seed"].refused > 0
+        assert outcomes[name].rejected == outcomes["seed"].rejected > 0
 
 
-def test_means_are_right():
+def test_seed_computes_means():
     load = Load(bundle=1000)
     sums = defaultdict(list)
     start = 1_700_000_010
@@ -55,9 +55,9 @@ def test_means_are_right():
     assert loop.outcome([loop.run(loop.prepare(messages(load, 1000, start)))]).rows == expected
 
 
-def test_shuffled_records(measured):
+def test_contenders_shuffle_expected_records(measured):
     outcomes, load = measured.outcomes, measured.load
-    good = measured.readings - outcomes["seed"].refused
+    good = measured.readings - outcomes["seed"].rejected
     assert outcomes["seed"].shuffled == outcomes["combine"].shuffled == good
     assert outcomes["floor"].shuffled == outcomes["loop"].shuffled == 0
     # One per bundle, interval and device at most; and at least one per row.
@@ -66,12 +66,12 @@ def test_shuffled_records(measured):
     assert len(outcomes["shipped"].rows) <= outcomes["shipped"].shuffled <= bundles * intervals * load.devices
 
 
-def test_shuffles_three_hundred_times_fewer_records_than_the_seed():
+def test_shipped_shuffles_three_hundred_times_fewer_records_than_seed():
     one = measure(bench.UNPACKED, rounds=1, seconds=0, readings=2000)
     assert bench.figures(one)["shuffled records of seed / shipped"][0] >= 300
 
 
-def test_the_fold_without_beam_emits_what_it_does_on_the_worker():
+def test_fold_without_beam_emits_the_elements_of_the_worker():
     load = Load(devices=10)
     [sent] = bundles(load, 1, past())
     shipped, loop = Contender("shipped", load), Contender("loop", load)
@@ -84,14 +84,14 @@ def test_the_fold_without_beam_emits_what_it_does_on_the_worker():
     assert [list(row) for row in variants.alone(rounds=1)] == [["packed by", "parse alone", "shipped", "loop"]] * 3
 
 
-def test_parts_left_out_come_back():
+def test_parts_restore_the_methods_they_replace():
     decode, add = Decoder.decode, FixedBuckets.add
     found, _ = variants.parts(rounds=1)
-    assert list(found) == ["", "floor", "steps", "decode", "good", "everything"]
+    assert list(found) == ["", "floor", "steps", "decode", "valid", "everything"]
     assert (Decoder.decode, FixedBuckets.add) == (decode, add)
 
 
-def test_what_comes_after_the_shuffle_is_work_too():
+def test_after_returns_work_behind_the_shuffle():
     [sent] = bundles(Load(), 1, past())
     contenders = [Contender(name, Load()) for name in NAMES]
     found = {one.name for one in contenders if one.after([one.run(one.prepare(sent))])}
@@ -99,7 +99,7 @@ def test_what_comes_after_the_shuffle_is_work_too():
 
 
 @pytest.mark.parametrize(("flag", "keys"), [("--window=session", {""}), ("--silence_after=5m", {"device-0", ""})])
-def test_the_worker_stops_before_state(flag, keys):
+def test_worker_stops_before_steps_with_state(flag, keys):
     shipped = Contender("shipped", Load(flags=(flag,)))
     [sent] = bundles(shipped.load, 1, past())
     came = shipped.records(shipped.run(shipped.prepare(sent)))
@@ -107,14 +107,14 @@ def test_the_worker_stops_before_state(flag, keys):
     assert {element.value[0] for step, element in came if "PCollection" in step} == keys
 
 
-def test_different_rows_are_not_timed(measured):
+def test_compare_raises_for_different_rows(measured):
     outcomes = dict(measured.outcomes)
-    outcomes["combine"] = Outcome({}, outcomes["seed"].refused)
+    outcomes["combine"] = Outcome({}, outcomes["seed"].rejected)
     with pytest.raises(DifferentRows, match="combine and seed differ: 0 rows"):
         compare(measured.load, outcomes, "seed")
 
 
-def test_messages_are_as_described():
+def test_messages_are_those_of_the_load():
     sent = list(messages(Load(), 20_000, start=1_700_000_000))
     stamps = [json.loads(data)["Timestamp"] for _, data in sent]
     assert len({at for at, _ in sent}) == len(sent)
@@ -126,14 +126,14 @@ def test_messages_are_as_described():
     assert 950 < statistics.mean(len(data) for _, data in messages(Load(size=1000), 100, start=1_700_000_000)) < 1050
 
 
-def test_silences_are_watched_without_a_record_for_each_reading():
+def test_silence_after_adds_one_record_per_device_and_bundle():
     shipped = Contender("shipped", Load(devices=10, flags=("--silence_after=5m",)))
     [sent] = bundles(shipped.load, 1, past())
     records = [element.value for _, element in shipped.records(shipped.run(shipped.prepare(sent)))]
     assert sum(type(heard) is list for _, heard in records) == 11  # of each device, and of the stream
 
 
-def test_report(measured, tmp_path, monkeypatch):
+def test_publish_writes_figures_and_chart(measured, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.frame.OUT", tmp_path)
     rows = [bench._costs(measured)]
     publish("bench", {"costs": rows}, bench.goals([measured]), bench.chart([measured]))
@@ -142,7 +142,7 @@ def test_report(measured, tmp_path, monkeypatch):
     assert found["seed"] == measured.micros["seed"]
 
 
-def test_a_goal_is_judged_by_its_median():
+def test_goal_is_met_by_its_median():
     assert Goal("ratio", [1.0, 9.0, 9.5], at_least=8).met
     assert not Goal("ratio", [1.0, 7.0, 9.5], at_least=8).met
     assert not Goal("ratio", [1.0, 1.4, 9.5], at_most=1.35).met

@@ -37,12 +37,12 @@ def rows() -> list[Row]:
     ]
 
 
-def test_right_rows_are_of_the_readings_that_the_publisher_makes(rows) -> None:
+def test_differences_are_none_for_rows_of_published_readings(rows) -> None:
     assert len(rows) == 4
     assert differences(rows, []) == []
 
 
-def test_every_difference_is_named(rows) -> None:
+def test_differences_name_every_wrong_row_and_dead_letter(rows) -> None:
     first, *others = rows
     assert differences(others, [])[0] == f"missing row: {first.start.isoformat()}"
     assert differences([*rows, first], [])[0].startswith(f"doubled row: {first.start.isoformat()}")
@@ -53,7 +53,7 @@ def test_every_difference_is_named(rows) -> None:
     assert differences(rows, [b"null"]) == ["dead letter: b'null'"]
 
 
-def test_a_load_is_sustained_when_nothing_is_wrong_and_rows_do_not_come_later_and_later() -> None:
+def test_row_is_sustained_without_differences_and_increasing_delay() -> None:
     good = [2.5, 2.7, 2.6, 2.8]
     assert outcome(99.5, good, wrong=False)["sustained"] == "yes"
     assert outcome(99.5, good, wrong=True)["sustained"] == "NO"
@@ -68,7 +68,7 @@ def test_a_load_is_sustained_when_nothing_is_wrong_and_rows_do_not_come_later_an
 @pytest.mark.parametrize(
     ("too_much", "climbed", "best", "status"), [(200, 2, 100, 1), (300, 3, 200, 0), (400, 3, 300, 0)]
 )
-def test_rates_are_climbed_until_one_is_too_much(monkeypatch, tmp_path, too_much, climbed, best, status) -> None:
+def test_main_tries_rates_until_one_is_not_sustained(monkeypatch, tmp_path, too_much, climbed, best, status) -> None:
     published = []
     monkeypatch.setattr(end_to_end, "LOGS", tmp_path)
     monkeypatch.setattr(end_to_end, "QUICK", False)
@@ -81,13 +81,13 @@ def test_rates_are_climbed_until_one_is_too_much(monkeypatch, tmp_path, too_much
     assert [(goal.figures, goal.at_least) for goal in goals] == [([best], 200)]
 
 
-def test_percentiles_are_delays_that_were_seen() -> None:
+def test_row_percentiles_are_measured_delays() -> None:
     found = outcome(99.5, [float(n) for n in range(100, 0, -1)], wrong=False)
     assert [found[name] for name in ("p50", "p99", "p100")] == [50, 99, 100]
     assert json.loads(json.dumps(outcome(99.5, [2.5, 2.7, 2.6, 2.8], wrong=False)))["p50"] == 2.6
 
 
-def test_publisher_and_pipeline_are_measured_whole(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_measure_runs_publisher_and_pipeline(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(end_to_end, "LOGS", tmp_path)
     for variable in ("PUBSUB_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"):
         monkeypatch.delenv(variable, raising=False)  # so that it starts its own

@@ -10,26 +10,26 @@ from benchmarks.growth import run, shape
 from benchmarks.load import messages, past
 from pipeline.aggregate.shards import SHARDS
 
-START = past(3600, whole=3600)  # on a boundary of every interval used here
+START = past(3600, multiple_of=3600)  # on a boundary of every interval used here
 
 
 class TestRecords:
     @pytest.mark.parametrize("load", [shape(bundle=10), shape(bundle=2000), shape(bundle=10, packed=100)], ids=str)
-    def test_one_for_an_interval_however_many_readings(self, load):
+    def test_is_one_per_interval_for_any_number_of_readings(self, load):
         assert [len(bundle) for bundle in run(load, 3, START)] == [1, 1, 1]
 
     @pytest.mark.parametrize("devices", [2, 50, 100, 1000])
-    def test_of_fixed_windows_one_for_a_shard_of_the_devices(self, devices):
+    def test_is_one_per_shard_with_fixed_windows(self, devices):
         for bundle in run(shape(bundle=100, devices=devices), 3, START):
             assert len(bundle) <= min(devices, SHARDS)
             assert sum(len(partial_sums(record, grace=0)) for record in bundle) == min(devices, 100)
 
     @pytest.mark.parametrize("devices", [2, 50, 100, 1000])
-    def test_of_sessions_one_for_a_device_but_never_more_than_readings(self, devices):
+    def test_is_one_per_device_with_sessions(self, devices):
         load = shape(bundle=100, devices=devices, window="session")
         assert [len(bundle) for bundle in run(load, 3, START)] == [min(devices, 100)] * 3
 
-    def test_none_is_for_more_than_the_sensors_present(self):
+    def test_has_only_present_sensors(self):
         [[record]] = run(shape(sensors=64, present=1, bundle=3), 1, START)
         [(_, _, sums)] = partial_sums(record, grace=0)
         assert [count for _, count in sums.values()] == [1, 1, 1]
@@ -46,19 +46,19 @@ class TestFanIn:
         ],
         ids=str,
     )
-    def test_a_bundle_is_one_record_for_the_key_of_an_interval(self, load, expected):
+    def test_is_one_record_per_bundle_and_interval(self, load, expected):
         counted = growth.fan_in(load, rounds=1)
         assert (counted["records"], counted["by rule"]) == (expected, expected)
 
 
 class TestState:
     @pytest.mark.parametrize("window", growth.WINDOWS)
-    def test_it_does_not_grow_with_readings(self, window):
+    def test_does_not_grow_with_readings(self, window):
         sizes = {growth.state_per_device(shape(window=window), readings) for readings in (1_000, 10_000)}
         assert len(sizes) == 1
 
     @pytest.mark.parametrize("window", growth.WINDOWS)
-    def test_it_grows_with_sensors_by_a_name_a_sum_and_a_count(self, window):
+    def test_grows_with_sensors_by_name_sum_and_count(self, window):
         four, sixteen, all_of_64 = (
             growth.state_per_device(shape(sensors=sensors, present=sensors, window=window), 1_000)
             for sensors in (4, 16, 64)
@@ -68,10 +68,10 @@ class TestState:
         assert (sixteen - four) / 12 <= len("Sensor00") + 20
         assert one_by_one == all_of_64
 
-    def test_of_fixed_windows_it_stays_below_200_bytes_for_four_sensors(self):
+    def test_is_below_200_bytes_for_four_sensors_with_fixed_windows(self):
         assert growth.state_per_device(shape(), 10_000) < 200
 
-    def test_of_a_day_it_grows_with_panes_and_not_with_bundles(self):
+    def test_grows_with_panes_and_not_with_bundles_for_a_day(self):
         rows = growth.open_day(1_000, (1, 10, 100))
         # A bundle reaches all devices, and has a record for each of 32 shards. A pane of 15 minutes is 90 bundles; of
         # one that is over, a record for each shard is left: of 100 readings, 10 are in the second pane.
@@ -82,7 +82,7 @@ class TestState:
         assert hundredth["panes: MB"] == pytest.approx(first["combined, MB"] + tenth["panes: MB"], rel=0.05)
         assert hundredth["combined, MB"] == pytest.approx(first["combined, MB"], rel=0.05)
 
-    def test_no_key_of_many_devices_holds_much_more_than_another(self):
+    def test_is_even_among_keys_of_many_devices(self):
         interval = growth.crowded_interval(10_000, rounds=1)
         assert interval["keys"] == 32
         assert 10_000 / 32 <= interval["devices of the largest key"] < 1.1 * 10_000 / 32
@@ -90,27 +90,27 @@ class TestState:
 
 
 class TestMemory:
-    def test_a_worker_keeps_nothing_of_readings_gone_by(self):
+    def test_endure_finds_no_growth_of_memory_with_readings(self):
         # Every reading has a second, a fraction and a device of its own: an entry for each would be 90,000 blocks.
         before, after = growth.endure("", growth.ENDURED["one by one, four months"], (4, 5))
         assert after["blocks in use"] - before["blocks in use"] < 20_000
 
 
 class TestMessages:
-    def test_stamps_are_distinct_and_in_order(self):
+    def test_messages_have_distinct_timestamps_in_order(self):
         for load in (shape(), shape(rate=0.09999), shape(packed=100)):
             sent = [json.loads(data) for _, data in messages(load, 1500 // load.packed, START)]
             stamps = [item["Timestamp"] for message in sent for item in (message if load.packed > 1 else [message])]
             assert len(stamps) == 1500
             assert stamps == sorted(set(stamps))
 
-    def test_sensors_take_turns(self):
+    def test_messages_have_sensors_in_turn(self):
         sent = [json.loads(data) for _, data in messages(shape(sensors=16, present=1), 16, START)]
         names = {"Timestamp", "Device", *(f"Sensor{number:02}" for number in range(16))}
         assert {name for reading in sent for name in reading} == names
 
 
-def test_report(tmp_path):
+def test_publish_writes_figures_and_chart(tmp_path):
     endured = growth.endure("one by one", shape(), (4,))
     loads = [shape(bundle=10), shape(present=1, bundle=10), shape(bundle=10, window="session")]
     bundles = growth.compare(loads, rounds=1, seconds=0)

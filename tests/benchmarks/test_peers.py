@@ -81,11 +81,11 @@ ODD = [
 
 def by_reading(payloads, by_device):
     """Rows and the dead letters' payloads, the plain way."""
-    values, refused = defaultdict(list), []
+    values, rejected = defaultdict(list), []
     for payload in payloads:
         readings, of_payload = read(payload)
         assert readings or of_payload
-        refused += of_payload
+        rejected += of_payload
         for at, device, found in readings:
             start = at // SECOND // INTERVAL * INTERVAL
             for name, value in found.items():
@@ -93,26 +93,26 @@ def by_reading(payloads, by_device):
     rows = defaultdict(dict)
     for (start, device, name), found in values.items():
         rows[start, device][name] = sum(found) / len(found)
-    return rows, refused
+    return rows, rejected
 
 
 def by_fold(payloads, by_device):
-    partials, refused = fold(payloads, by_device)
+    partials, rejected = fold(payloads, by_device)
     assert all(start * SECOND <= latest < (start + INTERVAL) * SECOND for start, latest, _ in partials)
     assert [latest for _, latest, _ in partials] == sorted(latest for _, latest, _ in partials)
     rows = {(start, device): averages(by_sensor(of)) for start, _, cells in partials for device, of in cells.items()}
-    return rows, refused
+    return rows, rejected
 
 
 # Not named after the payloads: the hour is in them, and differs between the processes that run the tests.
 @pytest.mark.parametrize("payload", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("devices", [1, 2])
-def test_reading_and_fold_agree_with_the_shipped_graph(payload, devices, shipped):
+def test_read_and_fold_agree_with_shipped_graph(payload, devices, shipped):
     load = Load(devices=devices)
     expected = shipped[devices].outcome([shipped[devices].run(shipped[devices].prepare([(START, payload)]))])
     for _ in range(2):  # the second time with what it remembers
-        for rows, refused in (by_reading([payload], load.by_device), by_fold([payload], load.by_device)):
-            assert (rows, len(refused)) == (expected.rows, expected.refused)
+        for rows, rejected in (by_reading([payload], load.by_device), by_fold([payload], load.by_device)):
+            assert (rows, len(rejected)) == (expected.rows, expected.rejected)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +121,16 @@ def shipped():
 
 
 @pytest.mark.parametrize("load", [Load(), Load(packed=10), Load(packed=100), Load(devices=10)], ids=str)
-def test_fold_makes_the_rows_and_dead_letters_of_the_load(load):
+def test_fold_yields_rows_and_dead_letters_of_the_load(load):
     payloads = [*ODD, *(data for _, data in messages(load, 2000 // load.packed, START))]
-    rows, refused = by_reading(payloads, load.by_device)
+    rows, rejected = by_reading(payloads, load.by_device)
     folded, dead_letters = by_fold(payloads, load.by_device)
     assert folded.keys() == rows.keys()
     assert all(folded[key] == pytest.approx(row) for key, row in rows.items())  # of odd values sums are not exact
-    assert sorted(dead_letters) == sorted(refused)
+    assert sorted(dead_letters) == sorted(rejected)
 
 
-def test_batches_add_up_without_changing_what_a_peer_may_keep():
+def test_add_cells_does_not_change_added_cells():
     load = Load(devices=10)
     payloads = [data for _, data in messages(load, 2000, START)]
     of_all, halves = fold(payloads, True)[0], [fold(half, True)[0] for half in (payloads[:900], payloads[900:])]
@@ -148,14 +148,14 @@ def measured():
     return [peers.measure(FORMS, load, readings=2000, rounds=1) for load in loads]
 
 
-def test_forms_of_ours_make_the_same_rows(measured):
+def test_shipped_forms_yield_the_same_rows(measured):
     # Or they had not been timed.
     assert {*measured[0].micros} == {"shipped worker", "shipped local", "shipped demo", "loop"}
     outcome = FORMS["loop"].run(Load(), FORMS["loop"].prepare(Load(), list(messages(Load(), 2000, START))))()
-    assert len(outcome.rows) > 0 < outcome.refused
+    assert len(outcome.rows) > 0 < outcome.rejected
 
 
-def test_report(measured, tmp_path):
+def test_publish_writes_figures_and_chart(measured, tmp_path):
     tables = peers.tables(measured)
     assert [len(rows) for rows in tables.values()] == [4, 4]
     json.dumps(tables)
@@ -163,7 +163,7 @@ def test_report(measured, tmp_path):
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_start_of_an_engine_is_not_in_the_cost_of_a_reading():
+def test_per_reading_leaves_out_the_start_of_the_engine():
     assert peers.per_reading([(0.5, 0.201), (0.1, 0.202), (0.2, 0.203)], 1000) == pytest.approx([1, 2, 3])
 
 
@@ -175,19 +175,19 @@ def test_the_start_of_an_engine_is_not_in_the_cost_of_a_reading():
         Outcome({(0, ""): {"Temp": 1.0}}, 1, [b"y"]),
     ],
 )
-def test_different_results_are_not_timed(other):
+def test_measure_raises_for_different_results(other):
     same = Outcome({(0, ""): {"Temp": 1.0}}, 1, [b"x"])
     compare(Load(), {"shipped local": same, "peer": same, "worker": same._replace(payloads=None)}, "shipped local")
     with pytest.raises(DifferentRows, match="peer"):
         compare(Load(), {"shipped local": same, "peer": other}, "shipped local")
 
 
-def test_an_engine_that_makes_two_rows_of_an_interval_is_not_compared():
+def test_outcome_raises_for_two_rows_of_an_interval():
     sinks = Sinks()
     sinks.rows += [(0, "", {}), (0, "", {})]
     with pytest.raises(AssertionError, match="an interval has two rows"):
         sinks.outcome()
 
 
-def test_sensors_are_those_of_the_cells():
+def test_loop_reads_the_sensors_of_the_load():
     assert by_sensor([float(i) for i in range(1, 2 * len(SENSORS) + 1)]).keys() == set(SENSORS)

@@ -24,7 +24,7 @@ TURNS = {
 }
 
 
-def test_ratios_are_of_the_same_round() -> None:
+def test_speed_rows_compare_figures_of_the_same_round() -> None:
     _, shipped, _ = speed_rows(TURNS)
     assert shipped["/ client"] == [15, 7]
 
@@ -32,17 +32,17 @@ def test_ratios_are_of_the_same_round() -> None:
 @pytest.mark.parametrize(
     ("megabytes", "grown"), [((70, 80, 90, 95, 95, 94, 95, 95), 0), ((70, 80, 90, 95, 99, 98, 105, 90), 10)]
 )
-def test_growth_is_from_the_first_half_of_the_stall_on(megabytes, grown) -> None:
+def test_growth_starts_in_first_half_of_stall(megabytes, grown) -> None:
     assert growth(stall(*megabytes)) == grown
 
 
-def test_goals_say_what_is_not_met() -> None:
+def test_goals_are_not_met_when_memory_grows() -> None:
     growing = stall(70, 80, 90, 95, 99, 98, 105, 90)
     met = [goal.met for goal in goals(speed_rows(TURNS), {"client": growing, "1": FLAT, "100": growing})]
     assert met == [True, True, True, True, True, False]
 
 
-def test_every_contender_gets_all_its_readings_through(monkeypatch, tmp_path) -> None:
+def test_race_publishes_all_readings_of_every_contender(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")  # which the race sets, put back
     turns = race(rounds=1, count=2000)
     assert {len(found) for found in turns.values()} == {1}

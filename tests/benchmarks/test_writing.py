@@ -17,14 +17,14 @@ def bq(bigquery_emulator, bigquery_storage, monkeypatch):
     made.delete_dataset("bench", delete_contents=True)
 
 
-def test_every_method_stores_each_row_once(bq):
+def test_run_stores_each_row_once_with_every_method(bq):
     for method in writing.METHODS:
         cpu, passed = writing.run(method, 150, bq)
         assert cpu > 0
         assert passed > 0
 
 
-def test_a_method_that_loses_rows_is_not_measured(bq, monkeypatch):
+def test_run_raises_when_rows_are_lost(bq, monkeypatch):
     monkeypatch.setitem(writing.METHODS, "storage_write", writing.METHODS["nothing"])
     with pytest.raises(DifferentRows, match="0 of 10 rows"):
         writing.run("storage_write", 10, bq)

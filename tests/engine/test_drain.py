@@ -10,7 +10,7 @@ from tests.pipeline.conftest import NOON, Stream, captured, message, run_capture
 @pytest.mark.parametrize("on_late", ["dead_letter", "revise"])
 @pytest.mark.parametrize("window", ["fixed", "hopping", "session"])
 @pytest.mark.parametrize("age", [20, 30 * 24 * 3600], ids=["live", "backlog"])
-def test_a_drain_writes_all_that_is_open_and_reports_no_silence(window, age, on_late):
+def test_drain_writes_all_open_intervals_and_reports_no_silence(window, age, on_late):
     begin = int(time.time()) - NOON - age
     readings = [(begin + at, device) for device, ats in {"a": (0, 9), "b": (1,), "c": (2, 5, 19)}.items() for at in ats]
     stream = Stream()

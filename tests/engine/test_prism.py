@@ -15,7 +15,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from tests.pipeline.conftest import WITHOUT_SPLITS, captured, parse
 
 
-def test_a_pane_is_repeated_when_its_window_expires_though_nothing_came():
+def test_prism_repeats_accumulating_pane_when_window_expires():
     # The model's closing behaviour is FIRE_IF_NON_EMPTY: a last pane only for elements that are in none yet. Because
     # of this, run_captured leaves out revisions that repeat the one before.
     stream = TestStream().add_elements([TimestampedValue(("key", 1), 5)]).advance_watermark_to(20)
@@ -42,7 +42,7 @@ class _CountSlowly(beam.DoFn):
 
 
 @pytest.mark.parametrize("split", [True, False])
-def test_a_slow_bundle_is_split_between_elements_of_a_key_and_one_of_two_states_is_lost(split):
+def test_prism_loses_state_when_it_splits_bundle_of_one_key(split):
     # The model has at most one bundle of a key at a time. Prism splits a bundle that makes no progress for two tenths
     # of a second, as on a busy machine, and processes the rest at once, with the state from before the bundle. Without
     # a sign of it, readings of a session were in no row; so all tests run without splits.

@@ -199,7 +199,7 @@ def kind(number: int) -> tuple[str, int | None, str]:
     range(SEED, SEED + max(1, STREAMS // STREAMS_OF_TEST)),
     ids=lambda number: "-".join(str(part) for part in (number, *kind(number)) if part),
 )
-def test_streams_are_treated_as_by_the_model_or_more_kindly(number):
+def test_readings_are_never_later_than_in_the_model_in_random_streams(number):
     window, pane, on_late = kind(number)
 
     @seed(number)

@@ -31,7 +31,7 @@ def row(clock: str, **means):
 
 
 class TestFixedWindows:
-    def test_one_row_per_interval_with_the_mean_of_each_sensor(self, run_graph):
+    def test_yield_one_row_per_interval_with_mean_of_each_sensor(self, run_graph):
         stream = Stream().add(
             message(0, Temp=20.0),
             message(14.999, Temp=23.0, AtmP=1000.0),
@@ -43,22 +43,22 @@ class TestFixedWindows:
         assert rows == [row("13:00:00.000000", Temp=21.5, AtmP=1000.0), row("13:00:15.000000", Temp=3.0)]
         assert letters == []
 
-    def test_bundles_of_one_interval_are_combined(self, run_graph):
+    def test_combine_bundles_of_one_interval(self, run_graph):
         stream = Stream().add(message(1, Temp=1.0)).add(message(2, Temp=2.0), message(3, Temp=6.0))
         assert run_graph(stream)[0] == [row("13:00:00.000000", Temp=3.0)]
 
-    def test_an_interval_without_readings_has_no_row(self, run_graph):
+    def test_yield_no_row_for_interval_without_readings(self, run_graph):
         rows, _ = run_graph(Stream().add(message(0, Temp=1.0), message(45, Temp=2.0)))
         assert [r["Timestamp"] for r in rows] == [at("13:00:00.000000"), at("13:00:45.000000")]
 
-    def test_stragglers_within_the_grace_count(self, run_graph):
+    def test_include_stragglers_within_grace_period(self, run_graph):
         stream = Stream().add(message(1, Temp=1.0)).watermark(19.9).add(message(14, Temp=3.0)).watermark(20)
         rows, letters = run_graph(stream)
         assert rows == [row("13:00:00.000000", Temp=2.0)]
         assert letters == []
 
     @pytest.mark.parametrize(("interval", "grace"), [("5s", "12s"), ("10s", "10s"), ("7s", "0s")])
-    def test_any_grace_leaves_intervals_where_they_are(self, run_graph, interval, grace):
+    def test_stay_aligned_with_any_grace_period(self, run_graph, interval, grace):
         length = int(interval[:-1])
         start = -(-NOON // length) * length - NOON
         stream = Stream().add(message(start, Temp=1.0), message(start + length - 0.001, Temp=2.0))
@@ -66,7 +66,7 @@ class TestFixedWindows:
         assert [r["Temp"] for r in rows] == [1.5]
         assert rows[0]["Timestamp"] == at(f"13:00:{start:02d}.000000")
 
-    def test_late_readings_are_dead_lettered_and_the_row_stays_as_it_was(self, run_graph):
+    def test_dead_letter_late_readings_without_changing_the_row(self, run_graph):
         stream = (
             Stream()
             .add(message(1, Temp=1.0))
@@ -84,12 +84,12 @@ class TestFixedWindows:
             "readings": {"Temp": {"sum": 40.0, "count": 2}, "AtmP": {"sum": 900.0, "count": 1}},
         }
 
-    def test_an_interval_whose_readings_are_all_late_has_no_row(self, run_graph):
+    def test_yield_no_row_when_all_readings_are_late(self, run_graph):
         rows, letters = run_graph(Stream().watermark(30).add(message(1, Temp=1.0)))
         assert rows == []
         assert [letter["stage"] for letter in letters] == ["late"]
 
-    def test_sums_beyond_a_float_are_dead_lettered(self, run_graph):
+    def test_dead_letter_sums_beyond_a_float(self, run_graph):
         stream = Stream().add(message(1, Temp=1e308), message(2, Temp=1e308), message(3, AtmP=1.0))
         rows, letters = run_graph(stream)
         assert rows == []
@@ -97,11 +97,11 @@ class TestFixedWindows:
 
 
 class TestDevices:
-    def test_devices_share_a_row_by_default(self, run_graph):
+    def test_share_a_row_by_default(self, run_graph):
         rows, _ = run_graph(Stream().add(message(1, Temp=1.0, Device="a"), message(2, Temp=3.0, Device="b")))
         assert rows == [row("13:00:00.000000", Temp=2.0)]
 
-    def test_each_has_its_own_row_when_grouped(self, run_graph):
+    def test_have_a_row_each_with_group_by_device(self, run_graph):
         stream = Stream().add(
             message(1, Temp=1.0, Device="b"),
             message(2, Temp=3.0, Device="a"),
@@ -119,7 +119,7 @@ class TestDevices:
 class TestSessions:
     FLAGS = ("--window=session", "--session_gap=10s", "--grace_period=5s", "--group_by_device=true")
 
-    def test_a_row_per_device_and_burst_stamped_with_its_end(self, run_graph):
+    def test_yield_row_per_device_and_burst_at_its_end(self, run_graph):
         stream = Stream().add(
             message(0, Temp=1.0, Device="a"),
             message(9.5, Temp=2.0, Device="a"),
@@ -135,11 +135,11 @@ class TestSessions:
         ]
         assert letters == []
 
-    def test_readings_exactly_a_gap_apart_are_two_sessions(self, run_graph):
+    def test_end_when_readings_are_exactly_a_gap_apart(self, run_graph):
         stream = Stream().add(message(0, Temp=1.0)).add(message(10, Temp=2.0), message(20, Temp=3.0))
         assert [r["Temp"] for r in run_graph(stream, *self.FLAGS)[0]] == [1.0, 2.0, 3.0]
 
-    def test_one_that_is_due_leaves_a_later_one_of_its_device_open(self, run_graph):
+    def test_stay_open_when_earlier_session_of_device_is_due(self, run_graph):
         flags = [*self.FLAGS, "--grace_period=8s"]
         # At 18 the first is due. The second ends at 21 and is due at 29, so the reading that comes next belongs to it.
         stream = Stream().add(message(0, Temp=1.0), message(11, Temp=2.0)).watermark(19).add(message(15, Temp=4.0))
@@ -147,13 +147,13 @@ class TestSessions:
         assert rows == [row("13:00:10.000000", Temp=1.0, Device=None), row("13:00:25.000000", Temp=3.0, Device=None)]
         assert letters == []
 
-    def test_a_straggler_joins_two_sessions_into_one(self, run_graph):
+    def test_join_when_straggler_is_between_them(self, run_graph):
         stream = Stream().add(message(0, Temp=1.0), message(16, Temp=3.0)).watermark(14).add(message(8, Temp=5.0))
         assert run_graph(stream, *self.FLAGS)[0] == [row("13:00:26.000000", Temp=3.0, Device=None)]
 
 
 class TestUnusableMessages:
-    def test_each_becomes_a_dead_letter_with_stage_error_and_its_bytes(self, run_graph):
+    def test_become_dead_letters_with_stage_error_and_payload(self, run_graph):
         bad = {
             b"\xff": ("decode", "NotJson"),
             b"[]": ("decode", "NotAReading"),
@@ -166,7 +166,7 @@ class TestUnusableMessages:
         assert {letter["payload"]: (letter["stage"], letter["error"]) for letter in letters} == bad
         assert len(letters) == len(bad)
 
-    def test_the_good_readings_of_an_array_count_and_each_bad_one_is_its_own_letter(self, run_graph):
+    def test_become_one_dead_letter_per_bad_item_of_array(self, run_graph):
         packed = b'[{"Timestamp": %d, "Temp": 1}, {"Timestamp":  "noon"}, {"Timestamp": %d, "Temp": 2}]' % (NOON, NOON)
         rows, letters = run_graph(Stream().add(packed))
         assert rows == [row("13:00:00.000000", Temp=1.5)]
@@ -174,7 +174,7 @@ class TestUnusableMessages:
             (b'{"Timestamp":  "noon"}', "item 1:")
         ]
 
-    def test_attributes_and_message_id_are_kept_when_asked_for(self, run_graph):
+    def test_keep_attributes_and_message_id_with_keep_attributes(self, run_graph):
         good = PubsubMessage(message(0, Temp=2.0), {"site": "north"}, "17")
         bad = PubsubMessage(b"bad", {"site": "north", "device": "d"}, "18")
         rows, letters = run_graph(Stream().add(good, bad), "--keep_attributes=true")
@@ -183,7 +183,7 @@ class TestUnusableMessages:
             ("18", [{"key": "device", "value": "d"}, {"key": "site", "value": "north"}])
         ]
 
-    def test_each_of_many_keeps_its_own_attributes_and_id(self, run_graph):
+    def test_keep_their_own_attributes_and_message_id_in_large_batch(self, run_graph):
         messages = [
             PubsubMessage(b"bad" if number in (0, 40, 99) else message(1, Temp=1.0), {"n": str(number)}, f"id-{number}")
             for number in range(100)
@@ -195,7 +195,7 @@ class TestUnusableMessages:
         assert found == [("0", "id-0"), ("40", "id-40"), ("99", "id-99")]
         assert [[attribute["key"] for attribute in letter["attributes"]] for letter in letters] == [["n"]] * 3
 
-    def test_a_letter_that_is_made_again_is_the_same(self):
+    def test_become_the_same_dead_letter_when_retried(self):
         bad = PubsubMessage(b"bad", {"site": "north"}, "18")
         refusal = Rejection(NotJson("no"), bad.data, 0, {"NotJson": 1})
         refused, other = (fold._rejected(refusal, bad, 1732280401.25) for _ in range(2))
@@ -206,14 +206,14 @@ class TestUnusableMessages:
 
 
 class TestSensors:
-    def test_configured_names_decide_the_columns_and_their_order(self, run_graph):
+    def test_decide_columns_and_their_order(self, run_graph):
         rows, _ = run_graph(Stream().add(message(1, CO2=400, Temp=1.0, Noise=3)), "--sensors=Noise,CO2")
         assert [list(r.items()) for r in rows] == [
             [("Timestamp", at("13:00:00.000000")), ("Noise", 3.0), ("CO2", 400.0)]
         ]
 
 
-def test_bundle_processors_that_are_done_are_freed():
+def test_fold_does_not_keep_finished_bundle_processors_alive():
     fold._freeze_once.cache_clear()
     alive = []
     for _ in range(20):
@@ -318,7 +318,7 @@ class TestAgainstAReference:
 
     @SETTINGS
     @given(documents=packed_messages, cuts=st.sets(st.integers(1, 11)))
-    def test_packed_messages_against_a_plain_combine_per_key(self, run_graph, documents, cuts):
+    def test_packed_messages_yield_means_of_combine_per_key(self, run_graph, documents, cuts):
         edges = [0, *sorted(cut for cut in cuts if cut < len(documents)), len(documents)]
         bundles = [[json.dumps(document).encode() for document in documents[a:b]] for a, b in pairwise(edges)]
         rows, letters = run_graph(stream_of(bundles), "--group_by_device=true")
@@ -335,7 +335,7 @@ class TestAgainstAReference:
         assert letters == []
 
     @pytest.mark.parametrize("flags", [(), ("--window=session", "--session_gap=10s")], ids=["fixed", "session"])
-    def test_a_fold_that_is_full_goes_on_empty(self, run_graph, monkeypatch, flags):
+    def test_fold_yields_all_readings_when_buckets_fill_up(self, run_graph, monkeypatch, flags):
         monkeypatch.setattr("pipeline.aggregate.buckets.MAX_BUCKETS", 3)
         # Two readings of each of five devices, so that the fold is full, and emptied, several times in the bundle.
         items = [{"Timestamp": NOON + n / 10, "Device": f"d{n % 5}", "Temp": float(n)} for n in range(10)]
@@ -345,7 +345,7 @@ class TestAgainstAReference:
 
     @SETTINGS
     @given(items=readings, seed=st.integers(0, 2**32))
-    def test_fixed_windows_in_any_order_and_bundling(self, run_graph, items, seed):
+    def test_fixed_windows_yield_means_in_any_order_and_bundling(self, run_graph, items, seed):
         expected: dict = {}
         for ms, device, value in items:
             start = ms // 15_000 * 15
@@ -357,7 +357,7 @@ class TestAgainstAReference:
 
     @SETTINGS
     @given(items=readings, seed=st.integers(0, 2**32))
-    def test_sessions_in_any_order_and_bundling(self, run_graph, items, seed):
+    def test_sessions_yield_means_in_any_order_and_bundling(self, run_graph, items, seed):
         sessions: list[list] = []
         for ms, device, value in sorted(items, key=lambda item: (item[1], item[0])):
             if not (sessions and sessions[-1][0] == device and ms - sessions[-1][1] < 10_000):

@@ -6,7 +6,7 @@ from tests.pipeline.conftest import message
 
 
 @pytest.mark.parametrize("flags", [(), ("--on_late=revise",), ("--allowed_lateness=8000h",)])
-def test_fixed_windows(run_on_worker, flags):
+def test_graph_yields_rows_of_fixed_windows_on_worker(run_on_worker, flags):
     rows, letters = run_on_worker([message(1, Temp=1), message(2, Temp=3), b"bad", message(15, AtmP=5)], *flags)
     assert [(row["Timestamp"][14:19], row["Temp"], row["AtmP"]) for row in rows] == [
         ("00:00", 2.0, None),
@@ -15,7 +15,7 @@ def test_fixed_windows(run_on_worker, flags):
     assert [(letter["error"], letter["payload"]) for letter in letters] == [("NotJson", b"bad")]
 
 
-def test_sessions_keep_microseconds(run_on_worker):
+def test_graph_keeps_microseconds_of_sessions_on_worker(run_on_worker):
     messages = [message(0.123456, Temp=1, Device="a"), message(8.000001, Temp=3, Device="a")]
     messages += [message(18.000001, Temp=9, Device="a"), message(3, Temp=7, Device="b")]
     rows, _ = run_on_worker(messages, "--window=session", "--session_gap=10s", "--group_by_device=true")

@@ -21,29 +21,29 @@ def shard_of(device: str) -> str:
 
 
 class TestByShard:
-    def test_a_device_is_always_in_the_same(self):
+    def test_puts_device_in_shard_of_its_crc(self):
         # Its CRC-32 is 0xb72fe279, whose last five bits are 25.
         assert shard_of("device-1") == "shard 25"
 
-    def test_every_device_is_in_one_with_its_sums(self):
+    def test_puts_every_device_in_one_shard_with_its_sums(self):
         sums_of = {f"device-{number}": {"Temp": [float(number), 1]} for number in range(500)}
         found = [pair for _, shard in by_shard(sums_of) for pair in shard.items()]
         assert len(found) == 500
         assert dict(found) == sums_of
 
-    def test_many_devices_spread_evenly(self):
+    def test_spreads_many_devices_evenly(self):
         sizes = Counter(shard_of(f"sensor/{number:06}") for number in range(32_000))
         assert len(sizes) == SHARDS
         assert 800 < min(sizes.values()) <= max(sizes.values()) < 1200
 
-    def test_names_of_any_letters(self):
+    def test_accepts_device_names_of_any_characters(self):
         names = ["", "\u00e9", "\u6e29\u5ea6", "\U0001f321", "a" * 1024, "\x00"]
         assert {name for _, shard in by_shard({name: {} for name in names}) for name in shard} == set(names)
 
 
 class TestShardCoder:
     @pytest.mark.parametrize("name", STATISTICS)
-    def test_what_any_statistic_keeps_gives_the_same_after_it(self, name):
+    def test_preserves_accumulators_of_every_statistic(self, name):
         chosen = Statistics([name])
         readings = [(NOON * SECOND + at, "d", {"Temp": value}) for at, value in enumerate((-0.0, 1e308, 0.1, 5e-324))]
         merge = partial(merge_devices, chosen.merge)
@@ -56,11 +56,11 @@ class TestShardCoder:
         expected, found = (CombineSums(merge).merge_accumulators(sums) for sums in (lifted, there_and_back))
         assert chosen.values(found["d"]["Temp"]) == chosen.values(expected["d"]["Temp"])
 
-    def test_beam_takes_it_for_shards(self):
+    def test_is_registered_for_shard(self):
         assert isinstance(beam.coders.registry.get_coder(Tuple[str, Shard]).value_coder(), ShardCoder)
 
 
-def test_a_bundle_leaves_one_record_for_each_shard():
+def test_fixed_intervals_place_one_element_per_shard():
     intervals = FixedIntervals(15, 5, 3600, False, by_device=True)
     devices = [f"device-{number}" for number in range(5000)]
     elements = drained(intervals, [(NOON * SECOND, device, {"Temp": 1.0}) for device in devices], NOON)
@@ -68,13 +68,13 @@ def test_a_bundle_leaves_one_record_for_each_shard():
     assert sorted(device for element in elements for device in element.value[1]) == sorted(devices)
 
 
-def test_with_revise_each_device_is_a_key_whose_panes_count_its_revisions():
+def test_fixed_intervals_place_one_element_per_device_with_revise():
     intervals = FixedIntervals(15, 5, 3600, True, by_device=True)
     elements = drained(intervals, [(NOON * SECOND, device, {"Temp": 1.0}) for device in ("a", "b")], NOON)
     assert [element.value for element in elements] == [("a", {"Temp": [1.0, 1]}), ("b", {"Temp": [1.0, 1]})]
 
 
-def test_rows_of_many_devices(run_graph):
+def test_graph_yields_row_per_device_with_many_devices(run_graph):
     rng = random.Random(5)
     stream = Stream()
     expected: dict[str, list[float]] = {}
@@ -92,7 +92,7 @@ def test_rows_of_many_devices(run_graph):
     assert sorted((letter["error"], letter["device"]) for letter in letters) == [("Late", "device-7"), ("Late", "new")]
 
 
-def test_merging_neither_changes_nor_shares_what_is_added():
+def test_merge_devices_neither_changes_nor_shares_added_sums():
     merge = partial(merge_devices, MEANS.merge)
     one = {"a": {"Temp": [1.0, 1]}}
     merged = CombineSums(merge).merge_accumulators([one, one, {"b": {"Temp": [5.0, 2]}}])

@@ -1,4 +1,4 @@
-"""Each statistic by hand; what is accumulated for them; and what jobs of the version before have accumulated."""
+"""Values of each statistic, worked out by hand; their accumulators; and accumulators of the previous version."""
 
 import itertools
 import json
@@ -20,14 +20,14 @@ ALL = Statistics(list(STATISTICS))
 
 
 def accumulated(chosen: Statistics, *readings: tuple[int, float]) -> Sums:
-    """What is accumulated of readings of Temp, given as (second, value)."""
+    """Return the accumulators of readings of Temp, given as (second, value)."""
     sums: Sums = {}
     for _, _, values in chosen.lift(iter([(at * SECOND, "", {"Temp": value}) for at, value in readings])):
         chosen.add(sums, values)
     return sums
 
 
-def of(name: str, *readings: tuple[int, float]) -> float | None:
+def computed(name: str, *readings: tuple[int, float]) -> float | None:
     chosen = Statistics([name])
     [value] = chosen.values(accumulated(chosen, *readings)["Temp"])
     return value
@@ -50,17 +50,17 @@ class TestStatistic:
         ],
     )
     def test_computes_value_of_six_readings(self, name, expected):
-        found = of(name, *self.READINGS)
+        found = computed(name, *self.READINGS)
         assert found == expected
         assert type(found) is type(expected)
 
     @pytest.mark.parametrize("name", STATISTICS)
     def test_computes_value_of_one_reading(self, name):
-        assert of(name, (7, 21.5)) == {"count": 1, "stddev": None}.get(name, 21.5)
+        assert computed(name, (7, 21.5)) == {"count": 1, "stddev": None}.get(name, 21.5)
 
     def test_orders_first_and_last_by_arrival_when_timestamps_are_equal(self):
-        assert of("first", (7, 1.0), (7, 3.0), (7, 2.0)) == 1.0
-        assert of("last", (7, 1.0), (7, 3.0), (7, 2.0)) == 2.0
+        assert computed("first", (7, 1.0), (7, 3.0), (7, 2.0)) == 1.0
+        assert computed("last", (7, 1.0), (7, 3.0), (7, 2.0)) == 2.0
 
     def test_orders_first_and_last_by_arrival_in_any_merge_order(self):
         chosen = Statistics(["first", "last"])
@@ -84,10 +84,12 @@ class TestStandardDeviation:
 
     def test_is_exact_when_first_reading_is_an_outlier(self):
         values = [0.0, *(1e9 + n for n in range(1_000))]
-        assert of("stddev", *((0, value) for value in values)) == pytest.approx(statistics.stdev(values), rel=1e-12)
+        assert computed("stddev", *((0, value) for value in values)) == pytest.approx(
+            statistics.stdev(values), rel=1e-12
+        )
 
     def test_is_zero_for_equal_readings(self):
-        assert of("stddev", (0, 0.1), (1, 0.1), (2, 0.1)) == 0.0
+        assert computed("stddev", (0, 0.1), (1, 0.1), (2, 0.1)) == 0.0
 
 
 class TestStatistics:
@@ -130,8 +132,8 @@ class TestStatistics:
         assert FastPrimitivesCoder().decode(FastPrimitivesCoder().encode(sums)) == sums
 
 
-class TestStateOfTheVersionBefore:
-    """Encoded by the version without `statistics`, with the coders that Beam inferred for it."""
+class TestPreviousVersion:
+    """State encoded by the version without `statistics`, with the coders that Beam inferred for it."""
 
     ACCUMULATOR = (
         b"\x07\x02\x04\x04Temp\x05\x02\x02@E\x80\x00\x00\x00\x00\x00\x01\x03"
