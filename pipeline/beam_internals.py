@@ -18,7 +18,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 def declare_windowing(elements: beam.PCollection[Any], windowing: beam.Windowing) -> beam.PCollection[Any]:
     """Declare the windows in which a ParDo emits its elements, and return the elements.
 
-    This replaces WindowInto, which is a step of its own and costs each bundle tens of microseconds. A transform can
+    This replaces WindowInto, which is a separate step and costs each bundle tens of microseconds. A transform can
     declare its windows by `get_windowing`, as Beam's Reshuffle does, but then they are those of all its outputs.
     """
     elements._windowing = windowing

@@ -1,4 +1,4 @@
-"""The whole dataflow on one screen."""
+"""The dataflow on one screen: messages to rows, silences and dead letters."""
 
 import apache_beam as beam
 
@@ -18,9 +18,11 @@ def build(
     write_dead_letters: beam.PTransform,
     write_silences: beam.PTransform | None = None,
 ) -> None:
-    """Connect source to sinks. Labels are the contract for updating a running job: never rename one.
+    """Connect the source to the sinks.
 
-    The one of `intervals` is "EmitIntervals", and what an update must not change: see `labels`.
+    The labels of steps are part of the update contract: when a running job is updated, Dataflow hands the state of each
+    step to the step of the same label. The label of `intervals` also has the parameters that an update must not change:
+    see `pipeline.windows.labels`.
 
     Args:
       pipeline: where the steps are added.
@@ -36,20 +38,21 @@ def build(
     folded = messages | "FoldReadings" >> FoldReadings(
         job.sensors, job.max_future_skew, job.intervals, job.silence_after
     )
-    intervals = (folded.sums, folded.maybe_expired) | job.intervals.label >> job.intervals.emit()
-    averaged = intervals | "MakeRows" >> MakeRows(
+    sums = folded.sums, folded.maybe_expired
+    intervals = sums | job.intervals.label >> job.intervals.emit()
+    computed = intervals | "MakeRows" >> MakeRows(
         job.sensors, job.group_by_device, job.revise or job.upsert, job.rows_since, job.statistics
     )
-    rejected_rows = averaged.rows | "WriteRows" >> write_rows
-    insert_dead_letters = rejected_rows | "RejectedRows" >> RejectedRowsToDeadLetters("insert", TIMESTAMP)
-    all_dead_letters = [folded.dead_letters, averaged.dead_letters, insert_dead_letters]
+    rejected_rows = computed.rows | "WriteRows" >> write_rows
+    dead_letters_of_rows = rejected_rows | "RejectedRows" >> RejectedRowsToDeadLetters("insert", TIMESTAMP)
+    dead_letters = [folded.dead_letters, computed.dead_letters, dead_letters_of_rows]
 
     if job.silence_after and write_silences:
         silences = folded.activity | "NoticeSilences" >> NoticeSilences(job.silence_after, job.grace_period)
         rejected_silences = silences | "WriteSilences" >> write_silences
-        all_dead_letters.append(
+        dead_letters.append(
             rejected_silences | "RejectedSilences" >> RejectedRowsToDeadLetters("silence", SILENT_SINCE)
         )
 
-    dead_letters = all_dead_letters | "AllDeadLetters" >> beam.Flatten()
-    _ = dead_letters | "WriteDeadLetters" >> write_dead_letters
+    all_dead_letters = dead_letters | "AllDeadLetters" >> beam.Flatten()
+    _ = all_dead_letters | "WriteDeadLetters" >> write_dead_letters

@@ -56,7 +56,6 @@ class SplitByTag(beam.PTransform[beam.PCollection[Any], dict[str, beam.PCollecti
         self._tags = tags
 
     def expand(self, side_output: beam.PCollection[Any]) -> Any:
-        """Return the elements by tag."""
         windowing = beam.Windowing(
             FixedWindows(_YEAR_2000),
             triggerfn=Repeatedly(AfterCount(1)),

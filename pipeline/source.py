@@ -49,7 +49,6 @@ class ReadMessages(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Any]]):
         )
 
     def expand(self, begin: Any) -> beam.PCollection[Any]:
-        """Return the messages."""
         messages = begin | "Read" >> self._read
         _ = begin | "Once" >> beam.Impulse() | "ReportLineage" >> beam.FlatMap(_report_lineage, self._source)
         if self._deduplicate_by:
@@ -77,7 +76,6 @@ class RemoveDuplicates(beam.PTransform[beam.PCollection[PubsubMessage], beam.PCo
         self._id_attribute = id_attribute
 
     def expand(self, messages: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        """Return the messages that are no duplicates."""
         return (
             messages
             | "KeyById" >> beam.Map(_key_by_id, self._id_attribute).with_output_types(tuple[str, Any])

@@ -1,7 +1,7 @@
 """Buckets: the sums of one bundle, in memory, until they are drained.
 
-The fold adds readings to buckets and drains them; it does not know what the windows are like. These say which buckets
-they need and where drained sums go: see `Bucketing`, which all of `pipeline.windows` implement.
+The fold adds readings to buckets and drains them, whatever the windows. The windows create the buckets that they need,
+and place drained sums in Beam's windows: all of them implement `Bucketing`.
 """
 
 import functools
@@ -26,10 +26,10 @@ class Buckets(Protocol[Drained_co]):
     """Sums of one bundle."""
 
     def add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        """Add readings until there are none left or the buckets are full; return whether they are full."""
 
     def drain(self) -> Iterator[Drained_co]:
-        """Yield the sums of all that was added since the last drain."""
+        """Yield the sums of the readings since the last drain."""
 
 
 class Bucketing(Protocol):
@@ -43,7 +43,7 @@ class Bucketing(Protocol):
         """Return empty buckets for one bundle."""
 
     def place(self, drained: Iterable[Any], now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
-        """Yield what the buckets drained as elements with windows and timestamps; `now` is in seconds.
+        """Yield drained sums as elements with windows and timestamps; `now` is in seconds since the epoch.
 
         Sums that may have expired go to the side output, by the tag MAYBE_EXPIRED.
         """
@@ -54,8 +54,8 @@ class FixedBuckets:
 
     Args:
       interval: its length in seconds; intervals are aligned to the epoch.
-      statistics: what is kept of the readings.
-      by_device: keep devices apart; otherwise the device is "".
+      statistics: what is accumulated of the readings.
+      by_device: sums for each device; otherwise the device is "".
     """
 
     def __init__(self, interval: int, statistics: Statistics, by_device: bool):
@@ -66,7 +66,7 @@ class FixedBuckets:
         self._sums: dict[int, SumsOf] = {}
 
     def add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        """Add readings until there are none left or the buckets are full; return whether they are full."""
         add, by_device = self._statistics.add, self._by_device
         start = end = 0
         sums_of: SumsOf = {}
@@ -108,8 +108,8 @@ class SessionBuckets:
 
     Args:
       gap: seconds.
-      statistics: what is kept of the readings.
-      by_device: keep devices apart; otherwise the device is "".
+      statistics: what is accumulated of the readings.
+      by_device: sums for each device; otherwise the device is "".
     """
 
     def __init__(self, gap: int, statistics: Statistics, by_device: bool):
@@ -121,7 +121,7 @@ class SessionBuckets:
         self._runs: dict[str, list[SummedRun]] = {}
 
     def add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up, until there are no more or the buckets are full; return whether they are full."""
+        """Add readings until there are none left or the buckets are full; return whether they are full."""
         add = self._statistics.add
         for event_time, device, values in self._statistics.lift(readings):
             runs = self._runs.setdefault(device if self._by_device else "", [])

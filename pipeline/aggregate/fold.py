@@ -1,4 +1,4 @@
-"""From messages to sums per window and device, inside each bundle."""
+"""From messages to sums per interval and device, inside each bundle: decode, add, drain."""
 
 import functools
 import gc
@@ -30,7 +30,7 @@ class Folded(NamedTuple):
       sums: of each bundle by interval and device, in windows; with `maybe_expired`, the input of `emit` of the
         intervals.
       maybe_expired: sums whose intervals may have expired.
-      dead_letters: dead-letter rows of messages that are no readings.
+      dead_letters: dead letters of messages and items that are not readings.
       activity: when each device sent readings, as `DeviceActivity` drains it; None without `silence_after`.
     """
 
@@ -65,7 +65,6 @@ class FoldReadings(beam.PTransform):
         self._fold = _Fold(sensors, max_future_skew, bucketing, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
-        """Apply the fold."""
         tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, Any]} if self._silence_after else {})
         fold = beam.ParDo(self._fold).with_output_types(self._sums_type, **tags)
         folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
@@ -79,10 +78,10 @@ class FoldReadings(beam.PTransform):
 
 @functools.cache
 def _freeze_once() -> None:
-    """Exempt all objects alive from garbage collection, once per process.
+    """Exempt all existing objects from garbage collection, once per process.
 
-    Beam keeps 200,000 objects alive. Walking them again and again for garbage takes a third of the time when there are
-    many devices. Frozen with each new bundle processor, the garbage of the one before would never be freed.
+    Beam keeps 200,000 objects. With many devices, a third of the time would go into scanning them for garbage. Not once
+    per bundle processor, because the garbage of the previous one would then never be freed.
     """
     gc.collect()
     gc.freeze()
@@ -139,13 +138,13 @@ class _Fold(beam.DoFn):
             yield to_side_output(DEAD_LETTERS, tuple(rejected), Timestamp(int(now)))
 
     def _decode(self, batch: list[Any], now: float, rejections: list[Rejection]) -> Iterator[Reading]:
-        """Yield the readings of the messages, and add what is none to `rejections`."""
+        """Yield the readings of the messages, and add everything else to `rejections`."""
         # The source yields either bytes or PubsubMessages, never both.
         payloads = batch if not batch or type(batch[0]) is bytes else [message.data for message in batch]
         return self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), rejections)
 
     def _add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings up until there are no more, or a drain is due; return whether it is."""
+        """Add readings until there are none left, or until a drain is due; return whether it is."""
         if not self._activity:
             return self._buckets.add(readings)
         full = self._buckets.add(self._activity.note(readings))
@@ -159,10 +158,10 @@ class _Fold(beam.DoFn):
 
 
 class _Rejected(NamedTuple):
-    """What a dead letter is made from, once it has left the fold.
+    """The fields from which a dead letter is created after the side output.
 
-    It passes the side output as a plain tuple, which Beam encodes in a fraction of the time that a dead letter takes.
-    It has its id and time already, so that a retry of the steps after the side output makes the same dead letter.
+    They pass the side output as a plain tuple, which Beam encodes in a fraction of the time that a dead letter takes.
+    Id and time are among them, so that a retry of the steps after the side output creates the same dead letter.
     """
 
     errors: dict[str, int]  # number of items by the name of their error
@@ -193,7 +192,7 @@ def _rejected(rejection: Rejection, message: Any, now: float) -> _Rejected:
 
 def _make_dead_letter(fields: tuple[Any, ...]) -> dict[str, Any]:
     rejected = _Rejected(*fields)
-    # Counted here and not in the fold: of a counter that once counted, every later bundle makes a report.
+    # Counted here and not in the fold, because a counter that was used once is reported with every later bundle.
     for error, count in rejected.errors.items():
         _refused_total(error).inc(count)
     return dead_letter(

@@ -1,4 +1,4 @@
-"""Runs: readings of one device with less than a gap between neighbours, kept in order of time."""
+"""Runs: readings of one device with less than a gap between neighbours, in order of time."""
 
 import bisect
 import functools

@@ -1,7 +1,7 @@
-"""Devices shuffled together: a record for each shard of them, not for each device.
+"""Shards: devices whose sums are shuffled in one record.
 
-A record costs the worker and the service some microseconds, whatever is in it. With a thousand devices a bundle of a
-thousand readings would shuffle hundreds; of shards it shuffles at most SHARDS for each interval.
+A record costs the worker and the service some microseconds, whatever its size. A bundle of a thousand readings of a
+thousand devices would shuffle hundreds of records; with shards, it shuffles at most SHARDS for each interval.
 """
 
 import zlib
@@ -14,8 +14,8 @@ from apache_beam import coders
 
 from pipeline.aggregate.sums import Sums, SumsOf
 
-# Enough for the devices of an interval to spread over workers. With another number a device that is in an open
-# interval would come to have two rows for it, so it is in the label of the step that holds them.
+# Enough for the devices of an interval to spread over workers. It is in the label of the step that holds open
+# intervals, because with another number a device would have two rows in an interval that is open during an update.
 SHARDS = 32
 
 _KEYS = tuple(f"shard {number}" for number in range(SHARDS))
@@ -28,7 +28,7 @@ _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_SU
 
 
 class Shard(dict[str, Sums]):
-    """Sums by device, of the devices of a shard."""
+    """The sums of a shard, by device."""
 
 
 class ShardCoder(coders.Coder):
@@ -51,7 +51,7 @@ coders.registry.register_coder(Shard, ShardCoder)
 
 
 def by_shard(sums_of: SumsOf) -> Iterable[tuple[str, Shard]]:
-    """Return (key, `Shard`) of each that has devices; a device is always in the same."""
+    """Return (key, `Shard`) for each shard with devices. The shard of a device depends on its name only."""
     shards: dict[str, Shard] = defaultdict(Shard)
     for device, sums in sums_of.items():
         shards[_KEYS[zlib.crc32(device.encode()) % SHARDS]][device] = sums
@@ -59,6 +59,12 @@ def by_shard(sums_of: SumsOf) -> Iterable[tuple[str, Shard]]:
 
 
 def merge_devices(merge: Callable[[Sums, Sums], None], into: SumsOf, other: SumsOf) -> None:
-    """Add `other` to `into` in place, device by device; `merge` adds `Sums` to others in place."""
+    """Add `other` to `into` in place, device by device.
+
+    Args:
+      merge: adds `Sums` to others in place.
+      into: sums by device, which are changed.
+      other: sums by device, which are not.
+    """
     for device, sums in other.items():
         merge(into.setdefault(device, {}), sums)

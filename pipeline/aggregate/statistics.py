@@ -1,7 +1,7 @@
 """The statistics of a sensor's readings in an interval.
 
 A statistic is computed when its interval is emitted, from components. Components are all that is accumulated, shuffled
-and merged until then. Only the components of the chosen statistics are, and one that two of them share is kept once.
+and merged until then. Only the components of the chosen statistics are, and each only once.
 Bundles, late panes and joined sessions are merged in any order and grouping, so the result must not depend on these.
 
 To add a statistic: a class like those below, an instance of it in STATISTICS, `make metadata`.
@@ -85,7 +85,7 @@ SPREAD = Component("spread", _spread, _merge_spreads)
 EARLIEST = Component("earliest", _timed, _earlier)
 LATEST = Component("latest", _timed, _later)
 
-# In the order in which they are kept, whatever the order of the statistics; add new ones at the end.
+# In their order in accumulators, whatever the order of the statistics; add new ones at the end.
 COMPONENTS = (SUM, COUNT, LOWEST, HIGHEST, SPREAD, EARLIEST, LATEST)
 
 

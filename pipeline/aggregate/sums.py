@@ -1,4 +1,4 @@
-"""What is kept of each sensor's readings and shuffled: sums and counts, or what other statistics are made of."""
+"""Sums: what is accumulated of each sensor's readings, shuffled and merged; and intervals, the result."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -7,29 +7,30 @@ import apache_beam as beam
 
 SECOND = 1_000_000  # microseconds
 
-# Sums that a bundle may hold before it emits them: bounds its memory when it touches very many windows or devices.
+# Sums that a bundle may hold before they are drained: bounds its memory with very many intervals or devices.
 MAX_BUCKETS = 20_000
 
-# Sensor name to [sum, count], or the parts of other `Statistics`, only for sensors that were present. Names, not
-# positions: the state of a running job then survives an update that reorders `sensors`.
+# The accumulator of each sensor with readings, by its name: [sum, count], or the components of other `Statistics`. By
+# name, not by position, so that the state of a running job survives an update that reorders `sensors`.
 Sums = dict[str, list]
 
 
-# By device, or "" for all when devices are not kept apart; so too for readings that name none.
+# Sums by device; the device is "" for readings without one, and for all readings without `group_by_device`.
 SumsOf = dict[str, Sums]
 
 
 class Interval(NamedTuple):
-    """What is known of one interval, of some or all of its devices, when it is emitted.
+    """An interval when it is emitted, for some or all of its devices.
 
     Attributes:
       row_time: the row's Timestamp, microseconds since the epoch.
-      end: where the interval ends, microseconds since the epoch.
-      sums_of: by device, Sums of the whole interval, or of what came late; empty ones retract a row written before.
-      revision: a number that nothing else emitted for this Timestamp, these devices and this `late` has; of rows it
-        counts from 0.
-      late: None for a row; else why these sums cannot be in one.
-      first: the first reading's time, where the interval begins with it and not at `row_time`; in microseconds.
+      end: end of the interval, microseconds since the epoch.
+      sums_of: sums by device, of all readings of the interval or of late ones; empty sums retract the row before.
+      revision: for rows the number of earlier ones of the same Timestamp and device; unique among the intervals of one
+        Timestamp, device and `late`.
+      late: None for a row, otherwise why these sums cannot be in one: Late or Expired.
+      first: the time of the first reading, if the interval begins there and not at `row_time`; microseconds since the
+        epoch.
     """
 
     row_time: int
@@ -41,7 +42,7 @@ class Interval(NamedTuple):
 
     @property
     def begin(self) -> int:
-        """Where the interval begins, microseconds since the epoch."""
+        """The begin of the interval, microseconds since the epoch."""
         return self.row_time if self.first is None else self.first
 
 
@@ -68,7 +69,11 @@ def add_sums(into: Sums, other: Sums) -> None:
 
 
 class CombineSums(beam.CombineFn):
-    """Adds up the partial sums of bundles; `merge` adds `Sums` to others in place."""
+    """Adds up the sums of bundles.
+
+    Args:
+      merge: adds `Sums` to others in place.
+    """
 
     def __init__(self, merge: Callable[[Sums, Sums], None] = add_sums):
         super().__init__()
@@ -91,5 +96,5 @@ class CombineSums(beam.CombineFn):
         return merged
 
     def extract_output(self, accumulator: Sums) -> Sums:
-        """Return the sums as they are."""
+        """Return the accumulator, which is the result."""
         return accumulator

@@ -17,12 +17,12 @@ HOUR, MINUTE = 3600, 60
 
 @pytest.fixture
 def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Has every ninth element of the two steps of the expiry path take 50 ms; returns the steps that did."""
+    """Makes every ninth element of the two steps of the expiry path take 50 ms; returns the steps that did."""
     slowed: list[str] = []
     calls = itertools.count(1)
 
     def slow(shipped: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(shipped)  # Beam reads what it takes
+        @functools.wraps(shipped)  # Beam reads the signature
         def process(self: Any, *arguments: Any, **named: Any) -> Any:
             if next(calls) % 9 == 0:
                 slowed.append(type(self).__name__)
@@ -46,7 +46,7 @@ def test_backlog_older_than_allowed_lateness_has_no_late_readings_on_slow_steps(
         for minute in range(start, start + 5 * MINUTE, MINUTE):
             expected[minute] = sum(values[second] for second in range(minute, minute + MINUTE, 15)) / 4
         stream.watermark(start + 5 * MINUTE - 0.001)
-    rows, letters = run_captured(stream.end(), "--interval=60s", "--grace_period=0s", "--allowed_lateness=1m")
-    assert letters == []
+    rows, dead_letters = run_captured(stream.end(), "--interval=60s", "--grace_period=0s", "--allowed_lateness=1m")
+    assert dead_letters == []
     assert [row["Temp"] for row in rows] == list(expected.values())
     assert set(slow_steps) == {"_AssignExpiryWindow", "_SplitExpired"}

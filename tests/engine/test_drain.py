@@ -1,4 +1,4 @@
-"""A drain, which moves the watermark to the end of time, while sessions and intervals are open and devices silent."""
+"""A drain moves the watermark to the end of time, while sessions and intervals are open and devices silent."""
 
 import time
 
@@ -19,7 +19,7 @@ def test_drain_writes_all_open_intervals_and_reports_no_silence(window, age, on_
     flags = [f"--window={window}", f"--on_late={on_late}", *(["--hop=5s"] if window == "hopping" else [])]
     flags += ["--interval=1h" if window == "fixed" else "--interval=15s", "--session_gap=10m"]
     with captured() as (silences, to_silences):
-        rows, letters = run_captured(
+        rows, dead_letters = run_captured(
             stream.end(),
             *flags,
             "--group_by_device=true",
@@ -28,7 +28,7 @@ def test_drain_writes_all_open_intervals_and_reports_no_silence(window, age, on_
             write_silences=to_silences,
         )
         assert silences == []
-    assert letters == []
+    assert dead_letters == []
     counted = dict.fromkeys("abc", 0)
     for row in rows:
         counted[row["Device"]] += row["Temp_count"]

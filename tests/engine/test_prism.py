@@ -1,4 +1,4 @@
-"""What Prism does that the Beam model does not say, in plain Beam: when one of these fails, Prism has been fixed."""
+"""Behaviour of Prism that differs from the Beam model, in plain Beam: if one of these fails, Prism has been fixed."""
 
 import time
 from typing import Any
@@ -16,8 +16,8 @@ from tests.pipeline.conftest import WITHOUT_SPLITS, captured, parse
 
 
 def test_prism_repeats_accumulating_pane_when_window_expires():
-    # The model's closing behaviour is FIRE_IF_NON_EMPTY: a last pane only for elements that are in none yet. Because
-    # of this, run_captured leaves out revisions that repeat the one before.
+    # The model's closing behaviour is FIRE_IF_NON_EMPTY: a last pane only for elements that are in no pane yet. Because
+    # of Prism's last pane, run_captured leaves out revisions that repeat the one before.
     stream = TestStream().add_elements([TimestampedValue(("key", 1), 5)]).advance_watermark_to(20)
     windowing = beam.WindowInto(
         FixedWindows(10),
@@ -43,9 +43,9 @@ class _CountSlowly(beam.DoFn):
 
 @pytest.mark.parametrize("split", [True, False])
 def test_prism_loses_state_when_it_splits_bundle_of_one_key(split):
-    # The model has at most one bundle of a key at a time. Prism splits a bundle that makes no progress for two tenths
-    # of a second, as on a busy machine, and processes the rest at once, with the state from before the bundle. Without
-    # a sign of it, readings of a session were in no row; so all tests run without splits.
+    # In the model, at most one bundle of a key is processed at a time. Prism splits a bundle that makes no progress for
+    # 0.2 s, as on a busy machine, and processes the rest at once, with the state from before the bundle. Readings of a
+    # session were then silently missing from its row, so all tests run without splits.
     options = parse()[1]
     if split:
         options.view_as(DebugOptions).experiments.remove(WITHOUT_SPLITS)

@@ -1,11 +1,11 @@
 """Random streams on an engine that runs steps concurrently, against the model that processes them one after another.
 
-Such an engine may treat a reading more kindly than the model, as late instead of expired and as on time instead of
-late, since the watermark that a step sees may be behind the one of the source. It must never treat one more harshly,
-lose it, or count it twice. Which readings are in a row or a dead letter is seen from the values: each reading has a
-power of two, so a sum and a count say which they are.
+On such an engine a reading may be late where the model has it expired, and on time where the model has it late, since
+the watermark of a step may be behind that of the source. A reading must never be later than in the model, be lost, or
+count twice. The values show which readings are in a row or a dead letter: each reading has its own power of two, so a
+sum and a count identify them.
 
-Other streams with every ENGINE_SEED; ENGINE_STREAMS says how many.
+Each ENGINE_SEED has other streams; ENGINE_STREAMS is their number.
 """
 
 import json
@@ -36,7 +36,7 @@ SENSORS = [f"S{number}" for number in range(5)]
 
 @dataclass(frozen=True)
 class Arrival:
-    """A reading, and the watermark of the source when it came; both in seconds after NOON."""
+    """A reading, and the watermark of the source when it arrived; both in seconds after NOON."""
 
     at: float
     device: str
@@ -45,7 +45,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Found:
-    """A row, or a dead letter with its error: which readings are in it, by their numbers."""
+    """A row, or a dead letter with its error, with the numbers of its readings."""
 
     device: str
     time: float
@@ -55,7 +55,7 @@ class Found:
 
 
 def numbered(events: list[Event]) -> tuple[list[Event], list[Arrival]]:
-    """Return the events with a value of its own for each reading, and the readings in that order."""
+    """Return the events with a unique value for each reading, and the readings in that order."""
     marked: list[Event] = []
     arrivals: list[Arrival] = []
     watermark = -math.inf
@@ -74,7 +74,7 @@ def numbered(events: list[Event]) -> tuple[list[Event], list[Arrival]]:
 
 
 def readings_of(sums: dict[str, tuple[float | None, int | None]]) -> frozenset[int]:
-    """Return the numbers of the readings that sums and counts by sensor are of, each of them once."""
+    """Return the numbers of the readings in sums and counts by sensor, each of which must be there once."""
     found = set()
     for place, sensor in enumerate(SENSORS):
         total, count = sums.get(sensor, (None, None))
@@ -85,7 +85,7 @@ def readings_of(sums: dict[str, tuple[float | None, int | None]]) -> frozenset[i
 
 
 def run(events: list[Event], window: str, on_late: str, by_device: bool) -> list[Found]:
-    rows, letters = run_captured(
+    rows, dead_letters = run_captured(
         model.stream_of(events).end(),
         f"--sensors={','.join(SENSORS)}",
         "--statistics=sum,count,first,last",
@@ -104,17 +104,17 @@ def run(events: list[Event], window: str, on_late: str, by_device: bool) -> list
         found.append(
             Found(row.get("Device") or "", model.seconds(row["Timestamp"]), readings_of(sums), row.get("Revision", 0))
         )
-    for letter in letters:
-        content = json.loads(letter["payload"])
+    for dead_letter in dead_letters:
+        content = json.loads(dead_letter["payload"])
         sums = {sensor: (of["sum"], of["count"]) for sensor, of in content["readings"].items()}
         time = model.seconds(content["Timestamp"])
-        found.append(Found(letter["device"] or "", time, readings_of(sums), error=letter["error"]))
-    assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
+        found.append(Found(dead_letter["device"] or "", time, readings_of(sums), error=dead_letter["error"]))
+    assert len({dead_letter["dead_letter_id"] for dead_letter in dead_letters}) == len(dead_letters)
     return found
 
 
 def check_each_reading_once(found: list[Found], of_key: dict[Any, set[int]], key_of: Any) -> None:
-    """Check that final rows and dead letters of each key share the readings that belong to it out among them."""
+    """Check that each reading of each key is in exactly one of its final rows and dead letters."""
     places: dict[Any, list[int]] = defaultdict(list)
     for one in found:
         places[key_of(one)] += one.readings
@@ -124,7 +124,7 @@ def check_each_reading_once(found: list[Found], of_key: dict[Any, set[int]], key
 
 
 def final_rows(rows: list[Found]) -> list[Found]:
-    """Return the newest revision of each row; those before it must be of no other readings."""
+    """Return the newest revision of each row; earlier ones must have no other readings."""
     revisions: dict[tuple[str, float], list[Found]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.revision):
         revisions[row.device, row.time].append(row)
@@ -142,30 +142,30 @@ def check_windows(found: list[Found], arrivals: list[Arrival], hop: int, revise:
         for start in range(last - INTERVAL + hop, last + 1, hop):
             of_key[arrival.device, start].add(number)
     rows = [one for one in found if one.error is None]
-    final, letters = final_rows(rows), [one for one in found if one.error]
-    check_each_reading_once([*final, *letters], of_key, lambda one: (one.device, one.time))
+    final, dead_letters = final_rows(rows), [one for one in found if one.error]
+    check_each_reading_once([*final, *dead_letters], of_key, lambda one: (one.device, one.time))
     due = INTERVAL + GRACE
     for row in rows:
         if not revise:
             assert row.revision == 0
         on_time = {n for n in of_key[row.device, row.time] if arrivals[n].watermark < row.time + due}
-        # In the first row already, or else it would have been late for it.
+        # They are in the first revision too, since they were not late for it.
         assert on_time <= row.readings, (row, on_time - row.readings)
-    for letter in letters:
-        after = due + (LATENESS if letter.error == "Expired" else 0)
-        assert letter.error in ({"Expired"} if revise else {"Late", "Expired"})
-        for number in letter.readings:
-            assert arrivals[number].watermark >= letter.time + after, (letter, number)
+    for dead_letter in dead_letters:
+        after = due + (LATENESS if dead_letter.error == "Expired" else 0)
+        assert dead_letter.error in ({"Expired"} if revise else {"Late", "Expired"})
+        for number in dead_letter.readings:
+            assert arrivals[number].watermark >= dead_letter.time + after, (dead_letter, number)
 
 
 def check_sessions(found: list[Found], arrivals: list[Arrival], revise: bool) -> None:
     of_device: dict[str, set[int]] = defaultdict(set)
     for number, arrival in enumerate(arrivals):
         of_device[arrival.device].add(number)
-    rows, letters = [one for one in found if one.error is None], [one for one in found if one.error]
+    rows, dead_letters = [one for one in found if one.error is None], [one for one in found if one.error]
     # A row without readings retracts the one before it.
     final = [row for row in final_rows(rows) if row.readings]
-    check_each_reading_once([*final, *letters], of_device, lambda one: one.device)
+    check_each_reading_once([*final, *dead_letters], of_device, lambda one: one.device)
     kept = LATENESS if revise else 0
 
     for row in rows:
@@ -178,16 +178,16 @@ def check_sessions(found: list[Found], arrivals: list[Arrival], revise: bool) ->
             if other.device == row.device and other.time > row.time:
                 first = min(arrivals[number].at for number in row.readings)
                 near = [n for n in other.readings if first - GAP < arrivals[n].at < row.time]
-                # They would have been in the first of the two rows, had they come while it could still change.
+                # They would have been in the first of the two rows, had they arrived while it could still change.
                 assert all(arrivals[n].watermark >= row.time + GRACE + kept for n in near), (row, other)
-    for letter in letters:
-        assert letter.error == ("Expired" if revise else "Late")
-        last = max(arrivals[number].at for number in letter.readings)
-        assert letter.time == last + GAP
-        reached = min(arrivals[number].watermark for number in letter.readings)
-        # Only a reading that would change a row that cannot change any more is late.
-        final_ends = [row.time for row in final if row.device == letter.device and row.time > last]
-        assert any(end + GRACE + kept <= reached for end in final_ends), (letter, final)
+    for dead_letter in dead_letters:
+        assert dead_letter.error == ("Expired" if revise else "Late")
+        last = max(arrivals[number].at for number in dead_letter.readings)
+        assert dead_letter.time == last + GAP
+        reached = min(arrivals[number].watermark for number in dead_letter.readings)
+        # A reading is late only if it would change a row that is final.
+        final_ends = [row.time for row in final if row.device == dead_letter.device and row.time > last]
+        assert any(end + GRACE + kept <= reached for end in final_ends), (dead_letter, final)
 
 
 def kind(number: int) -> tuple[str, int | None, str]:

@@ -15,6 +15,9 @@ from tests.pipeline.conftest import captured
 PACKAGE = Path(pipeline.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 
+# Arguments by which Beam's transforms take a stand-in for a service.
+FOR_TESTS = {"test_client"}
+
 # Of named tuples, documented: https://docs.python.org/3/library/collections.html#collections.somenamedtuple._replace
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
@@ -37,7 +40,7 @@ def defined_names(module: ast.Module) -> Iterator[str]:
 
 
 def private_uses(module: ast.Module, own: set[str]) -> Iterator[str]:
-    """Yield the private names that a module uses and the pipeline does not define."""
+    """Yield the private names that a module uses and the pipeline does not define, and arguments meant for tests."""
     for node in ast.walk(module):
         match node:
             case ast.ImportFrom(module=str(path), names=names) if not path.startswith("pipeline"):
@@ -46,6 +49,8 @@ def private_uses(module: ast.Module, own: set[str]) -> Iterator[str]:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names if any(map(is_private, alias.name.split("."))))
             case ast.Attribute(attr=name) if is_private(name) and name not in own | NAMED_TUPLE:
+                yield name
+            case ast.keyword(arg=str(name)) if name in FOR_TESTS:
                 yield name
 
 
@@ -69,6 +74,7 @@ def test_private_names_of_beam_are_not_used_in_other_modules(module):
         ("import apache_beam._internal", "apache_beam._internal"),
         ("elements._windowing = windowing", "_windowing"),
         ("class Read(ReadFromPubSub):\n    def expand(self): return self._source", "_source"),
+        ("WriteToBigQuery(table, test_client=client)", "test_client"),
     ],
 )
 def test_private_uses_finds_every_kind_of_use(source, name):

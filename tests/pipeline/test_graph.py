@@ -39,9 +39,9 @@ class TestFixedWindows:
             message(16, Temp=2.0),
             message(17, Temp=6),
         )
-        rows, letters = run_graph(stream)
+        rows, dead_letters = run_graph(stream)
         assert rows == [row("13:00:00.000000", Temp=21.5, AtmP=1000.0), row("13:00:15.000000", Temp=3.0)]
-        assert letters == []
+        assert dead_letters == []
 
     def test_combine_bundles_of_one_interval(self, run_graph):
         stream = Stream().add(message(1, Temp=1.0)).add(message(2, Temp=2.0), message(3, Temp=6.0))
@@ -53,9 +53,9 @@ class TestFixedWindows:
 
     def test_include_stragglers_within_grace_period(self, run_graph):
         stream = Stream().add(message(1, Temp=1.0)).watermark(19.9).add(message(14, Temp=3.0)).watermark(20)
-        rows, letters = run_graph(stream)
+        rows, dead_letters = run_graph(stream)
         assert rows == [row("13:00:00.000000", Temp=2.0)]
-        assert letters == []
+        assert dead_letters == []
 
     @pytest.mark.parametrize(("interval", "grace"), [("5s", "12s"), ("10s", "10s"), ("7s", "0s")])
     def test_stay_aligned_with_any_grace_period(self, run_graph, interval, grace):
@@ -74,26 +74,32 @@ class TestFixedWindows:
             .add(message(2, Temp=10.0, AtmP=900.0), message(3, Temp=30.0))
             .watermark(60)
         )
-        rows, letters = run_graph(stream)
+        rows, dead_letters = run_graph(stream)
         assert rows == [row("13:00:00.000000", Temp=1.0)]
-        (letter,) = letters
-        assert (letter["stage"], letter["error"], letter["event_time"]) == ("late", "Late", at("13:00:00.000000"))
-        assert json.loads(letter["payload"]) == {
+        (dead_letter,) = dead_letters
+        assert (dead_letter["stage"], dead_letter["error"], dead_letter["event_time"]) == (
+            "late",
+            "Late",
+            at("13:00:00.000000"),
+        )
+        assert json.loads(dead_letter["payload"]) == {
             "Timestamp": at("13:00:00.000000"),
             "Device": None,
             "readings": {"Temp": {"sum": 40.0, "count": 2}, "AtmP": {"sum": 900.0, "count": 1}},
         }
 
     def test_yield_no_row_when_all_readings_are_late(self, run_graph):
-        rows, letters = run_graph(Stream().watermark(30).add(message(1, Temp=1.0)))
+        rows, dead_letters = run_graph(Stream().watermark(30).add(message(1, Temp=1.0)))
         assert rows == []
-        assert [letter["stage"] for letter in letters] == ["late"]
+        assert [dead_letter["stage"] for dead_letter in dead_letters] == ["late"]
 
     def test_dead_letter_sums_beyond_a_float(self, run_graph):
         stream = Stream().add(message(1, Temp=1e308), message(2, Temp=1e308), message(3, AtmP=1.0))
-        rows, letters = run_graph(stream)
+        rows, dead_letters = run_graph(stream)
         assert rows == []
-        assert [(letter["stage"], letter["error"]) for letter in letters] == [("average", "Overflow")]
+        assert [(dead_letter["stage"], dead_letter["error"]) for dead_letter in dead_letters] == [
+            ("average", "Overflow")
+        ]
 
 
 class TestDevices:
@@ -127,13 +133,13 @@ class TestSessions:
             message(18.25, Temp=6.0, Device="a"),
             message(40, Temp=8.0, Device="a"),
         )
-        rows, letters = run_graph(stream, *self.FLAGS)
+        rows, dead_letters = run_graph(stream, *self.FLAGS)
         assert rows == [
             row("13:00:14.000000", Temp=50.0, Device="b"),
             row("13:00:28.250000", Temp=3.0, Device="a"),
             row("13:00:50.000000", Temp=8.0, Device="a"),
         ]
-        assert letters == []
+        assert dead_letters == []
 
     def test_end_when_readings_are_exactly_a_gap_apart(self, run_graph):
         stream = Stream().add(message(0, Temp=1.0)).add(message(10, Temp=2.0), message(20, Temp=3.0))
@@ -143,9 +149,9 @@ class TestSessions:
         flags = [*self.FLAGS, "--grace_period=8s"]
         # At 18 the first is due. The second ends at 21 and is due at 29, so the reading that comes next belongs to it.
         stream = Stream().add(message(0, Temp=1.0), message(11, Temp=2.0)).watermark(19).add(message(15, Temp=4.0))
-        rows, letters = run_graph(stream.watermark(40), *flags)
+        rows, dead_letters = run_graph(stream.watermark(40), *flags)
         assert rows == [row("13:00:10.000000", Temp=1.0, Device=None), row("13:00:25.000000", Temp=3.0, Device=None)]
-        assert letters == []
+        assert dead_letters == []
 
     def test_join_when_straggler_is_between_them(self, run_graph):
         stream = Stream().add(message(0, Temp=1.0), message(16, Temp=3.0)).watermark(14).add(message(8, Temp=5.0))
@@ -161,25 +167,27 @@ class TestUnusableMessages:
             message(0, Humidity=4): ("validate", "NoKnownSensor"),
             message(0, Temp=True): ("validate", "BadValue"),
         }
-        rows, letters = run_graph(Stream().add(message(1, Temp=1.0), *bad))
+        rows, dead_letters = run_graph(Stream().add(message(1, Temp=1.0), *bad))
         assert rows == [row("13:00:00.000000", Temp=1.0)]
-        assert {letter["payload"]: (letter["stage"], letter["error"]) for letter in letters} == bad
-        assert len(letters) == len(bad)
+        assert {
+            dead_letter["payload"]: (dead_letter["stage"], dead_letter["error"]) for dead_letter in dead_letters
+        } == bad
+        assert len(dead_letters) == len(bad)
 
     def test_become_one_dead_letter_per_bad_item_of_array(self, run_graph):
         packed = b'[{"Timestamp": %d, "Temp": 1}, {"Timestamp":  "noon"}, {"Timestamp": %d, "Temp": 2}]' % (NOON, NOON)
-        rows, letters = run_graph(Stream().add(packed))
+        rows, dead_letters = run_graph(Stream().add(packed))
         assert rows == [row("13:00:00.000000", Temp=1.5)]
-        assert [(letter["payload"], letter["message"][:7]) for letter in letters] == [
+        assert [(dead_letter["payload"], dead_letter["message"][:7]) for dead_letter in dead_letters] == [
             (b'{"Timestamp":  "noon"}', "item 1:")
         ]
 
     def test_keep_attributes_and_message_id_with_keep_attributes(self, run_graph):
         good = PubsubMessage(message(0, Temp=2.0), {"site": "north"}, "17")
         bad = PubsubMessage(b"bad", {"site": "north", "device": "d"}, "18")
-        rows, letters = run_graph(Stream().add(good, bad), "--keep_attributes=true")
+        rows, dead_letters = run_graph(Stream().add(good, bad), "--keep_attributes=true")
         assert [r["Temp"] for r in rows] == [2.0]
-        assert [(letter["message_id"], letter["attributes"]) for letter in letters] == [
+        assert [(dead_letter["message_id"], dead_letter["attributes"]) for dead_letter in dead_letters] == [
             ("18", [{"key": "device", "value": "d"}, {"key": "site", "value": "north"}])
         ]
 
@@ -188,21 +196,25 @@ class TestUnusableMessages:
             PubsubMessage(b"bad" if number in (0, 40, 99) else message(1, Temp=1.0), {"n": str(number)}, f"id-{number}")
             for number in range(100)
         ]
-        rows, letters = run_graph(Stream().add(*messages), "--keep_attributes=true")
+        rows, dead_letters = run_graph(Stream().add(*messages), "--keep_attributes=true")
         assert rows == [row("13:00:00.000000", Temp=1.0)]
         # In any order: they pass a grouping by random keys.
-        found = sorted((letter["attributes"][0]["value"], letter["message_id"]) for letter in letters)
+        found = sorted(
+            (dead_letter["attributes"][0]["value"], dead_letter["message_id"]) for dead_letter in dead_letters
+        )
         assert found == [("0", "id-0"), ("40", "id-40"), ("99", "id-99")]
-        assert [[attribute["key"] for attribute in letter["attributes"]] for letter in letters] == [["n"]] * 3
+        assert [[attribute["key"] for attribute in dead_letter["attributes"]] for dead_letter in dead_letters] == [
+            ["n"]
+        ] * 3
 
     def test_become_the_same_dead_letter_when_retried(self):
         bad = PubsubMessage(b"bad", {"site": "north"}, "18")
-        refusal = Rejection(NotJson("no"), bad.data, 0, {"NotJson": 1})
-        refused, other = (fold._rejected(refusal, bad, 1732280401.25) for _ in range(2))
-        letter = fold._make_dead_letter(refused)
-        assert letter == fold._make_dead_letter(refused)
-        assert letter["received_at"] == "2024-11-22T13:00:01.250000Z"
-        assert letter["dead_letter_id"] != fold._make_dead_letter(other)["dead_letter_id"]
+        rejection = Rejection(NotJson("no"), bad.data, 0, {"NotJson": 1})
+        rejected, other = (fold._rejected(rejection, bad, 1732280401.25) for _ in range(2))
+        dead_letter = fold._make_dead_letter(rejected)
+        assert dead_letter == fold._make_dead_letter(rejected)
+        assert dead_letter["received_at"] == "2024-11-22T13:00:01.250000Z"
+        assert dead_letter["dead_letter_id"] != fold._make_dead_letter(other)["dead_letter_id"]
 
 
 class TestSensors:
@@ -273,7 +285,7 @@ class MeanPerSensor(beam.CombineFn):
 
 
 def plain_graph(stream: Stream, capture: beam.PTransform) -> None:
-    """Each reading stamped, windowed and combined by itself, as Beam's guide teaches."""
+    """Each reading stamped, windowed and combined alone, as in Beam's guide."""
     with beam.Pipeline(options=parse()[1]) as pipeline:
         _ = (
             pipeline
@@ -321,7 +333,7 @@ class TestAgainstAReference:
     def test_packed_messages_yield_means_of_combine_per_key(self, run_graph, documents, cuts):
         edges = [0, *sorted(cut for cut in cuts if cut < len(documents)), len(documents)]
         bundles = [[json.dumps(document).encode() for document in documents[a:b]] for a, b in pairwise(edges)]
-        rows, letters = run_graph(stream_of(bundles), "--group_by_device=true")
+        rows, dead_letters = run_graph(stream_of(bundles), "--group_by_device=true")
         with captured() as (captured_rows, to_rows):
             plain_graph(stream_of(bundles), to_rows)
             plain = captured_rows.copy()
@@ -332,15 +344,15 @@ class TestAgainstAReference:
             for start, device, means_of in plain
         }
         assert len(rows) == len(plain)
-        assert letters == []
+        assert dead_letters == []
 
     @pytest.mark.parametrize("flags", [(), ("--window=session", "--session_gap=10s")], ids=["fixed", "session"])
     def test_fold_yields_all_readings_when_buckets_fill_up(self, run_graph, monkeypatch, flags):
         monkeypatch.setattr("pipeline.aggregate.buckets.MAX_BUCKETS", 3)
         # Two readings of each of five devices, so that the fold is full, and emptied, several times in the bundle.
         items = [{"Timestamp": NOON + n / 10, "Device": f"d{n % 5}", "Temp": float(n)} for n in range(10)]
-        rows, letters = run_graph(Stream().add(json.dumps(items).encode()), "--group_by_device=true", *flags)
-        assert letters == []
+        rows, dead_letters = run_graph(Stream().add(json.dumps(items).encode()), "--group_by_device=true", *flags)
+        assert dead_letters == []
         assert [(r["Device"], r["Temp"]) for r in rows] == [(f"d{n}", n + 2.5) for n in range(5)]
 
     @SETTINGS
@@ -350,10 +362,10 @@ class TestAgainstAReference:
         for ms, device, value in items:
             start = ms // 15_000 * 15
             expected.setdefault((at(f"13:{start // 60:02d}:{start % 60:02d}.000000"), device), []).append(value)
-        rows, letters = run_graph(split_into_bundles(items, seed), "--group_by_device=true")
+        rows, dead_letters = run_graph(split_into_bundles(items, seed), "--group_by_device=true")
         assert by_clock(rows) == means(expected)
         assert len(rows) == len(expected)
-        assert letters == []
+        assert dead_letters == []
 
     @SETTINGS
     @given(items=readings, seed=st.integers(0, 2**32))
@@ -368,7 +380,7 @@ class TestAgainstAReference:
         for device, last, values in sessions:
             minutes, ms = divmod(last + 10_000, 60_000)
             expected[at(f"13:{minutes:02d}:{ms / 1000:09.6f}"), device] = values
-        rows, letters = run_graph(split_into_bundles(items, seed), *TestSessions.FLAGS)
+        rows, dead_letters = run_graph(split_into_bundles(items, seed), *TestSessions.FLAGS)
         assert by_clock(rows) == means(expected)
         assert len(rows) == len(expected)
-        assert letters == []
+        assert dead_letters == []

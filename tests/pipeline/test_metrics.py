@@ -51,7 +51,7 @@ def test_metrics_count_every_message_reading_and_row():
 
 
 def test_metrics_count_every_silence_once():
-    # Of the device and of the stream; what lasts until the end is not one.
+    # One of the device and one of the stream; a silence that lasts until the end of the input is none.
     readings = [message(0, Temp=1, Device="a"), message(40, Temp=1, Device="a")]
     assert counts(readings, "--silence_after=30s")["silent_devices_noticed"] == 2
 

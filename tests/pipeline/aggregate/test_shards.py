@@ -1,4 +1,4 @@
-"""Devices are shuffled by the shard, and come out of it as they went in."""
+"""Devices are shuffled in shards, which preserve their sums."""
 
 import random
 from collections import Counter
@@ -84,12 +84,15 @@ def test_graph_yields_row_per_device_with_many_devices(run_graph):
             expected.setdefault(device, []).append(value)
         stream.add(*(message(at, Device=device, Temp=value) for device, value, at in bundle))
     stream.watermark(30).add(message(3, Device="device-7", Temp=1.0), message(3, Device="new", Temp=2.0))
-    rows, letters = run_graph(stream, "--group_by_device=true")
+    rows, dead_letters = run_graph(stream, "--group_by_device=true")
     assert {row["Device"]: row["Temp"] for row in rows} == {
         device: sum(values) / len(values) for device, values in expected.items()
     }
     assert len(rows) == len(expected)
-    assert sorted((letter["error"], letter["device"]) for letter in letters) == [("Late", "device-7"), ("Late", "new")]
+    assert sorted((dead_letter["error"], dead_letter["device"]) for dead_letter in dead_letters) == [
+        ("Late", "device-7"),
+        ("Late", "new"),
+    ]
 
 
 def test_merge_devices_neither_changes_nor_shares_added_sums():

@@ -189,14 +189,16 @@ class TestRows:
 
     def test_late_payload_has_mean_as_sum_and_count(self, run_graph):
         stream = Stream().watermark(30).add(message(1, Temp=1), message(2, Temp=4))
-        _, [letter] = run_graph(stream, *self.FLAGS)
-        assert json.loads(letter["payload"])["readings"] == {
+        _, [dead_letter] = run_graph(stream, *self.FLAGS)
+        assert json.loads(dead_letter["payload"])["readings"] == {
             "Temp": {"sum": 5.0, "count": 2, "max": 4.0, "stddev": math.sqrt(4.5)}
         }
 
     @pytest.mark.parametrize(("names", "fits"), [("stddev", False), ("mean,min", False), ("min,max", True)])
     def test_overflow_is_dead_lettered(self, run_graph, names, fits):
         stream = Stream().add(message(1, Temp=1.5e308), message(2, Temp=1.5e308), message(3, Temp=-1.5e308))
-        rows, letters = run_graph(stream, "--sensors=Temp", f"--statistics={names}")
+        rows, dead_letters = run_graph(stream, "--sensors=Temp", f"--statistics={names}")
         assert [(row["Temp_min"], row["Temp_max"]) for row in rows] == ([(-1.5e308, 1.5e308)] if fits else [])
-        assert [(letter["stage"], letter["error"]) for letter in letters] == ([] if fits else [("average", "Overflow")])
+        assert [(dead_letter["stage"], dead_letter["error"]) for dead_letter in dead_letters] == (
+            [] if fits else [("average", "Overflow")]
+        )
