@@ -102,10 +102,11 @@ def state_per_device(load: Load, readings: int = 10_000) -> int:
     if job(load).window == "fixed":
         return len(CombineSums().get_accumulator_coder().encode(CombineSums().apply(sums for _, sums in records)))
     emit, kept = _EmitSessions(job(load).intervals), [None]
-    # A state cell, and a timer that never fires.
-    state = SimpleNamespace(read=lambda: kept[0], write=partial(kept.__setitem__, 0), set=lambda when: None)
+    # A state cell, and timers that never fire.
+    state = SimpleNamespace(read=lambda: kept[0], write=partial(kept.__setitem__, 0))
+    timers = SimpleNamespace(set=lambda when, dynamic_timer_tag: None)
     for record in records:
-        emit.process(record, state, state)
+        emit.process(record, state, timers)
     return len(_EmitSessions.SESSIONS.coder.encode(state.read()))
 
 

@@ -15,22 +15,25 @@ which sends the watermark to the end of time, nothing is silent that was not.
 What is kept of a device is less than a hundred bytes: a state cell and one timer.
 """
 
+import bisect
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.coders import FastPrimitivesCoder
+import msgspec
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.utils.timestamp import Timestamp
 
-from pipeline.aggregate.runs import Run, touching
+from pipeline.aggregate.runs import FIRST, LAST, Run, insert
 from pipeline.aggregate.sums import MAX_BUCKETS, SECOND
+from pipeline.coders import MessagePackCoder
 from pipeline.decode.decoder import DEVICE, Reading
 from pipeline.metrics import METRICS
 from pipeline.timestamps import rfc3339
+from pipeline.windows.timers import timer_at
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 
@@ -43,8 +46,37 @@ _AHEAD = 3600 * SECOND
 # The key of the whole stream, to which all readings belong; those without a device to nothing else.
 STREAM = ""
 
-# Event time of the first and last reading of a `Run`, as elements and state hold it.
-Span = tuple[int, int]
+
+class BundleActivity(msgspec.Struct, array_like=True):
+    """The runs of readings of a device, or of the stream, in one bundle; in order of time, at least `after` apart."""
+
+    runs: list[Run]
+
+
+class DeviceState(msgspec.Struct, array_like=True):
+    """The state of a device, or of the whole stream. Times are microseconds since the epoch.
+
+    Attributes:
+      silent_since: begin of its latest silence that was noticed; None if there was none.
+      noticed_at: when that silence was noticed, by the clock.
+      resumed_at: end of that silence; None while it lasts.
+      arrived_at: when its newest reading arrived, by the clock.
+      runs: of readings since then, in order of time, at least `after` apart. Without any it is silent.
+    """
+
+    silent_since: int | None = None
+    noticed_at: int = 0
+    resumed_at: int | None = None
+    arrived_at: int = 0
+    runs: list[Run] = []
+
+
+class _BundleActivityCoder(MessagePackCoder, urn="sensor_stream:coder:bundle_activity:v1", value_type=BundleActivity):
+    pass
+
+
+class _DeviceStateCoder(MessagePackCoder, urn="sensor_stream:coder:device_state:v1", value_type=DeviceState):
+    pass
 
 
 class DeviceActivity:
@@ -79,35 +111,31 @@ class DeviceActivity:
                 if run.last <= event_time < run.last + after:
                     run.last = event_time
                 elif not run.first <= event_time < run.last:
-                    _put(runs, event_time, after)
+                    insert(runs, Run(event_time, event_time), after, _span)
             yield reading
 
-    def drain(self) -> Iterator[tuple[int, tuple[str, list[Span]]]]:
-        """Yield (a time no reading precedes, (device, runs in order)), and begin anew."""
+    def drain(self) -> Iterator[tuple[int, tuple[str, BundleActivity]]]:
+        """Yield (a time no reading precedes, (device, its activity)), and begin anew."""
         drained, self._runs = self._runs, {}
-        spans_of = {device: [(run.first, run.last) for run in runs] for device, runs in drained.items()}
-        if spans_of:
-            spans_of[STREAM] = join([span for spans in spans_of.values() for span in spans], self._after)
-        for device, spans in spans_of.items():
-            yield spans[0][0], (device, spans)
+        if drained:
+            drained[STREAM] = _join((run for runs in drained.values() for run in runs), self._after)
+        for device, runs in drained.items():
+            yield runs[0].first, (device, BundleActivity(runs))
 
 
-def _put(runs: list[Run], event_time: int, after: int) -> None:
-    """Put a reading into the runs, which are in order, in place; it may begin a run, or join two."""
-    new = Run(event_time, event_time)
-    near = touching(runs, new, after)
-    joined = [*runs[near], new]
-    runs[near] = [Run(min(run.first for run in joined), max(run.last for run in joined))]
+def _span(one: Run, other: Run) -> Run:
+    """Return the run that two are part of."""
+    return Run(min(one.first, other.first), max(one.last, other.last))
 
 
-def join(runs: Iterable[Span], after: int) -> list[Span]:
+def _join(runs: Iterable[Run], after: int) -> list[Run]:
     """Return the runs in order, those less than `after` apart made one."""
-    joined: list[Span] = []
-    for first, last in sorted(runs):
-        if joined and first < joined[-1][1] + after:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+    joined: list[Run] = []
+    for run in sorted(runs, key=FIRST):
+        if joined and run.first < joined[-1].last + after:
+            joined[-1] = _span(joined[-1], run)
         else:
-            joined.append((first, last))
+            joined.append(run)
     return joined
 
 
@@ -135,9 +163,9 @@ class NoticeSilences(beam.PTransform):
 
 
 class _Notice(beam.DoFn):
-    # (SilentSince, NoticedAt and BackAt of its latest silence, the clock when its newest reading came, runs of readings
-    # since then); all in microseconds. Without runs it is silent.
-    WATCH = ReadModifyWriteStateSpec("watch", FastPrimitivesCoder())
+    WATCH = ReadModifyWriteStateSpec("watch", _DeviceStateCoder())
+    # Without a tag: for the newest run, when the device is silent, or forgotten, if nothing follows. With a tag: for a
+    # silence between two runs, when no straggler is waited for any more; the tag is its begin.
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
     def __init__(self, after: int, grace: int, clock: Callable[[], float]):
@@ -148,30 +176,27 @@ class _Notice(beam.DoFn):
 
     def process(
         self,
-        element: tuple[str, list[Span]],
+        element: tuple[str, BundleActivity],
         watch: Any = beam.DoFn.StateParam(WATCH),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> list[dict[str, Any]]:
-        device, new = element
-        since, noticed, back, heard, runs = watch.read() or (None, 0, None, 0, [])
-        if since is not None:
-            new = [run for run in new if run[1] > since]
-        elif runs:
-            # Of what was before a device was first heard nothing is known.
-            new = [run for run in new if run[1] > runs[0][0] - self._after]
-        joined = join([*runs, *new], self._after)
-        if joined == runs:
+        device, activity = element
+        state = watch.read() or DeviceState()
+        runs = state.runs.copy()
+        for run in self._relevant(state, activity.runs):
+            place = insert(runs, run, self._after, _span)
+            if len(runs) > 1:
+                self._set_timers_beside(due, runs, place)
+        if runs == state.runs:
             return []
-        if not runs or joined[-1][1] > runs[-1][1]:
-            heard = self._now()
-        silences = []
-        # A run that began before the silence did has filled it.
-        if since is not None and (back is None or max(since, joined[0][0]) < back):
-            back = max(since, joined[0][0])
-            silences = [_silence(device, since, noticed, back)]
-        watch.write((since, noticed, back, heard, joined))
-        due.set(_at(self._due(heard, joined)))
-        return silences
+        newest = not state.runs or runs[-1].last > state.runs[-1].last
+        arrived_at = self._now() if newest else state.arrived_at
+        resumed_at = self._resumed_at(state, runs[0])
+        watch.write(DeviceState(state.silent_since, state.noticed_at, resumed_at, arrived_at, runs))
+        due.set(timer_at(self._silent_at(runs[-1].last, arrived_at)))
+        if state.silent_since is None or resumed_at == state.resumed_at:
+            return []
+        return [_silence(device, state.silent_since, state.noticed_at, resumed_at)]
 
     @on_timer(DUE)
     def notice_due(
@@ -180,56 +205,95 @@ class _Notice(beam.DoFn):
         reached: Any = beam.DoFn.TimestampParam,
         watch: Any = beam.DoFn.StateParam(WATCH),
         due: Any = beam.DoFn.TimerParam(DUE),
-    ) -> Iterator[dict[str, Any]]:
-        since, noticed, back, heard, runs = watch.read()
-        if not runs:
-            if self._forgotten(heard, since) <= reached.micros:
+    ) -> list[dict[str, Any]]:
+        state = watch.read()
+        if state is None:
+            return []
+        if not state.runs:
+            if self._forgotten_at(state.silent_since, state.arrived_at) <= reached.micros:
                 watch.clear()
-            return
+            return []
+        silences, state = self._notice_between(device, state, reached.micros)
+        if len(state.runs) == 1:
+            lasting, state = self._notice_lasting(device, state, reached.micros, due)
+            silences += lasting
+        watch.write(state)
+        return silences
+
+    def _relevant(self, state: DeviceState, runs: list[Run]) -> list[Run]:
+        """Return the runs without those that can change nothing any more."""
+        if state.silent_since is not None:
+            return [run for run in runs if run.last > state.silent_since]
+        if state.runs:
+            # Of what was before the first run nothing is known.
+            return [run for run in runs if run.last > state.runs[0].first - self._after]
+        return runs
+
+    def _resumed_at(self, state: DeviceState, first: Run) -> int | None:
+        """Return when the latest silence ended, given the first run after its begin."""
+        if state.silent_since is None:
+            return None
+        # A run that began before the silence did has filled it.
+        resumed_at = max(state.silent_since, first.first)
+        return resumed_at if state.resumed_at is None else min(resumed_at, state.resumed_at)
+
+    def _set_timers_beside(self, due: Any, runs: list[Run], place: int) -> None:
+        """Set the timers of the silences before and after the run at `place`."""
+        for run in runs[max(place - 1, 0) : min(place + 1, len(runs) - 1)]:
+            due.set(timer_at(run.last + self._after + self._grace), dynamic_timer_tag=str(run.last))
+
+    def _notice_between(
+        self, device: str, state: DeviceState, reached: int
+    ) -> tuple[list[dict[str, Any]], DeviceState]:
+        """Return the silences between two runs that are certain at `reached`, and the state after them."""
+        runs, latest = state.runs, reached - self._after - self._grace
+        certain = bisect.bisect_right(runs, latest, hi=len(runs) - 1, key=LAST)
+        if not certain:
+            return [], state
         now = self._now()
-        while len(runs) > 1 and self._due(heard, runs) <= reached.micros:
-            (_, since), *runs = runs
-            noticed, back = now, runs[0][0]
-            yield self._noticed(device, since, noticed, back)
-        next_due = self._due(heard, runs)
-        beyond, to_wait = reached.micros - next_due, next_due - self._grace - now
+        silences = [
+            self._noticed(device, run.last, now, following.first)
+            for run, following in itertools.pairwise(runs[: certain + 1])
+        ]
+        return silences, DeviceState(runs[certain - 1].last, now, runs[certain].first, state.arrived_at, runs[certain:])
+
+    def _notice_lasting(
+        self, device: str, state: DeviceState, reached: int, due: Any
+    ) -> tuple[list[dict[str, Any]], DeviceState]:
+        """Return the silence after the only run if it is certain at `reached`, and the state after it."""
+        since, now = state.runs[0].last, self._now()
+        silent_at = self._silent_at(since, state.arrived_at)
+        beyond, to_wait = reached - silent_at, silent_at - self._grace - now
         if beyond >= 0 and to_wait <= 0:
-            ((_, since),) = runs
-            noticed, back, runs = now, None, []
-            yield self._noticed(device, since, noticed, back)
-            next_due = self._forgotten(heard, since)
-        elif 0 <= beyond < _AHEAD:
+            due.set(timer_at(self._forgotten_at(since, state.arrived_at)))
+            return [self._noticed(device, since, now, None)], DeviceState(since, now, None, state.arrived_at)
+        if beyond < 0:
+            due.set(timer_at(silent_at))
+        elif beyond < _AHEAD:
             # Each time further, so that a drain, at which the timer fires at once, is through with it in a few.
-            next_due += max(to_wait, 2 * beyond, SECOND)
-        watch.write((since, noticed, back, heard, runs))
-        if next_due > reached.micros:
-            due.set(_at(next_due))
+            due.set(timer_at(silent_at + max(to_wait, 2 * beyond, SECOND)))
+        return [], state
 
-    def _noticed(self, device: str, since: int, noticed: int, back: int | None) -> dict[str, Any]:
+    def _noticed(self, device: str, silent_since: int, noticed_at: int, resumed_at: int | None) -> dict[str, Any]:
         self._noticed_total.inc()
-        return _silence(device, since, noticed, back)
+        return _silence(device, silent_since, noticed_at, resumed_at)
 
-    def _due(self, heard: int, runs: list[Span]) -> int:
-        """When the first of the runs is followed by a silence, as far as is known."""
-        last = runs[0][1] if len(runs) > 1 else max(runs[0][1], heard)
-        return last + self._after + self._grace
+    def _silent_at(self, last: int, arrived_at: int) -> int:
+        """Return when a device is silent if nothing follows its last reading."""
+        return max(last, arrived_at) + self._after + self._grace
 
-    def _forgotten(self, heard: int, since: int) -> int:
-        return self._due(heard, [(since, since)]) + REMEMBERED * SECOND
+    def _forgotten_at(self, silent_since: int, arrived_at: int) -> int:
+        """Return when a device is forgotten if nothing follows."""
+        return self._silent_at(silent_since, arrived_at) + REMEMBERED * SECOND
 
     def _now(self) -> int:
         return int(self._clock() * SECOND)
 
 
-def _at(micros: int) -> Timestamp:
-    # Dataflow's timers count milliseconds; rounded down, one would fire before it is due, for ever.
-    return Timestamp(micros=-(-micros // 1000) * 1000)
-
-
-def _silence(device: str, since: int, noticed: int, back: int | None) -> dict[str, Any]:
+def _silence(device: str, silent_since: int, noticed_at: int, resumed_at: int | None) -> dict[str, Any]:
     return {
         DEVICE: device or None,
-        SILENT_SINCE: rfc3339(since),
-        NOTICED_AT: rfc3339(noticed),
-        BACK_AT: None if back is None else rfc3339(back),
+        SILENT_SINCE: rfc3339(silent_since),
+        NOTICED_AT: rfc3339(noticed_at),
+        BACK_AT: None if resumed_at is None else rfc3339(resumed_at),
     }

@@ -13,7 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.aggregate.runs import Run, insert
 from pipeline.aggregate.statistics import Statistics
-from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, Sums, SumsOf
+from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, Sums, SumsOf, WireSums
 from pipeline.decode.decoder import Reading
 
 # Tag of sums whose intervals may have expired, among the side outputs of the fold.
@@ -100,7 +100,7 @@ class SummedRun(Run):
       sums: of all its readings.
     """
 
-    sums: Sums
+    sums: WireSums
 
 
 class SessionBuckets:

@@ -17,7 +17,7 @@ from pipeline.dead_letters import DEAD_LETTERS, dead_letter, new_id
 from pipeline.decode.decoder import Decoder, Reading, Rejection
 from pipeline.metrics import METRICS
 from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
-from pipeline.silences import DeviceActivity
+from pipeline.silences import BundleActivity, DeviceActivity
 
 # Tag of the activity of devices, among the outputs of the fold.
 ACTIVITY = "activity"
@@ -65,7 +65,7 @@ class FoldReadings(beam.PTransform):
         self._fold = _Fold(sensors, max_future_skew, bucketing, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
-        tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, Any]} if self._silence_after else {})
+        tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, BundleActivity]} if self._silence_after else {})
         fold = beam.ParDo(self._fold).with_output_types(self._sums_type, **tags)
         folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
         rare = folded[SIDE_OUTPUT] | "SplitByTag" >> SplitByTag(
@@ -153,8 +153,8 @@ class _Fold(beam.DoFn):
     def _drain(self, now: float) -> Iterator[Any]:
         """Yield what has been added since the last drain."""
         yield from self._bucketing.place(self._buckets.drain(), now)
-        for earliest, runs in self._activity.drain() if self._activity else ():
-            yield beam.pvalue.TaggedOutput(ACTIVITY, GlobalWindows.windowed_value(runs, Timestamp(micros=earliest)))
+        for earliest, activity in self._activity.drain() if self._activity else ():
+            yield beam.pvalue.TaggedOutput(ACTIVITY, GlobalWindows.windowed_value(activity, Timestamp(micros=earliest)))
 
 
 class _Rejected(NamedTuple):

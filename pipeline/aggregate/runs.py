@@ -45,5 +45,7 @@ def insert(runs: list[AnyRun], new: AnyRun, gap: int, join: Callable[[AnyRun, An
       join: returns the run that spans two.
     """
     near = touching(runs, new, gap)
-    runs[near] = [functools.reduce(join, [*runs[near], new])]
+    if near.start < near.stop:
+        new = functools.reduce(join, [*runs[near], new])
+    runs[near] = [new]
     return near.start

@@ -14,6 +14,9 @@ MAX_BUCKETS = 20_000
 # name, not by position, so that the state of a running job survives an update that reorders `sensors`.
 Sums = dict[str, list]
 
+# Sums as MessagePack decodes them. It has one kind of array, and a component is a number or a tuple of numbers: so an
+# array within a list is a tuple.
+WireSums = dict[str, list[int | float | tuple[int | float, ...]]]
 
 # Sums by device; the device is "" for readings without one, and for all readings without `group_by_device`.
 SumsOf = dict[str, Sums]

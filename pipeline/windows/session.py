@@ -10,18 +10,16 @@ that has fired, and the merged window fires again. So sessions are kept here, pe
     then, at 00:25,        a reading stamped 00:12 would change that row: it is late
                            a reading stamped 00:19 begins a session of its own
 
-State per device: its open sessions, each of less than a hundred bytes and its sums, and the end of its last row. All of
-it is read and written for each run of readings that arrives and for each row, so the work of a device with very many
-open sessions grows with their square: see docs/cost.md.
+Each session has a timer of its own. When the watermark passes many of them at once, as it does after an outage, they
+fire in one bundle. The state of a device is its sessions, each of less than a hundred bytes and its sums, and the end
+of its last final row. It is read and written once for each bundle that has readings or timers of the device.
 """
 
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import apache_beam as beam
-from apache_beam.coders import FastPrimitivesCoder, VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindows
@@ -29,10 +27,18 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.aggregate.buckets import SessionBuckets, SummedRun
-from pipeline.aggregate.runs import touching
 from pipeline.aggregate.statistics import MEANS, Statistics
-from pipeline.aggregate.sums import SECOND, Interval, Sums
+from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.windows.labels import emit_label
+from pipeline.windows.session_state import (
+    BundleRuns,
+    DeviceSessions,
+    DeviceSessionsCoder,
+    Session,
+    SortedSessions,
+    join_by,
+)
+from pipeline.windows.timers import timer_at
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class SessionIntervals:
     by_device: bool = False
 
     # The type of the elements that `place` yields.
-    element_type: ClassVar[Any] = tuple[str, Any]
+    element_type: ClassVar[Any] = tuple[str, BundleRuns]
 
     @property
     def label(self) -> str:
@@ -71,14 +77,12 @@ class SessionIntervals:
         return SessionBuckets(self.gap, self.statistics, self.by_device)
 
     def place(self, drained: Iterable[tuple[str, list[SummedRun]]], now: float) -> Iterator[WindowedValue]:
-        """Yield (device, (first reading, last reading, Sums)) for what `SessionBuckets` drained.
+        """Yield (device, its runs) for what `SessionBuckets` drained.
 
         The timestamp is the first reading's, so that it holds the watermark back. Sessions have no use for `now`.
         """
         for device, runs in drained:
-            for run in runs:
-                element = device, (run.first, run.last, run.sums)
-                yield GlobalWindows.windowed_value(element, Timestamp(micros=run.first))
+            yield GlobalWindows.windowed_value((device, BundleRuns(runs)), Timestamp(micros=runs[0].first))
 
     def emit(self) -> "EmitSessions":
         """Return the transform from folded sums to `Interval`s."""
@@ -101,106 +105,79 @@ class EmitSessions(beam.PTransform):
         return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Any)
 
 
-class _Session(SummedRun):
-    """A run, and what is known of its rows.
-
-    Attributes:
-      revision: that its next row will have.
-      rows: the Timestamps of rows already written for it, or for runs that it has swallowed.
-      open: whether it holds readings that are in no row yet.
-    """
-
-    revision: int = 0
-    rows: tuple[int, ...] = ()
-    open: bool = True
-
-
-def _join(runs: list[_Session], new: _Session, gap: int, merge: Callable[[Sums, Sums], None]) -> _Session:
-    """Add `new` to `runs`, in place and in order, joined with all that it touches; return the joined run."""
-    near = touching(runs, new, gap)
-    if near.start == near.stop:
-        runs.insert(near.start, new)
-        return new
-    joined, *others = runs[near]
-    for run in [*others, new]:
-        joined.first = min(joined.first, run.first)
-        joined.last = max(joined.last, run.last)
-        joined.revision = max(joined.revision, run.revision)
-        joined.rows += run.rows
-        joined.open = True
-        merge(joined.sums, run.sums)
-    runs[near] = [joined]
-    return joined
-
-
-def _copy(sums: Sums) -> Sums:
-    """Return a copy that shares nothing: what is in the state changes, inputs and outputs of a DoFn must not."""
-    return {name: list(components) for name, components in sums.items()}
-
-
 class _EmitSessions(beam.DoFn):
-    # (end of the last row that cannot change any more, fields of each _Session)
-    SESSIONS = ReadModifyWriteStateSpec("sessions", FastPrimitivesCoder())
+    SESSIONS = ReadModifyWriteStateSpec("sessions", DeviceSessionsCoder())
+    # A timer for each session; its tag is the session's `first`.
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
-    # How many runs of the device were too late, so that each has a number of its own.
-    LATE_RUNS = ReadModifyWriteStateSpec("late_runs", VarIntCoder())
 
     def __init__(self, intervals: SessionIntervals):
         self._gap = intervals.gap * SECOND
         self._grace = intervals.grace * SECOND
         self._too_late = "Expired" if intervals.revise else "Late"
-        self._merge = intervals.statistics.merge
-        self._keep = intervals.allowed_lateness * SECOND if intervals.revise else 0
+        self._join = join_by(intervals.statistics.merge)
+        self._revisable_for = intervals.allowed_lateness * SECOND if intervals.revise else 0
 
     def process(
         self,
-        element: tuple[str, tuple[int, int, Sums]],
-        sessions: Any = beam.DoFn.StateParam(SESSIONS),
+        element: tuple[str, BundleRuns],
+        state: Any = beam.DoFn.StateParam(SESSIONS),
         due: Any = beam.DoFn.TimerParam(DUE),
-        late_runs: Any = beam.DoFn.StateParam(LATE_RUNS),
     ) -> list[Interval]:
-        device, (first, last, sums) = element
-        final_until, runs = self._read(sessions)
-        if last < final_until:
-            end, number = last + self._gap, late_runs.read() or 0
-            late_runs.write(number + 1)
-            return [Interval(end, end, {device: sums}, number, self._too_late, first)]
-        _join(runs, _Session(first, last, _copy(sums)), self._gap, self._merge)
-        self._write(final_until, runs, sessions, due)
-        return []
+        device, bundle = element
+        before = state.read() or DeviceSessions()
+        sessions = SortedSessions(before.pages, self._gap, self._join)
+        late: list[Interval] = []
+        for run in bundle.runs:
+            if run.last < before.final_until:
+                end, number = self._end(run), before.late_runs + len(late)
+                late.append(Interval(end, end, {device: run.sums}, number, self._too_late, run.first))
+            else:
+                self._set_timer(due, sessions.insert(Session(run.first, run.last, run.sums)))
+        state.write(DeviceSessions(sessions.pages, before.final_until, before.late_runs + len(late)))
+        return late
 
     @on_timer(DUE)
     def emit_due(
         self,
         device: str = beam.DoFn.KeyParam,
+        first: str = beam.DoFn.DynamicTimerTagParam,
         now: Any = beam.DoFn.TimestampParam,
-        sessions: Any = beam.DoFn.StateParam(SESSIONS),
+        state: Any = beam.DoFn.StateParam(SESSIONS),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Interval]:
-        final_until, runs = self._read(sessions)
-        kept = []
-        for run in runs:
-            end = run.last + self._gap
-            if run.open and end + self._grace <= now.micros:
-                for swallowed in run.rows:
-                    if swallowed != end:
-                        yield Interval(swallowed, swallowed, {device: {}}, run.revision, first=run.first)
-                yield Interval(end, end, {device: _copy(run.sums)}, run.revision, first=run.first)
-                run.revision, run.rows, run.open = run.revision + 1, (end,), False
-            if run.open or end + self._grace + self._keep > now.micros:
-                kept.append(run)
-            else:
-                final_until = max(final_until, end)
-        self._write(final_until, kept, sessions, due)
+        before = state.read()
+        sessions, final_until = SortedSessions(before.pages, self._gap, self._join), before.final_until
+        session = sessions.pop(int(first))
+        if session is None:
+            return  # It was joined to an earlier one.
+        if session.open and self._due(session) <= now.micros:
+            yield from self._rows(device, session)
+            session = self._written(session)
+        if session.open or self._due(session) > now.micros:
+            self._set_timer(due, sessions.insert(session))
+        else:
+            final_until = max(final_until, self._end(session))
+        state.write(DeviceSessions(sessions.pages, final_until, before.late_runs))
 
-    def _read(self, sessions: Any) -> tuple[int, list[_Session]]:
-        final_until, runs = sessions.read() or (0, [])
-        # In order of time, in which earlier versions did not write them.
-        return final_until, [_Session(*run) for run in sorted(runs, key=operator.itemgetter(0))]
+    def _rows(self, device: str, session: Session) -> Iterator[Interval]:
+        """Yield the session's row, after retractions of those it takes the place of."""
+        end = self._end(session)
+        for replaced in session.rows:
+            if replaced != end:
+                yield Interval(replaced, replaced, {device: {}}, session.revision, first=session.first)
+        yield Interval(end, end, {device: session.sums}, session.revision, first=session.first)
 
-    def _write(self, final_until: int, runs: list[_Session], sessions: Any, due: Any) -> None:
-        sessions.write((final_until, [(r.first, r.last, r.sums, r.revision, r.rows, r.open) for r in runs]))
-        if runs:
-            next_due = min(run.last + self._gap + self._grace + (0 if run.open else self._keep) for run in runs)
-            # Dataflow's timers count milliseconds; rounded down, one would fire before its session is due, for ever.
-            due.set(Timestamp(micros=-(-next_due // 1000) * 1000))
+    def _written(self, session: Session) -> Session:
+        """Return the session as it is once its row is written."""
+        written = session.revision + 1, (self._end(session),), False
+        return Session(session.first, session.last, session.sums, *written)
+
+    def _end(self, run: SummedRun) -> int:
+        return run.last + self._gap
+
+    def _due(self, session: Session) -> int:
+        """Return when the session is due: to be emitted if it is open, or to be final; microseconds."""
+        return self._end(session) + self._grace + (0 if session.open else self._revisable_for)
+
+    def _set_timer(self, due: Any, session: Session) -> None:
+        due.set(timer_at(self._due(session)), dynamic_timer_tag=str(session.first))

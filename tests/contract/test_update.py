@@ -13,17 +13,19 @@ from apache_beam import DoFn
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import primitives
 from apache_beam.runners.pipeline_context import PipelineContext
+from apache_beam.utils.timestamp import Timestamp
 
 from pipeline import graph, main
+from pipeline.aggregate.runs import Run
 from pipeline.aggregate.shards import ShardCoder
 from pipeline.aggregate.sums import SECOND
 from pipeline.launch import options
-from pipeline.silences import DeviceActivity, NoticeSilences
+from pipeline.silences import BundleActivity, DeviceActivity, NoticeSilences
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
 from pipeline.windows.session import SessionIntervals
 from tests.contract.golden import ACCEPT, golden
 from tests.deploy.template.launched import SUBSCRIPTION
-from tests.pipeline.conftest import Kept, drained
+from tests.pipeline.conftest import StateCell, Timers, drained
 
 Steps = dict[str, dict[str, Any]]
 
@@ -202,19 +204,20 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     _, (_, aged) = folded(fixed, now=10_000).value
     [until_expiry] = _AssignExpiryWindow(fixed).process(aged)
     shard, by_device = folded(shards)
-    state = Kept()
+    state, timers = StateCell(), Timers()
     emit: DoFn = sessions.emit().fn
-    emit.process(folded(sessions), state, Kept())
-    heard, watch, due = DeviceActivity(60 * SECOND), Kept(), Kept()
+    emit.process(folded(sessions), state, timers)
+    heard, watch, timers = DeviceActivity(60 * SECOND), StateCell(), Timers()
     list(heard.note(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
     of_device = next(drained for _, drained in heard.drain() if drained[0] == "device-1")
     clock = [100.0]
     notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
-    notice.process(of_device, watch, due)
+    notice.process(of_device, watch, timers)
     clock[0] = 165.0
-    list(notice.notice_due("device-1", due.value, watch, due))
+    [(_, due)] = timers.fire(Timestamp(165))
+    notice.notice_due("device-1", due, watch, timers)
     silent = repr(watch.value)
-    notice.process(("device-1", [(300 * SECOND, 300 * SECOND)]), watch, due)
+    notice.process(("device-1", BundleActivity([Run(300 * SECOND, 300 * SECOND)])), watch, timers)
     now = {
         "fixed windows": repr(folded(fixed)),
         "fixed windows, by the shard": f"{shard}: {ShardCoder().encode(by_device).hex(' ')}",
@@ -260,7 +263,6 @@ class TestStepsOf:
     def test_the_session_keeps_state_and_a_timer(self, session):
         step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)/EmitSessions"]
         assert step["state"] == {
-            "late_runs": "beam:user_state:bag:v1 VarIntCoder",
-            "sessions": "beam:user_state:bag:v1 FastPrimitivesCoder",
+            "sessions": "beam:user_state:bag:v1 sensor_stream:coder:device_sessions:v1",
         }
         assert step["timers"] == {"ts-due": "EVENT_TIME"}

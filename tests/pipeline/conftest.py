@@ -12,6 +12,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 
 from local.stack.emulators import free_port
 from local.stack.processes import running
@@ -59,22 +60,40 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ENGINE_FLAGS.clear()
 
 
-class Kept:
-    """A state cell, or a timer, of one key, as a DoFn writes it."""
+class StateCell:
+    """A state cell of one key, as a DoFn uses it; it counts its reads and writes."""
 
-    value: Any = None
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+        self.reads = self.writes = 0
 
     def read(self) -> Any:
+        self.reads += 1
         return self.value
 
     def write(self, value: Any) -> None:
+        self.writes += 1
         self.value = value
 
-    def set(self, when: Any) -> None:
-        self.value = when
-
     def clear(self) -> None:
-        self.value = None
+        self.write(None)
+
+
+class Timers:
+    """The timers of one key by their tags, as a DoFn sets them."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, Timestamp] = {}
+
+    def set(self, when: Timestamp, dynamic_timer_tag: str = "") -> None:
+        self.times[dynamic_timer_tag] = when
+
+    def fire(self, watermark: Timestamp = MAX_TIMESTAMP) -> Iterator[tuple[str, Timestamp]]:
+        """Yield (tag, time) of each that the watermark has passed, the earliest first, also of those set meanwhile."""
+        while due := [(when, tag) for tag, when in self.times.items() if when <= watermark]:
+            when, tag = min(due)
+            del self.times[tag]
+            yield tag, when
 
 
 def drained(intervals: Bucketing, readings: Iterable[Reading], now: float = 0) -> list[Any]:

@@ -14,10 +14,10 @@ from pipeline.aggregate.shards import ShardCoder, by_shard
 from pipeline.aggregate.statistics import STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
 from pipeline.dead_letters import DEAD_LETTERS
-from pipeline.silences import DeviceActivity, NoticeSilences
+from pipeline.silences import BundleActivity, DeviceActivity, NoticeSilences
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import Kept, drained
+from tests.pipeline.conftest import StateCell, Timers, drained
 
 SETTINGS = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -86,18 +86,19 @@ def test_a_dead_letter_equals_what_was_encoded(payload, attributes, moment):
 def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles, steps):
     intervals = SessionIntervals(60, 5, 3600, revise, chosen, by_device=True)
     emit: Any = intervals.emit()
-    cells: dict[str, Kept] = {}
+    cells: dict[str, tuple[StateCell, Timers]] = {}
     for bundle, now in zip(bundles, steps, strict=False):
         for encoded in drained(intervals, bundle):
             element = check(coder_of(intervals.element_type), encoded.value)
-            state = cells.setdefault(element[0], Kept())
-            for interval in emit.fn.process(element, state, Kept(), Kept()):
+            state, timers = cells.setdefault(element[0], (StateCell(), Timers()))
+            for interval in emit.fn.process(element, state, timers):
                 check(FastPrimitivesCoder(), interval)
             state.value = check(emit.fn.SESSIONS.coder, state.value)
-        for device, state in cells.items():
-            for interval in emit.fn.emit_due(device, Timestamp(micros=now), state, Kept()):
-                check(FastPrimitivesCoder(), interval)
-            state.value = check(emit.fn.SESSIONS.coder, state.value)
+        for device, (state, timers) in cells.items():
+            for tag, due in timers.fire(Timestamp(micros=now)):
+                for interval in emit.fn.emit_due(device, tag, due, state, timers):
+                    check(FastPrimitivesCoder(), interval)
+                state.value = check(emit.fn.SESSIONS.coder, state.value)
 
 
 @SETTINGS
@@ -105,21 +106,22 @@ def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles
 def test_activity_and_the_state_of_silences_equal_what_was_encoded(bundles, steps):
     clock = [0.0]
     notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
-    cells: dict[str, Kept] = {}
+    cells: dict[str, tuple[StateCell, Timers]] = {}
     for bundle, now in zip(bundles, steps, strict=False):
         clock[0] = now / SECOND
         heard = DeviceActivity(60 * SECOND)
         list(heard.note(iter(bundle)))
         for _, encoded in heard.drain():
-            element = check(coder_of(tuple[str, Any]), encoded)
-            state = cells.setdefault(element[0], Kept())
-            for silence in notice.process(element, state, Kept()):
+            element = check(coder_of(tuple[str, BundleActivity]), encoded)
+            state, timers = cells.setdefault(element[0], (StateCell(), Timers()))
+            for silence in notice.process(element, state, timers):
                 check(FastPrimitivesCoder(), silence)
             state.value = check(notice.WATCH.coder, state.value)
-        for device, state in cells.items():
-            if state.value is not None:
-                list(notice.notice_due(device, Timestamp(micros=now), state, Kept()))
-                state.value = check(notice.WATCH.coder, state.value)
+        for device, (state, timers) in cells.items():
+            for _, due in timers.fire(Timestamp(micros=now)):
+                notice.notice_due(device, due, state, timers)
+                if state.value is not None:
+                    state.value = check(notice.WATCH.coder, state.value)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("first", 1.0), ("last", 9.0)])

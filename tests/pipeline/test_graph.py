@@ -157,6 +157,21 @@ class TestSessions:
         stream = Stream().add(message(0, Temp=1.0), message(16, Temp=3.0)).watermark(14).add(message(8, Temp=5.0))
         assert run_graph(stream, *self.FLAGS)[0] == [row("13:00:26.000000", Temp=3.0, Device=None)]
 
+    def test_very_many_of_a_device_in_one_message_have_a_row_each(self, run_graph):
+        packed = b"[" + b",".join(message(at * 100, Temp=at, Device="a") for at in range(300)) + b"]"
+        # The watermark passes half of them, then a straggler joins two of the others.
+        stream = (
+            Stream()
+            .add(packed)
+            .watermark(15_000)
+            .add(*[message(20_000 + at, Device="a", Temp=5) for at in range(9, 100, 9)])
+        )
+        rows, letters = run_graph(stream, *self.FLAGS)
+        joined = (200 + 201 + 11 * 5) / 13
+        assert [row["Temp"] for row in rows] == [*range(200), joined, *range(202, 300)]
+        assert rows[200]["Timestamp"] == "2024-11-22T18:35:10.000000Z"
+        assert letters == []
+
 
 class TestUnusableMessages:
     def test_become_dead_letters_with_stage_error_and_payload(self, run_graph):

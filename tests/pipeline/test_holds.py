@@ -11,11 +11,13 @@ from apache_beam.transforms.trigger import Repeatedly
 from apache_beam.transforms.window import WindowFn
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.aggregate.buckets import SummedRun
 from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow, window
 from pipeline.windows.hopping import PanedIntervals, _Spread
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept, drained
+from pipeline.windows.session_state import BundleRuns
+from tests.pipeline.conftest import NOON, StateCell, Timers, drained
 
 FIXED = FixedIntervals(15, 5, 3600, False)
 HOPPING = PanedIntervals(15, 5, 3600, False, hop=5, pane=5)
@@ -101,19 +103,20 @@ def test_sums_combined_directly_are_accepted_when_the_watermark_is_ahead_of_the_
 
 
 class TestSessionTimers:
-    def emit(self) -> tuple[Any, Kept, Kept]:
-        return SessionIntervals(10, 5, 3600, False).emit(), Kept(), Kept()
+    def emit(self) -> tuple[Any, StateCell, Timers]:
+        return SessionIntervals(10, 5, 3600, False).emit().fn, StateCell(), Timers()
 
     def test_is_never_set_before_its_session_is_due_when_timers_count_milliseconds(self):
-        emit, state, due = self.emit()
-        emit.fn.process(("", (1, 1, {"Temp": [1.0, 1]})), state, due, Kept())
+        emit, state, timers = self.emit()
+        emit.process(("", BundleRuns([SummedRun(1, 1, {"Temp": [1.0, 1]})])), state, timers)
         # Due 15 seconds and a microsecond after the epoch.
-        assert due.value == Timestamp(micros=15_001_000)
+        assert list(timers.times.values()) == [Timestamp(micros=15_001_000)]
 
     @pytest.mark.parametrize(("at", "error"), [(9_999_999, "Late"), (10_000_000, None)])
     def test_a_reading_at_the_end_of_a_final_session_is_in_the_next(self, at, error):
-        emit, state, due = self.emit()
-        emit.fn.process(("", (0, 0, {"Temp": [1.0, 1]})), state, due, Kept())
-        assert [interval.row_time for interval in emit.fn.emit_due("", due.value, state, due)] == [10_000_000]
-        emitted = emit.fn.process(("", (at, at, {"Temp": [1.0, 1]})), state, due, Kept())
+        emit, state, timers = self.emit()
+        emit.process(("", BundleRuns([SummedRun(0, 0, {"Temp": [1.0, 1]})])), state, timers)
+        [(tag, due)] = timers.fire()
+        assert [interval.row_time for interval in emit.emit_due("", tag, due, state, timers)] == [10_000_000]
+        emitted = emit.process(("", BundleRuns([SummedRun(at, at, {"Temp": [1.0, 1]})])), state, timers)
         assert [interval.late for interval in emitted] == ([error] if error else [])

@@ -18,13 +18,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.aggregate.statistics import STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.windows import session_state
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept, Stream, drained, message
+from tests.pipeline.conftest import NOON, StateCell, Stream, Timers, drained, message
 
 SENSORS = ("AtmP", "Temp")
 INTERVAL, HOP, GAP, GRACE, LATENESS = 15, 5, 10, 5, 30
@@ -444,7 +446,7 @@ class SmallSessions:
             GAP, GRACE, setting.lateness, setting.revise, Statistics(setting.names), True
         )
         self._emit: Any = self._intervals.emit()
-        self._cells: dict[str, tuple[Kept, Kept, Kept]] = {}
+        self._cells: dict[str, tuple[StateCell, Timers]] = {}
 
     def run(self, events: list[Event]) -> None:
         watermark = STREAM_START
@@ -455,14 +457,14 @@ class SmallSessions:
                 micros = ((round((NOON + r.at) * SECOND), r.device, r.values) for r in event)
                 for element in drained(self._intervals, micros):
                     device, _ = element.value
-                    cells = self._cells.setdefault(device, (Kept(), Kept(), Kept()))
+                    cells = self._cells.setdefault(device, (StateCell(), Timers()))
                     self._take(self._emit.fn.process(element.value, *cells))
-            for device, (state, due, _) in self._cells.items():
-                while due.value is not None and due.value.micros <= (NOON + watermark) * SECOND:
+            reached = MAX_TIMESTAMP if watermark == math.inf else Timestamp(NOON + watermark)
+            for device, (state, timers) in self._cells.items():
+                for tag, due in timers.fire(reached):
                     # A runner that keeps timers in milliseconds must not fire one before its session is due.
-                    assert due.value.micros % 1000 == 0
-                    reached, due.value = due.value, None
-                    self._take(self._emit.fn.emit_due(device, reached, state, due))
+                    assert due.micros % 1000 == 0
+                    self._take(self._emit.fn.emit_due(device, tag, due, state, timers))
 
     def _take(self, intervals: Iterable[Interval]) -> None:
         for interval in intervals:
@@ -475,11 +477,19 @@ class SmallSessions:
 
 
 @settings(SETTINGS, max_examples=SETTINGS.max_examples * 10)
-@given(events=wide_events, names=some_statistics, revise=st.booleans(), lateness=st.sampled_from(LATENESSES))
-def test_sessions_emit_what_the_model_does_in_any_stream(events, names, revise, lateness):
+@given(
+    events=wide_events,
+    names=some_statistics,
+    revise=st.booleans(),
+    lateness=st.sampled_from(LATENESSES),
+    page=st.sampled_from([1, 2, 64]),
+)
+def test_sessions_emit_what_the_model_does_in_any_stream(events, names, revise, lateness, page):
     setting = Setting("session", revise, names=tuple(names), lateness=lateness)
     small, expected = SmallSessions(setting), expected_of(events, setting)
-    small.run(events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_state, "_PAGE", page)
+        small.run(events)
     statistics_of = Statistics(names)
 
     def agrees(sums: dict, readings: list[Reading]) -> bool:

@@ -18,12 +18,14 @@ from apache_beam.runners.direct import transform_evaluator
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.buckets import SummedRun
 from pipeline.aggregate.sums import SECOND, Interval
 from pipeline.dead_letters import new_id
 from pipeline.rows import MakeRows
 from pipeline.sinks import pubsub, storage_write
 from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, run_captured
+from pipeline.windows.session_state import BundleRuns, DeviceSessions
+from tests.pipeline.conftest import NOON, StateCell, Stream, Timers, captured, message, run_captured
 from tests.pipeline.test_model import events, stream_of
 
 REPEAT = "--direct_runner_bundle_repeat=2"
@@ -181,14 +183,15 @@ class TestIds:
 
     def test_of_a_late_run_of_a_session_that_is_processed_again_are_the_same(self):
         emit: Any = SessionIntervals(gap=10, grace=5, allowed_lateness=0, revise=False).emit().fn
-        cells = sessions, _, late_runs = Kept(), Kept(), Kept()
-        sessions.value, late_runs.value = (NOON * SECOND, []), 4
-        late_run = "", ((NOON - 1) * SECOND, (NOON - 1) * SECOND, {"Temp": [5.0, 1]})
-        [attempt] = emit.process(late_run, *cells)
-        late_runs.value = 4  # as it was committed
-        assert emit.process(late_run, *cells) == [attempt]
+        committed = DeviceSessions([], final_until=NOON * SECOND, late_runs=4)
+        state, timers = StateCell(committed), Timers()
+        at = (NOON - 1) * SECOND
+        late_run = "", BundleRuns([SummedRun(at, at, {"Temp": [5.0, 1]})])
+        [attempt] = emit.process(late_run, state, timers)
+        state.value = committed
+        assert emit.process(late_run, state, timers) == [attempt]
         # Another run, though its readings are equal.
-        assert emit.process(late_run, *cells) == [attempt._replace(revision=attempt.revision + 1)]
+        assert emit.process(late_run, state, timers) == [attempt._replace(revision=attempt.revision + 1)]
 
     def test_differ_by_interval_device_pane_reason_and_job(self):
         start, sums = NOON * SECOND, {"Temp": [1.0, 1]}

@@ -9,13 +9,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.runs import Run
 from pipeline.aggregate.sums import SECOND
-from pipeline.silences import REMEMBERED, STREAM, DeviceActivity, NoticeSilences
+from pipeline.silences import REMEMBERED, STREAM, BundleActivity, DeviceActivity, NoticeSilences
 from pipeline.timestamps import rfc3339
-from tests.pipeline.conftest import NOON, Kept, Stream, captured, message, parse, run_captured
+from tests.pipeline.conftest import NOON, StateCell, Stream, Timers, captured, message, parse, run_captured
 
 AFTER, GRACE = 30, 5
 START = datetime.fromtimestamp(NOON, UTC)
@@ -42,18 +44,18 @@ class Watch:
         self.rows: list[tuple] = []
         self._watermark = 0.0
         self._notice: Any = NoticeSilences(AFTER, GRACE, lambda: NOON + self.clock)._notice
-        self._cells: dict[str, tuple[Kept, Kept]] = {}
+        self._cells: dict[str, tuple[StateCell, Timers]] = {}
 
     def hear(self, *readings: tuple[str, float], watching: str | None = None) -> "Watch":
         """Fold readings (device, seconds) as a bundle; those of other devices than `watching` are left out."""
         heard = DeviceActivity(AFTER * SECOND)
         for _ in heard.note(iter([(micros(at), device, {}) for device, at in readings])):
             pass
-        for earliest, (device, runs) in heard.drain():
-            assert earliest == runs[0][0]
+        for earliest, (device, activity) in heard.drain():
+            assert earliest == activity.runs[0].first
             if watching in (None, device):
-                state, due = self._cells.setdefault(device, (Kept(), Kept()))
-                self.rows += map(shown, self._notice.process((device, runs), state, due))
+                state, timers = self._cells.setdefault(device, (StateCell(), Timers()))
+                self.rows += map(shown, self._notice.process((device, activity), state, timers))
         self._fire()
         return self
 
@@ -70,10 +72,9 @@ class Watch:
         return {device: state.value for device, (state, _) in self._cells.items() if state.value is not None}
 
     def _fire(self) -> None:
-        for device, (state, due) in self._cells.items():
-            while due.value is not None and due.value.micros <= micros(self._watermark):
-                reached, due.value = due.value, None
-                self.rows += map(shown, self._notice.notice_due(device, reached, state, due))
+        for device, (state, timers) in self._cells.items():
+            for _, due in timers.fire(Timestamp(micros=micros(self._watermark))):
+                self.rows += map(shown, self._notice.notice_due(device, due, state, timers))
 
 
 def micros(at: float) -> int:
@@ -230,13 +231,12 @@ class TestTheClock:
 
     def test_a_drain_is_through_with_a_device_in_a_few_firings(self):
         watch = Watch().hear(("a", 0)).watermark(29.999)
-        due = watch._cells["a"][1]
-        fired = []
-        while due.value is not None:
-            reached, due.value = due.value, None
-            fired.append(reached)
-            list(watch._notice.notice_due("a", reached, watch._cells["a"][0], due))
-        assert len(fired) < 16
+        state, timers = watch._cells["a"]
+        fired = 0
+        for _, due in timers.fire():
+            fired += 1
+            watch._notice.notice_due("a", due, state, timers)
+        assert fired < 16
 
     def test_a_drain_reports_what_was_silent_for_so_long_and_held_for_stragglers(self):
         watch = Watch().hear(("a", 0), ("b", 3)).watermark(31).drain()
@@ -353,14 +353,14 @@ class TestOnTheRunner:
         for event in events:
             if isinstance(event, tuple):
                 now, device, *run = event
-                element = (device, [tuple(map(micros, run))]) if run else None
+                element = (device, BundleActivity([Run(*map(micros, run))])) if run else None
                 # What only sets the clock holds the watermark back until it has, on whatever engine.
                 stream = stream.add_elements([TimestampedValue((now, element), NOON + (run or [watermark])[0])])
             else:
                 stream, watermark = stream.advance_watermark_to(NOON + event), event
         with captured() as (rows, to_rows):
             with beam.Pipeline(options=parse()[1]) as pipeline:
-                heard = beam.FlatMap(set_clock).with_output_types(tuple[str, Any])
+                heard = beam.FlatMap(set_clock).with_output_types(tuple[str, BundleActivity])
                 notice = NoticeSilences(AFTER, GRACE, clock)
                 _ = pipeline | stream.advance_watermark_to_infinity() | heard | notice | to_rows
             return [shown(row) for row in rows]
@@ -402,6 +402,13 @@ class TestInTheGraph:
             (None, 60, 93),
         ]
 
+    def test_very_many_of_a_device_in_one_message_are_all_noticed(self):
+        packed = b"[" + b",".join(message(at * 60, Temp=at, Device="a") for at in range(300)) + b"]"
+        found = self.silences(Stream().add(packed).watermark(9_000), "--interval=1h")
+        assert found == sorted(
+            [(device, at * 60, at * 60 + 60) for at in range(299) for device in ("a", None)], key=str
+        )
+
     def test_only_good_readings_are_heard(self):
         stream = Stream().add(message(0, Temp=1.0, Device="a")).add(message(20, Temp=None, Device="a"))
         with captured() as (rows, to_rows):
@@ -409,15 +416,21 @@ class TestInTheGraph:
             assert [(row["Device"], seconds(row["BackAt"])) for row in rows if row["Device"]] == [("a", 40)]
 
 
+def in_seconds(activity: BundleActivity) -> list[tuple[float, float]]:
+    """First and last reading of each run, in seconds after NOON."""
+    return [(run.first / SECOND - NOON, run.last / SECOND - NOON) for run in activity.runs]
+
+
 class TestHeard:
     def test_gives_a_run_of_each_device_and_of_the_stream_and_begins_anew(self):
         heard = DeviceActivity(AFTER * SECOND)
         readings = [(micros(at), device, {}) for device, at in [("a", 5), ("b", 50), ("a", 0), ("a", 20), ("", 100)]]
         assert list(heard.note(iter(readings))) == readings
-        assert sorted(heard.drain()) == [
-            (micros(0), ("", [(micros(0), micros(20)), (micros(50), micros(50)), (micros(100), micros(100))])),
-            (micros(0), ("a", [(micros(0), micros(20))])),
-            (micros(50), ("b", [(micros(50), micros(50))])),
+        drained = ((earliest, device, in_seconds(activity)) for earliest, (device, activity) in heard.drain())
+        assert sorted(drained) == [
+            (micros(0), "", [(0, 20), (50, 50), (100, 100)]),
+            (micros(0), "a", [(0, 20)]),
+            (micros(50), "b", [(50, 50)]),
         ]
         assert list(heard.drain()) == []
 
@@ -432,8 +445,8 @@ class TestHeard:
                 expected[-1].append(at)
             else:
                 expected.append([at])
-        runs = dict(element for _, element in heard.drain())["a"]
-        assert runs == [(micros(run[0]), micros(run[-1])) for run in expected]
+        activity = dict(element for _, element in heard.drain())["a"]
+        assert in_seconds(activity) == [(run[0], run[-1]) for run in expected]
 
     def test_is_full_when_there_are_very_many_devices(self, monkeypatch):
         monkeypatch.setattr("pipeline.silences.MAX_BUCKETS", 3)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate import runs as runs_module
 from pipeline.aggregate.buckets import SessionBuckets
 from pipeline.aggregate.runs import Run, touching
 from pipeline.aggregate.statistics import MEANS
-from pipeline.aggregate.sums import SECOND, Interval, Sums
+from pipeline.aggregate.sums import SECOND
 from pipeline.decode.decoder import Reading
 from pipeline.silences import DeviceActivity
-from pipeline.windows.session import SessionIntervals
-from tests.pipeline.conftest import NOON, Kept
+from tests.pipeline.conftest import NOON
 
 GAP = 10
 
@@ -61,37 +61,18 @@ def in_sessions(readings: Iterator[Reading]) -> int:
 def in_silences(readings: Iterator[Reading]) -> int:
     heard = DeviceActivity(GAP * SECOND)
     list(heard.note(readings))
-    return len(dict(element for _, element in heard.drain())["a"])
+    return len(dict(element for _, element in heard.drain())["a"].runs)
 
 
 @pytest.mark.parametrize("count", [1_000, 2_000])
-@pytest.mark.parametrize(("module", "add"), [("aggregate.runs", in_sessions), ("silences", in_silences)])
+@pytest.mark.parametrize("add", [in_sessions, in_silences])
 def test_a_reading_looks_at_no_more_runs_of_its_device_than_bisection_does(
-    monkeypatch, module: str, add: Callable[[Iterator[Reading]], int], count: int
+    monkeypatch, add: Callable[[Iterator[Reading]], int], count: int
 ):
     readings: list[Reading] = [((NOON + n * GAP) * SECOND, "a", {"Temp": 1.0}) for n in range(count)]
     random.Random(1).shuffle(readings)
     monkeypatch.setattr(Counted, "reads", 0)
-    monkeypatch.setattr(f"pipeline.{module}.touching", lambda runs, new, gap: touching(Counted(runs), new, gap))
+    monkeypatch.setattr(runs_module, "touching", lambda runs, new, gap: touching(Counted(runs), new, gap))
     assert add(iter(readings)) == count
     # Twice, as both ends are looked for; looking at all runs of each would be count / 2.
     assert count < Counted.reads <= count * 2 * (math.log2(count) + 1)
-
-
-def test_sessions_that_an_earlier_version_wrote_in_any_order_are_joined_and_emitted():
-    def sums(value: float) -> Sums:
-        return {"Temp": [value, 1]}
-
-    emit: Any = SessionIntervals(GAP, 5, 0, False, by_device=True).emit()
-    state, due = Kept(), Kept()
-    runs = [(at * SECOND, at * SECOND, sums(at), 0, (), True) for at in (40, 0, 20)]
-    state.write((0, runs))
-    assert emit.fn.process(("a", (9 * SECOND, 11 * SECOND, sums(10))), state, due, Kept()) == []
-    emitted = []
-    while due.value is not None:
-        now, due.value = due.value, None
-        emitted += emit.fn.emit_due("a", now, state, due)
-    assert emitted == [
-        Interval(30 * SECOND, 30 * SECOND, {"a": {"Temp": [30.0, 3]}}, first=0),
-        Interval(50 * SECOND, 50 * SECOND, {"a": {"Temp": [40.0, 1]}}, first=40 * SECOND),
-    ]

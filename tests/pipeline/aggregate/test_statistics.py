@@ -12,8 +12,6 @@ from apache_beam.coders import FastPrimitivesCoder
 
 from pipeline.aggregate.statistics import MEANS, STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums, Sums
-from pipeline.windows.session import SessionIntervals
-from tests.contract.test_update import Kept
 from tests.pipeline.conftest import Stream, message
 
 ALL = Statistics(list(STATISTICS))
@@ -139,10 +137,6 @@ class TestPreviousVersion:
         b"\x07\x02\x04\x04Temp\x05\x02\x02@E\x80\x00\x00\x00\x00\x00\x01\x03"
         b"\x04\x04AtmP\x05\x02\x02@\x8f\xaa\x00\x00\x00\x00\x00\x01\x01"
     )
-    SESSIONS = (
-        b"\x06\x02\x01\x00\x05\x01\x06\x06\x01\x80\xc2\xd7/\x01\x80\xc2\xd7/"
-        b"\x07\x01\x04\x04Temp\x05\x02\x02@5\x80\x00\x00\x00\x00\x00\x01\x01\x01\x00\x06\x00\t\x01"
-    )
 
     def test_accumulator_of_open_window_is_merged(self):
         combine = CombineSums(MEANS.merge)
@@ -150,13 +144,6 @@ class TestPreviousVersion:
         assert accumulator == {"Temp": [43.0, 3], "AtmP": [1013.25, 1]}
         merged = combine.merge_accumulators([accumulator, combine.add_input({}, accumulated(MEANS, (0, 7.0)))])
         assert {name: MEANS.values(parts) for name, parts in merged.items()} == {"Temp": [12.5], "AtmP": [1013.25]}
-
-    def test_state_of_open_session_is_merged(self):
-        state = Kept()
-        state.write(FastPrimitivesCoder().decode(self.SESSIONS))
-        bucket = ("device-1", (130 * SECOND, 130 * SECOND, accumulated(MEANS, (130, 22.5))))
-        SessionIntervals(60, 5, 3600, False).emit().fn.process(bucket, state, Kept(), Kept())
-        assert state.value == (0, [(100 * SECOND, 130 * SECOND, {"Temp": [44.0, 2]}, 0, (), True)])
 
     def test_accumulator_is_encoded_as_before(self):
         sums = CombineSums(MEANS.merge).merge_accumulators(
