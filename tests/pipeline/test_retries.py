@@ -97,29 +97,29 @@ def fail_steps(patch: pytest.MonkeyPatch, seed: int) -> Counter:
     return tries
 
 
-def comparable(rows: list[dict], letters: list[dict]) -> tuple[list, list]:
+def comparable(rows: list[dict], dead_letters: list[dict]) -> tuple[list, list]:
     """Return rows and dead letters without the times and ids of a run."""
     of_run = ("WrittenAt", "dead_letter_id", "received_at")
     return tuple(
-        sorted(json.dumps({k: v for k, v in one.items() if k not in of_run}, default=repr) for one in found)
-        for found in (rows, letters)
+        sorted(json.dumps({k: v for k, v in row.items() if k not in of_run}, default=repr) for row in found)
+        for found in (rows, dead_letters)
     )
 
 
-class TestFailures:
+class TestFailedBundles:
     @pytest.mark.parametrize("window", FLAGS)
     @settings(max_examples=2, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True)
     @given(events=events, seed=st.integers(0, 2**32))
-    def test_change_neither_rows_nor_dead_letters(self, window, events, seed):
+    def test_leave_rows_and_dead_letters_unchanged(self, window, events, seed):
         flags = ("--group_by_device=true", *FLAGS[window])
         undisturbed = comparable(*run_captured(stream_of(events).add(b"unreadable").end(), *flags))
         with pytest.MonkeyPatch.context() as patch:
             fail_steps(patch, seed)
-            rows, letters = run_captured(stream_of(events).add(b"unreadable").end(), *flags)
-        assert comparable(rows, letters) == undisturbed
-        assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
+            rows, dead_letters = run_captured(stream_of(events).add(b"unreadable").end(), *flags)
+        assert comparable(rows, dead_letters) == undisturbed
+        assert len({dead_letter["dead_letter_id"] for dead_letter in dead_letters}) == len(dead_letters)
 
-    def test_happen_in_steps_with_and_without_state_and_in_timers(self, monkeypatch):
+    def test_occur_in_steps_with_and_without_state_and_in_timers(self, monkeypatch):
         tries = fail_steps(monkeypatch, 1)
         stream = Stream()
         for second in range(0, 300, 5):
@@ -132,17 +132,17 @@ class TestFailures:
 
 class TestRepeatedBundles:
     @pytest.mark.parametrize("window", FLAGS)
-    def test_write_the_same_rows_and_dead_letters_again(self, run_on_worker, window):
+    def test_repeat_rows_and_dead_letters(self, run_on_worker, window):
         messages = [message(second, Temp=second, Device=device) for second in (1, 2, 30) for device in "ab"]
         messages += [message(60 + second, Temp=1e308) for second in (0, 1)] + [b"bad", b"worse"]
-        rows, letters = run_on_worker(messages, "--group_by_device=true", REPEAT, *FLAGS[window])
-        once_rows, once_letters = run_on_worker(messages, "--group_by_device=true", *FLAGS[window])
-        again, once = comparable(rows, letters), comparable(once_rows, once_letters)
+        rows, dead_letters = run_on_worker(messages, "--group_by_device=true", REPEAT, *FLAGS[window])
+        once_rows, once_dead_letters = run_on_worker(messages, "--group_by_device=true", *FLAGS[window])
+        again, once = comparable(rows, dead_letters), comparable(once_rows, once_dead_letters)
         assert [set(found) for found in again] == [set(found) for found in once]
         assert len(rows) > len(once_rows)  # as often as the bundles ran
-        contents = {letter["dead_letter_id"]: letter["payload"] for letter in letters}
-        assert len(contents) == len(once_letters)
-        assert all(contents[letter["dead_letter_id"]] == letter["payload"] for letter in letters)
+        contents = {dead_letter["dead_letter_id"]: dead_letter["payload"] for dead_letter in dead_letters}
+        assert len(contents) == len(once_dead_letters)
+        assert all(contents[dead_letter["dead_letter_id"]] == dead_letter["payload"] for dead_letter in dead_letters)
 
     @pytest.mark.parametrize(
         "sink",
@@ -153,7 +153,7 @@ class TestRepeatedBundles:
         ],
         ids=["dead letters", "silences", "rows of sessions"],
     )
-    def test_give_a_sink_only_what_was_committed(self, sink):
+    def test_hand_only_committed_elements_to_sinks(self, sink):
         with captured() as (given_to_sink, to_sink):
             with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner", REPEAT])) as pipeline:
                 elements = pipeline | beam.Create(range(3))
@@ -164,18 +164,16 @@ class TestRepeatedBundles:
 
 
 class TestIds:
-    def letters(self, make: Any, interval: Interval) -> list[dict]:
+    def dead_letters(self, make: Any, interval: Interval) -> list[dict]:
         return [tagged.value for tagged in make.process(interval)]
 
     @pytest.mark.parametrize("error", ["Late", "Expired"])
     @pytest.mark.parametrize("first", [None, NOON * SECOND], ids=["interval", "session"])
-    def test_of_a_dead_letter_that_is_made_again_are_the_same_though_its_sums_are_rounded_differently(
-        self, error, first
-    ):
+    def test_equal_after_retry_that_rounds_sums_differently(self, error, first):
         make = MakeRows(("Temp",), by_device=True, numbered=False)._make_row
         start = NOON * SECOND
         made, again = (
-            self.letters(make, Interval(start, start + 15 * SECOND, {"a": {"Temp": [total, 3]}}, 2, error, first))
+            self.dead_letters(make, Interval(start, start + 15 * SECOND, {"a": {"Temp": [total, 3]}}, 2, error, first))
             for total in (0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1)
         )
         assert made[0]["payload"] != again[0]["payload"]
@@ -201,27 +199,27 @@ class TestIds:
             for row_time in (start, start + 15 * SECOND):
                 for revision in range(3):
                     for late in ("Late", "Expired"):
-                        found += self.letters(
+                        found += self.dead_letters(
                             make, Interval(row_time, row_time, {"a": sums, "b": sums}, revision, late)
                         )
-        assert len({letter["dead_letter_id"] for letter in found}) == len(found) == 48
+        assert len({dead_letter["dead_letter_id"] for dead_letter in found}) == len(found) == 48
 
     @pytest.mark.parametrize("window", FLAGS)
     @pytest.mark.parametrize("watermark", [40, 1000])
-    def test_of_equal_readings_that_are_late_one_after_the_other_differ(self, run_graph, window, watermark):
+    def test_differ_for_equal_readings_in_successive_late_panes(self, run_graph, window, watermark):
         stream = Stream().add(message(1, Temp=5)).watermark(watermark)
         for _ in range(3):
             stream.add(message(2, Temp=5))
-        _, letters = run_graph(stream, *FLAGS[window])
-        assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
-        assert letters or "revised" in window
+        _, dead_letters = run_graph(stream, *FLAGS[window])
+        assert len({dead_letter["dead_letter_id"] for dead_letter in dead_letters}) == len(dead_letters)
+        assert dead_letters or "revised" in window
 
     @pytest.mark.parametrize("window", FLAGS)
-    def test_of_equal_readings_in_one_late_pane_differ(self, run_graph, monkeypatch, window):
+    def test_differ_for_equal_readings_in_one_late_pane(self, run_graph, monkeypatch, window):
         # Each reading leaves the fold by itself.
         monkeypatch.setattr("pipeline.aggregate.buckets.MAX_BUCKETS", 1)
         stream = Stream().add(message(1, Temp=5)).watermark(1000).add(*[message(2, Temp=5)] * 3)
-        _, letters = run_graph(stream, *FLAGS[window])
-        assert len({letter["dead_letter_id"] for letter in letters}) == len(letters)
-        counts = [json.loads(letter["payload"])["readings"]["Temp"]["count"] for letter in letters]
+        _, dead_letters = run_graph(stream, *FLAGS[window])
+        assert len({dead_letter["dead_letter_id"] for dead_letter in dead_letters}) == len(dead_letters)
+        counts = [json.loads(dead_letter["payload"])["readings"]["Temp"]["count"] for dead_letter in dead_letters]
         assert sum(counts) == 3 * (3 if window == "hopping" else 1)
