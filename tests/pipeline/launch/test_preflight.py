@@ -170,7 +170,10 @@ class TestPubSubPermissions:
         other = Place(place.project)
         refusal = place.refusal("--timestamp_attribute=timestamp", f"--dead_letter_topic={other.topic}")
         assert f"lacks {denied}" in refusal
-        assert f"--role={role}" in refusal
+        _, kind, _ = denied.split(".")
+        path = other.topic if denied == "pubsub.topics.publish" else getattr(place, kind.rstrip("s"))
+        grant = f"gcloud pubsub {kind} add-iam-policy-binding {path.split('/')[3]} --project={place.project}"
+        assert f"{grant} --role={role} " in refusal
         assert "--check_before_launch=false" in refusal
 
     @pytest.mark.parametrize(
