@@ -1,6 +1,6 @@
-# The template's one image. Dataflow starts it twice: with the template launcher, to make the job, and with Beam's boot
-# on every worker. Both find the same packages, and neither installs any.
-# cloudbuild.yaml builds on the digests that these tags stand for at the time.
+# The image of the template, for launcher and workers: Dataflow runs the template launcher in it to create the job, and
+# Beam's boot on every worker. Both use the installed packages and install none.
+# cloudbuild.yaml replaces these tags by the digests that they have at the time of the build.
 ARG LAUNCHER=gcr.io/dataflow-templates-base/python313-template-launcher-base:flex_templates_base_image_release_20260720_RC00
 ARG BEAM=apache/beam_python3.13_sdk:2.77.0
 FROM ${LAUNCHER} AS launcher
@@ -12,7 +12,7 @@ COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/d
 COPY requirements.txt /src/
 RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: -r /src/requirements.txt
 
-# The image's own full name, which Dataflow does not tell the launcher.
+# The full name of this image, which Dataflow does not pass to the launcher.
 ARG IMAGE
 WORKDIR /template
 COPY setup.py pyproject.toml /src/
@@ -23,8 +23,8 @@ RUN : "${IMAGE:?name the image it will be: docker build --build-arg IMAGE=NAME -
     && cp /src/pipeline/main.py . \
     && rm -r /src
 
-# Neither FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE nor FLEX_TEMPLATE_PYTHON_SETUP_FILE: they make Beam download and stage
-# packages at every launch, for workers to install again.
+# Neither FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE nor FLEX_TEMPLATE_PYTHON_SETUP_FILE is set: they make Beam download and
+# stage packages at every launch, and workers install them again.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
     SENSOR_STREAM_IMAGE=${IMAGE}
@@ -39,5 +39,5 @@ LABEL org.opencontainers.image.title="sensor-stream" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 
-# The user stays root, as in the base: what Dataflow mounts for workers to write to belongs to root.
+# The user is root, as in the base image: the directories that Dataflow mounts for workers belong to root.
 ENTRYPOINT ["/opt/apache/beam/boot"]

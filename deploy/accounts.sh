@@ -1,8 +1,8 @@
 #!/bin/sh
-# Make the two service accounts and their grants, resource by resource; may be repeated.
+# Creates the two service accounts and grants their roles on each resource. Can be run again.
 #
-# sensor-stream-build builds, sensor-stream-worker is the launcher's and the workers'. Needs the variables of
-# .env.example, and the resources that docs/deploy.md makes before. Tests hold it to what deploy/terraform/ grants.
+# sensor-stream-build is for builds, sensor-stream-worker for the launcher and the workers. Needs the variables of
+# .env.example and the resources that docs/deploy.md creates before. A test compares it with deploy/terraform/.
 set -eu
 
 build=serviceAccount:sensor-stream-build@$PROJECT_ID.iam.gserviceaccount.com

@@ -1,1 +1,1 @@
-"""`make acceptance`: everything here once in a real project, checked and torn down. Nothing else needs it."""
+"""`make acceptance`: runs everything once in a real project, checks it, and deletes it again."""

@@ -1,4 +1,4 @@
-"""What one run is asked to do, and the names of everything that it makes."""
+"""The settings of a run, and the names of its resources."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ SENSORS = ("Airtight", "AtmP", "H2OC", "Temp")
 
 @dataclass(frozen=True)
 class Run:
-    """One run. Every name has its suffix, so that it meets nothing that was there before.
+    """One run. Every name has its suffix, so that no name is that of an existing resource.
 
     Attributes:
       project: id of the project.
-      region: of everything.
+      region: region of all resources.
       interval: length of an interval.
       rate: readings per second of event time.
       live: seconds of readings that are published while the updated job runs.
-      suffix: of the names.
+      suffix: suffix of all names.
     """
 
     project: str
@@ -29,7 +29,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of topic, subscription, repository and job."""
+        """The name of topic, subscription, repository and job."""
         return f"sensor-acceptance-{self.suffix}"
 
     @property
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def jobs_bucket(self) -> str:
-        """The URL of the bucket that jobs write to."""
+        """The URL of the bucket of staged and temporary files."""
         return f"{self.bucket}-jobs"
 
     @property
@@ -73,5 +73,5 @@ class Run:
         return f"{self.table}_dead_letters"
 
     def account(self, role: str) -> str:
-        """The address of the service account that does something: build or worker."""
+        """The address of a service account; `role` is build or worker."""
         return f"sensor-{role}-{self.suffix}@{self.project}.iam.gserviceaccount.com"

@@ -1,4 +1,4 @@
-"""What a run needs before its build: services, storage, accounts and grants, the dataset; as in docs/deploy.md."""
+"""The resources that a run creates before its build, as in docs/deploy.md: APIs, storage, accounts, grants, dataset."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ SERVICES = (
 
 
 def storage(project: Project) -> str:
-    """Services, buckets, repository, topic, subscription and dataset."""
+    """Enable the APIs; create buckets, repository, topic and subscription."""
     run = project.run
     project.gcloud("services", "enable", *(f"{name}.googleapis.com" for name in SERVICES.split()))
     place = f"--location={run.region}"
     closed = ["--uniform-bucket-level-access", "--public-access-prevention"]
-    # Of a bucket that keeps versions, --recursive deletes the earlier ones too.
+    # In a bucket with versioning, --recursive also deletes earlier versions.
     builds, jobs = (
         Change(["storage", "buckets", "create", bucket, place, *closed], ["storage", "rm", "--recursive", bucket])
         for bucket in (run.bucket, run.jobs_bucket)
@@ -33,17 +33,17 @@ def storage(project: Project) -> str:
         ["pubsub", "subscriptions", "create", run.name, f"--topic={run.name}"],
         ["pubsub", "subscriptions", "delete", run.name],
     )
-    project.make([builds, versioned], [jobs], [repository], [topic, subscription])
+    project.create([builds, versioned], [jobs], [repository], [topic, subscription])
     return f"names end in {run.suffix}"
 
 
 def accounts(project: Project) -> str:
-    """Two accounts with the grants of deploy/accounts.sh, and the dataset."""
+    """Create two accounts with the grants of deploy/accounts.sh, and the dataset."""
     run = project.run
     build, worker = (run.account(role) for role in ("build", "worker"))
-    project.make(*([_account(address)] for address in (build, worker)))
-    _make_dataset(project, worker)
-    project.make(
+    project.create(*([_account(address)] for address in (build, worker)))
+    _create_dataset(project, worker)
+    project.create(
         [
             _grant_on_project(project, build, "logging.logWriter"),
             _grant_on_project(project, worker, "dataflow.worker"),
@@ -67,18 +67,18 @@ def accounts(project: Project) -> str:
 
 
 def _grant_on_project(project: Project, account: str, role: str) -> Change:
-    # Taken back by itself: the project stays.
+    # Removed explicitly, because the project is not deleted.
     binding = [project.run.project, *_to(account, role), "--condition=None"]
     return Change(["projects", "add-iam-policy-binding", *binding], ["projects", "remove-iam-policy-binding", *binding])
 
 
-def _make_dataset(project: Project, worker: str) -> None:
-    # gcloud has no command for it; bq would ask for a login of its own kind.
+def _create_dataset(project: Project, worker: str) -> None:
+    # gcloud has no command for datasets, and bq needs another login.
     run = project.run
     delete = f"bq rm -r -f --dataset {run.project}:{run.dataset}"
     project.show(f"# the dataset {run.project}:{run.dataset} in {run.region}, dataEditor on it to {worker}")
     bq = None if project.dry else client(run.project)
-    project.undo_by(
+    project.register(
         Undo(delete, lambda: bq and bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True))
     )
     if bq:

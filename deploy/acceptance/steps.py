@@ -1,4 +1,4 @@
-"""What a run does, step by step. Each returns what it found, in a few words; StepError says that it does not hold."""
+"""The steps of a run. Each returns a few words about what it found, or raises StepError."""
 
 import json
 import shlex
@@ -33,7 +33,7 @@ ENDED_BADLY = {
 
 @dataclass
 class Steps:
-    """The steps of one run, in order: `all`. `folder` takes the manifest."""
+    """The steps of one run; the manifest is written to `folder`."""
 
     project: Project
     folder: Path
@@ -41,7 +41,7 @@ class Steps:
 
     @property
     def all(self) -> dict[str, Callable[[], str]]:
-        """Each step by what it is called."""
+        """The steps in order, by name."""
         return {
             "services and storage": partial(resources.storage, self.project),
             "accounts and grants": partial(resources.accounts, self.project),
@@ -57,7 +57,7 @@ class Steps:
         }
 
     def build(self) -> str:
-        """Images and spec, by cloudbuild.yaml as it is."""
+        """Build images and spec with the unmodified cloudbuild.yaml."""
         run, gcloud = self.project.run, self.project.gcloud
         region = f"--region={run.region}"
         substitutions = {"REGION": run.region, "BUCKET": run.bucket[5:], "REPOSITORY": run.name, "TAG": run.suffix}
@@ -69,10 +69,10 @@ class Steps:
         )
         build = build or "BUILD"
         cancel = f"gcloud builds cancel {build} {region} --project={run.project}"
-        self.project.undo_by(Undo(cancel, lambda: self._cancel_build(build, region)))
-        look = ["builds", "describe", build, region, "--format=value(status)"]
-        self._wait_for_state("build", look, "SUCCESS", 70 * MINUTE)
-        self.project.undo.pop()  # it has ended
+        self.project.register(Undo(cancel, lambda: self._cancel_build(build, region)))
+        describe = ["builds", "describe", build, region, "--format=value(status)"]
+        self._wait_for_state("build", describe, "SUCCESS", 70 * MINUTE)
+        self.project.undo.pop()  # the build has ended
         return run.spec
 
     def _cancel_build(self, build: str, region: str) -> None:
@@ -81,7 +81,7 @@ class Steps:
             self.project.gcloud("builds", "cancel", build, region)
 
     def publish_an_hour(self) -> str:
-        """The hour before this one, faults and all, into the subscription: the job then finds a backlog."""
+        """Publish the hour before now, with faults, so that the job finds a backlog."""
         start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=61)
         return self._publish(3600, "--seed", "7", "--start", f"{start:%Y-%m-%dT%H:%M:%SZ}", "--faults", FAULTS)
 
@@ -93,14 +93,14 @@ class Steps:
         return said.splitlines()[-1] if said else ""
 
     def launch(self) -> str:
-        """The job, from the spec."""
-        # Beforehand: it may have been launched although gcloud was stopped, and nobody knows its id then.
-        self.project.undo_by(self.cancelling)
+        """Launch the job from the spec."""
+        # Before the launch: the job may exist although gcloud was stopped before it printed the id.
+        self.project.register(self.cancelling)
         return self._launch(max_future_skew="10m")
 
     @property
     def cancelling(self) -> Undo:
-        """How every job of this run that still runs is cancelled."""
+        """The deletion of all jobs of this run that are still active."""
         run = self.project.run
         active = shlex.join(["gcloud", *self._active_jobs(), f"--project={run.project}"])
         cancel = f"gcloud dataflow jobs cancel $({active}) --region={run.region} --project={run.project}"
@@ -142,24 +142,24 @@ class Steps:
         return ["dataflow", "jobs", "list", *named, "--format=value(id)"]
 
     def _cancel_jobs(self) -> None:
-        # And see them end: what they read and write is about to go.
+        # Wait for their end, because their subscription and tables are deleted next.
         if jobs := self.project.gcloud(*self._active_jobs()).split():
             self.project.gcloud("dataflow", "jobs", "cancel", *jobs, f"--region={self.project.run.region}")
-            self.project.wait("its end", lambda: not self.project.gcloud(*self._active_jobs()), 15 * MINUTE)
+            self.project.wait("the end of the job", lambda: not self.project.gcloud(*self._active_jobs()), 15 * MINUTE)
 
-    def _wait_for_state(self, what: str, look: list[str], wanted: str, patience: float) -> None:
+    def _wait_for_state(self, what: str, describe: list[str], wanted: str, timeout_seconds: float) -> None:
         def reached() -> bool:
-            state = self.project.gcloud(*look)
+            state = self.project.gcloud(*describe)
             if state in ENDED_BADLY:
                 raise StepError(f"the {what} has ended: {state}")
             return state == wanted
 
         if self.project.dry:
-            self.project.gcloud(*look)
-        self.project.wait(f"{wanted}", reached, patience)
+            self.project.gcloud(*describe)
+        self.project.wait(wanted, reached, timeout_seconds)
 
     def compare(self) -> str:
-        """Account for every reading of the manifest: in its row, in a dead letter, or a duplicate."""
+        """Check that every reading of the manifest is in its row, in a dead letter, or a duplicate."""
         found = Balance()
 
         def balanced() -> bool:
@@ -179,23 +179,22 @@ class Steps:
     def _balance(self) -> Balance:
         run = self.project.run
         rows = [Row.from_record(found, SENSORS) for found in self._rows(run.table)]
-        letters = read_dead_letters(self._letters(sent_back=False))
-        return balance(read_manifest(self.folder / "manifest.jsonl"), rows, letters, SENSORS, run.interval)
+        dead_letters = read_dead_letters(self._dead_letters(redriven=False))
+        return balance(read_manifest(self.folder / "manifest.jsonl"), rows, dead_letters, SENSORS, run.interval)
 
     def _rows(self, table: str) -> Iterable[bigquery.Row]:
         return all_rows(client(self.project.run.project), table)
 
-    def _letters(self, sent_back: bool) -> list[bigquery.Row]:
-        """The dead letters of messages that redrive has sent, or of all others."""
-        marked = "redrive_attempt"
+    def _dead_letters(self, redriven: bool) -> list[bigquery.Row]:
+        """Return the dead letters of redriven messages, or all others."""
         return [
             found
             for found in self._rows(self.project.run.dead_letters)
-            if sent_back == any(pair["key"] == marked for pair in found["attributes"])
+            if redriven == any(pair["key"] == "redrive_attempt" for pair in found["attributes"])
         ]
 
     def metrics(self) -> str:
-        """The job's own count of rows is that of the table."""
+        """Check that the counter `rows` of the job equals the number of rows in the table."""
         run = self.project.run
         command = ["beta", "dataflow", "metrics", "list", self.jobs[-1], f"--region={run.region}", "--source=user"]
         counted = 0
@@ -208,11 +207,11 @@ class Steps:
 
         if self.project.dry:
             self.project.gcloud(*command, "--format=json")
-        self.project.wait("the counter rows to be that of the table", equal, 5 * MINUTE)
+        self.project.wait("the counter rows to equal the rows of the table", equal, 5 * MINUTE)
         return f"rows: {counted}, as in the table"
 
     def redrive(self) -> str:
-        """Refused messages sent back to the topic are refused once more, each once."""
+        """Redrive the refused messages, and check that each is refused once more."""
         run = self.project.run
         table = run.dead_letters.replace(".", ":", 1)
         flags = [f"--dead_letter_table={table}", f"--topic={run.topic}", "--id_attribute=reading_id", "--execute"]
@@ -220,21 +219,25 @@ class Steps:
         expected = (
             0
             if self.project.dry
-            else sum(found["stage"] in ("decode", "timestamp", "validate") for found in self._letters(sent_back=False))
+            else sum(
+                found["stage"] in ("decode", "timestamp", "validate") for found in self._dead_letters(redriven=False)
+            )
         )
         self.project.wait(
-            "them to be refused again", lambda: len(self._letters(sent_back=True)) == expected, 10 * MINUTE
+            "the redriven messages to be refused again",
+            lambda: len(self._dead_letters(redriven=True)) == expected,
+            10 * MINUTE,
         )
         return f"{expected} sent back"
 
     def update(self) -> str:
-        """The running job with another bound on clocks that are ahead, and readings for it."""
+        """Update the running job with another max_future_skew, and publish readings for it."""
         job = self._launch("--update", max_future_skew="11m")
         said = self._publish(self.project.run.live, "--seed", "8")
         return f"{job}; {said}"
 
     def drain(self) -> str:
-        """All that was published is in the table before the drain, which then loses nothing."""
+        """Drain the job after every published reading is in the table."""
         self.compare()
         job = self.jobs[-1]
         self.project.gcloud("dataflow", "jobs", "drain", job, f"--region={self.project.run.region}")

@@ -1,4 +1,4 @@
-"""The command line: a bill as a table, and a chart of what moves it."""
+"""The command line: a monthly bill as a table, and a chart of what it depends on."""
 
 import argparse
 import re
@@ -15,13 +15,19 @@ from pipeline.launch.value_types import duration
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the bill of what the flags describe; ends with exit code 2 and one line if one is wrong."""
-    parser = one_line.Parser(prog="python -m deploy.cost", description="A month at list prices.", allow_abbrev=False)
+    """Print the bill of a job; a wrong flag ends the process with one line and exit code 2."""
+    parser = one_line.Parser(
+        prog="python -m deploy.cost",
+        description="Estimate the monthly cost of a job at list prices.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--rate", type=_positive, required=True, help="readings per second, of all devices together")
-    parser.add_argument("--devices", type=_positive, default=1, help="devices with rows of their own (default 1)")
-    parser.add_argument("--interval", type=_seconds, default="15s", help="as the template's (default 15s)")
+    parser.add_argument("--devices", type=_positive, default=1, help="devices with their own rows (default 1)")
+    parser.add_argument("--interval", type=_seconds, default="15s", help="interval of the template (default 15s)")
     parser.add_argument("--pack", type=_positive, default=1, help="readings per message (default 1)")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw what packing, interval and devices do")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="also draw the effect of packing, interval and devices"
+    )
     flags = parser.parse_args(argv)
     usage = Usage(flags.rate, flags.devices, flags.interval, flags.pack)
     console = Console()
@@ -31,26 +37,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{price.dollars:g} $ per {price.unit}: {price.source} ({price.read})", style="dim", soft_wrap=True
         )
     if flags.chart:
-        # Here, since matplotlib takes a second.
+        # Imported here, because matplotlib takes a second to load.
         from deploy.cost.chart import draw  # noqa: PLC0415
 
         draw(usage, flags.chart)
 
 
 def table(usage: Usage) -> Table:
-    """Return the bill: every part, and the total for each way to write rows."""
-    made = Table(title="A month at list prices, us-central1", title_justify="left")
-    made.add_column("part", no_wrap=True)
-    made.add_column("how much")
-    made.add_column("$ a month", justify="right")
+    """Return the bill as a table: every part, and the total for each write method."""
+    bill_table = Table(title="A month at list prices, us-central1", title_justify="left")
+    bill_table.add_column("part", no_wrap=True)
+    bill_table.add_column("how much")
+    bill_table.add_column("$ a month", justify="right")
     bills = {method: bill(usage, method) for method in WRITE_METHODS}
     *shared, _, storage = bills["streaming_inserts"]
     for part in (*shared, *(parts[-2] for parts in bills.values()), storage):
-        made.add_row(part.name, part.amount, f"{part.dollars:,.2f}")
-    made.add_section()
+        bill_table.add_row(part.name, part.amount, f"{part.dollars:,.2f}")
+    bill_table.add_section()
     for method, parts in bills.items():
-        made.add_row(f"total with {method}", "", f"{total(parts):,.2f}")
-    return made
+        bill_table.add_row(f"total with {method}", "", f"{total(parts):,.2f}")
+    return bill_table
 
 
 def _positive(text: str) -> int:

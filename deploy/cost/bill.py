@@ -1,4 +1,4 @@
-"""A month's bill, by part."""
+"""The bill of a month, by part."""
 
 import math
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from deploy.cost import cpu, prices
 MONTH = 730  # hours
 MIB, GIB, TIB = 2**20, 2**30, 2**40
 
-# Bytes: a reading of one sensor as JSON, and what Pub/Sub counts beside it (three attributes, timestamp, message id).
+# Bytes of a reading of one sensor as JSON, and of the rest of a message (three attributes, timestamp, message id).
 READING_BYTES = 100
 ENVELOPE_BYTES = 140
 # Timestamp, device, and four sensors, as BigQuery counts them: https://cloud.google.com/bigquery/pricing#data
 ROW_BYTES = 8 + 10 + 4 * 8
-# A worker of a streaming job with Streaming Engine, unless told otherwise: n1-standard-2, 30 GB of disk.
+# The default worker of a streaming job with Streaming Engine: n1-standard-2 with 30 GB of disk.
 WORKER_VCPUS, WORKER_MEMORY, WORKER_DISK = 2, 7.5, 30
 WORKER_HOUR = (
     WORKER_VCPUS * prices.VCPU.dollars + WORKER_MEMORY * prices.MEMORY.dollars + WORKER_DISK * prices.DISK.dollars
 )
-# Dataflow's own work around Python is not measured; docs/cost.md says to take twice the cores.
+# Total cores per core of Python. Dataflow's own work is not measured; docs/cost.md assumes as much again.
 AROUND_PYTHON = 2
-# How long a bundle gathers messages, in seconds, and its bound; the service decides, and does not say.
+# Assumed duration of a bundle in seconds, and its maximum size; the service chooses both and documents neither.
 BUNDLE_SECONDS, BUNDLE_MESSAGES = 0.1, 1_000
-# Rows kept: those of a year.
+# Months for which rows are stored.
 MONTHS_KEPT = 12
 WRITE_METHODS = ("streaming_inserts", "storage_write", "upsert")
 
@@ -38,12 +38,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a job does.
+    """The load of a job.
 
     Attributes:
       rate: readings per second, all devices together.
-      devices: rows per interval; 1 also stands for rows over all devices.
-      interval: seconds.
+      devices: rows per interval; 1 for rows over all devices.
+      interval: length in seconds.
       packed: readings per message.
     """
 
@@ -64,28 +64,28 @@ class Usage:
 
     @property
     def rows(self) -> float:
-        """Rows a month, if every device sends in every interval; never more than readings."""
+        """Rows per month, if every device sends in every interval; at most one per reading."""
         return min(cpu.rows_per_hour(self.devices, self.interval), self.rate * 3600) * MONTH
 
     @property
     def message_bytes(self) -> float:
-        """Bytes of messages a month."""
+        """Bytes of messages per month."""
         return self.messages * (READING_BYTES * self.packed + ENVELOPE_BYTES) * 3600 * MONTH
 
     @property
     def cores(self) -> float:
-        """Cores that Python keeps busy."""
+        """Cores that Python uses."""
         return cpu.cores(cpu.micros(self.bundle, self.packed, self.devices), self.rate)
 
     @property
     def workers(self) -> int:
-        """Workers, at least one."""
+        """Number of workers, at least one."""
         return max(1, math.ceil(self.cores * AROUND_PYTHON / WORKER_VCPUS))
 
 
 def bill(usage: Usage, write_method: str = "streaming_inserts") -> list[Part]:
-    """Return a month's bill, with one way to write rows."""
-    # Each message once on its way in, each partial sum on its way in and out of the shuffle.
+    """Return the bill of a month for a write method."""
+    # Each message is counted once, each partial sum twice: into the shuffle and out of it.
     shuffled = cpu.shuffled(usage.bundle, usage.devices) / usage.bundle * usage.messages * 3600 * MONTH
     streamed = (usage.message_bytes + 2 * shuffled) / GIB
     published = 2 * usage.message_bytes / GIB
@@ -111,5 +111,5 @@ def total(parts: list[Part]) -> float:
 def _writing(rows: float, write_method: str) -> float:
     if write_method == "streaming_inserts":
         return rows * max(ROW_BYTES, 1024) / (200 * MIB) * prices.STREAMING_INSERTS.dollars
-    # An upsert is written through the same API. What applying it takes of BigQuery's compute is not in here.
+    # An upsert is written through the same API. The BigQuery compute that applies it is not included.
     return max(rows * ROW_BYTES - 2 * TIB, 0) / GIB * prices.STORAGE_WRITE.dollars

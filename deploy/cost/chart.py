@@ -1,4 +1,4 @@
-"""A chart of what packing, interval and devices do to the bill."""
+"""A chart of the bill against packing, interval and devices."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ _COLOURS = ("#1f6f8b", "#8a8a8a", "#3a7d44", "#d98e32", "#b0413e")
 
 
 def draw(usage: Usage, file: Path) -> None:
-    """Draw the bill around `usage`, with one of its three changed at a time, into a file such as bill.png."""
+    """Draw the bill of `usage`, varying packing, interval and devices in turn, to a file such as bill.png."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     _stack(panels[0], "readings per message", PACKED, [replace(usage, packed=packed) for packed in PACKED])
     _stack(panels[1], "interval", INTERVALS, [replace(usage, interval=seconds) for seconds in INTERVALS.values()])
-    _stack(panels[2], "devices with rows of their own", DEVICES, [replace(usage, devices=count) for count in DEVICES])
+    _stack(panels[2], "devices with their own rows", DEVICES, [replace(usage, devices=count) for count in DEVICES])
     panels[0].set_ylabel("$ a month, list prices")
     panels[0].legend(fontsize="small")
     figure.suptitle(

@@ -1,6 +1,6 @@
-"""List prices in us-central1, in US dollars. Other regions differ; nothing here asks Google.
+"""List prices in us-central1, in US dollars, copied by hand. Other regions differ.
 
-Each is what a public copy of Google's page says. Look at the page itself before you rely on it.
+Each was read in a public copy of Google's page. Check the page itself before you rely on a price.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Price:
 
     Attributes:
       dollars: for one unit.
-      unit: what that buys.
-      source: the page that Google states it on.
-      read: when the copy was made, where it says so.
+      unit: the unit.
+      source: Google's page.
+      read: the date of the copy, if it has one.
     """
 
     dollars: float
@@ -36,7 +36,7 @@ PUBSUB = Price(40.0, "TiB published or delivered, after 10 GiB", PUBSUB_PAGE, "n
 STREAMING_INSERTS = Price(0.01, "200 MiB of rows, each of 1 KiB at least", BIGQUERY, "no date")
 STORAGE_WRITE = Price(0.025, "GiB written, after 2 TiB", BIGQUERY, "no date")
 STORAGE = Price(0.023, "GiB month, active logical, after 10 GiB", BIGQUERY, "2026-09-20")
-# No part of a job's bill.
+# Not part of a job's bill.
 BUILD = Price(0.006, "minute of e2-standard-2, after 2,500 a month", CLOUD_BUILD, "2025-08-25")
 
 ALL = (VCPU, MEMORY, DISK, STREAMING_DATA, PUBSUB, STREAMING_INSERTS, STORAGE_WRITE, STORAGE)

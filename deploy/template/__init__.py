@@ -1,1 +1,1 @@
-"""What makes the Flex Template around the image. Not in the image: workers need none of it."""
+"""Writes the metadata and the spec of the Flex Template. Not in the template's image."""

@@ -13,12 +13,12 @@ METADATA = Path(__file__).parents[2] / "metadata.json"
 
 
 def template_metadata() -> dict[str, Any]:
-    """Return what metadata.json must hold."""
+    """Return the content of metadata.json."""
     return {
         "name": "Sensor Stream",
         "description": "Reads sensor readings from Pub/Sub and writes one row of statistics per interval to BigQuery.",
         "streaming": True,
-        # In that mode a reading may count twice in its mean, and a row may be written twice.
+        # In at-least-once mode a reading may count twice, and a row may be written twice.
         "supportsAtLeastOnce": False,
         "supportsExactlyOnce": True,
         "defaultStreamingMode": "EXACTLY_ONCE",
@@ -27,7 +27,7 @@ def template_metadata() -> dict[str, Any]:
 
 
 def _field(name: str, parameter: Parameter) -> dict[str, Any]:
-    # Left blank, an optional parameter arrives as empty text.
+    # An optional parameter that is left blank arrives as empty text.
     blank = "" if parameter.required else "?"
     field: dict[str, Any] = {
         "name": name,

@@ -1,10 +1,10 @@
-"""Completes a template spec: what gcloud drops from metadata.json, and the image that the workers run.
+"""Completes a template spec with what gcloud drops from metadata.json, and with the image of the workers.
 
     gcloud dataflow flex-template build ... --print-only --format='value(.)' |
         python3 deploy/template/spec.py > spec.json
 
-Without the keys that say how it streams, the console takes the template for a batch one. The image is the launcher's,
-by digest; it is the default of a launch that names none. Needs nothing but Python, since gcloud's image has no more.
+Without the keys that declare streaming, the console treats the template as a batch template. The default image of the
+workers is that of the launcher, by digest. Needs only Python's standard library, because gcloud's image has no more.
 """
 
 import json
@@ -16,7 +16,7 @@ METADATA = Path(__file__).parents[2] / "metadata.json"
 
 
 def complete(spec: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the spec with every key of the metadata, and its image for workers; what the spec has already stays."""
+    """Return the spec with every key of the metadata and the image of workers; values of the spec take precedence."""
     environment = {"sdkContainerImage": spec["image"], **spec.get("defaultEnvironment", {})}
     return {**spec, "defaultEnvironment": environment, "metadata": {**metadata, **spec["metadata"]}}
 

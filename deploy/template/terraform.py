@@ -8,7 +8,7 @@ from pipeline.launch.parameters import PARAMETERS, Parameter
 VARIABLES = Path(__file__).parents[2] / "deploy/terraform/parameters.tf"
 
 _HEAD = """\
-# Made by `make metadata` from pipeline/launch/parameters.py. Null: the template's default.
+# Written by `make metadata` from pipeline/launch/parameters.py. Null: the default of the template.
 
 locals {
   template_parameters = {
@@ -16,7 +16,7 @@ locals {
 
 
 def variables() -> str:
-    """Return what deploy/terraform/parameters.tf must hold, formatted as `terraform fmt` does."""
+    """Return the text of deploy/terraform/parameters.tf, formatted as by `terraform fmt`."""
     width = max(map(len, PARAMETERS))
     pairs = [f"    {name:<{width}} = var.{name}\n" for name in PARAMETERS]
     return _HEAD + "".join(pairs) + "  }\n}\n" + "".join(_variable(*each) for each in PARAMETERS.items())
@@ -24,7 +24,7 @@ def variables() -> str:
 
 def _variable(name: str, parameter: Parameter) -> str:
     default = f" Default: {parameter.default}." if parameter.default else ""
-    # Everything is text to the template, and Terraform makes text of true and 5 by itself.
+    # Parameters of a template are text, and Terraform converts true and 5 to text.
     return f"""
 variable "{name}" {{
   description = {_quoted(parameter.help + default)}
@@ -40,7 +40,7 @@ variable "{name}" {{
 
 
 def _quoted(text: str) -> str:
-    """Return it as a literal of HCL."""
+    """Return the text as an HCL literal."""
     return json.dumps(text, ensure_ascii=False, allow_nan=False).replace("${", "$${").replace("%{", "%%{")
 
 

@@ -1,4 +1,4 @@
-# One account builds, one is the launcher's and the workers'. Neither has more than it needs.
+# Two accounts with no more permissions than they need: one for builds, one for the launcher and the workers.
 resource "google_service_account" "build" {
   project      = var.project
   account_id   = "${var.name}-build"
@@ -25,9 +25,9 @@ resource "google_project_iam_member" "worker" {
   member  = local.worker
 }
 
-# Dataflow makes subscriptions of its own for a topic, and for timestamp_attribute. Else the two below are enough.
+# Dataflow creates subscriptions for a topic and for timestamp_attribute. Otherwise the two roles below are enough.
 resource "google_project_iam_member" "worker_subscriptions" {
-  count = local.makes_subscriptions ? 1 : 0
+  count = local.creates_subscriptions ? 1 : 0
 
   project = var.project
   role    = "roles/pubsub.editor"
@@ -43,8 +43,8 @@ resource "google_pubsub_subscription_iam_member" "worker" {
   member       = local.worker
 }
 
-# The job publishes to these too, and looks whether they are there before it starts. Terraform must know them when it
-# plans: give them as text, not as the id of a topic that is made in the same apply.
+# The job publishes to these topics, and looks them up before it starts. Their names must be known at plan time: pass
+# them as text, not as the id of a topic that is created in the same apply.
 resource "google_pubsub_topic_iam_member" "worker" {
   for_each = {
     for grant in setproduct(["dead_letter_topic", "silence_topic"], ["publisher", "viewer"]) :

@@ -1,4 +1,4 @@
-# The tables are the job's to make: their columns follow from its parameters.
+# The launch creates the tables, because their columns depend on the parameters.
 resource "google_bigquery_dataset" "sensors" {
   project     = var.project
   dataset_id  = var.dataset

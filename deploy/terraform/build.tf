@@ -1,4 +1,4 @@
-# Each git tag that begins with v is built: images and spec under that tag.
+# Builds images and spec for each git tag that begins with v, under that tag.
 resource "google_cloudbuild_trigger" "tag" {
   count = var.source_repository == null ? 0 : 1
 

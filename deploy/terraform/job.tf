@@ -1,5 +1,5 @@
-# A change of `parameters` or of the template updates the running job in place; what cannot be updated is drained and
-# launched anew. Not in `parameters`: streaming, which the provider refuses; the template says so itself.
+# A change of `parameters` or of the template updates the running job in place. A job that cannot be updated is drained
+# and replaced. `parameters` does not contain `streaming`, which the provider refuses; the template sets it.
 resource "google_dataflow_flex_template_job" "sensors" {
   provider = google-beta
   count    = var.template_version == null ? 0 : 1
@@ -24,7 +24,7 @@ resource "google_dataflow_flex_template_job" "sensors" {
   subnetwork              = var.subnetwork
   kms_key_name            = var.kms_key
 
-  # Without these it would start and fail; and it must be drained before they go.
+  # The job would fail without these, and must be drained before they are deleted.
   depends_on = [
     google_artifact_registry_repository_iam_member.images,
     google_bigquery_dataset_iam_member.worker,

@@ -1,4 +1,4 @@
-# With a key of one's own, the agents of the services encrypt and decrypt with it; the accounts of this module do not.
+# The service agents encrypt and decrypt with kms_key; the accounts of this module do not.
 resource "google_project_service_identity" "agents" {
   provider = google-beta
   for_each = toset(var.kms_key == null ? [] : ["artifactregistry", "dataflow", "pubsub"])

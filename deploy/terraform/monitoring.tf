@@ -1,14 +1,14 @@
-# What deploy/monitoring/ generates, as it is: the same files that `gcloud monitoring` takes.
+# Alerts, dashboard and log-based metrics from the files in deploy/monitoring/, which `gcloud monitoring` takes as well.
 locals {
   monitoring = "${path.module}/../monitoring"
-  places     = { job_name = var.name, subscription = local.subscription_watched, runbook = var.runbook }
+  values     = { job_name = var.name, subscription = local.monitored_subscription, runbook = var.runbook }
   alerts = {
     for file in fileset("${local.monitoring}/alerts", "*.json") : trimsuffix(file, ".json") =>
-    jsondecode(templatefile("${local.monitoring}/alerts/${file}", local.places)) if var.monitoring
+    jsondecode(templatefile("${local.monitoring}/alerts/${file}", local.values)) if var.monitoring
   }
   log_metrics = {
     for file in fileset("${local.monitoring}/log_metrics", "*.json") : trimsuffix(file, ".json") =>
-    jsondecode(templatefile("${local.monitoring}/log_metrics/${file}", local.places)) if var.monitoring
+    jsondecode(templatefile("${local.monitoring}/log_metrics/${file}", local.values)) if var.monitoring
   }
 }
 
@@ -16,7 +16,7 @@ resource "google_monitoring_dashboard" "sensors" {
   for_each = var.monitoring ? fileset(local.monitoring, "dashboard.json") : []
 
   project        = var.project
-  dashboard_json = templatefile("${local.monitoring}/${each.key}", local.places)
+  dashboard_json = templatefile("${local.monitoring}/${each.key}", local.values)
 
   depends_on = [google_project_service.needed]
 }

@@ -1,5 +1,5 @@
 output "build" {
-  description = "The command that builds images and spec, run in this repository's root; TAG is yours to choose."
+  description = "Command that builds images and spec, to be run in the root of this repository. Replace TAG with a tag of your choice."
   value = join(" ", [
     "gcloud beta builds submit --project=${var.project} --region=${var.region}",
     "--gcs-source-staging-dir=gs://${google_storage_bucket.builds.name}/source",
@@ -9,21 +9,21 @@ output "build" {
 }
 
 output "job" {
-  description = "The job's page in the console."
+  description = "Address of the job in the console."
   value       = one([for job in google_dataflow_flex_template_job.sensors : "https://console.cloud.google.com/dataflow/jobs/${var.region}/${job.job_id}?project=${var.project}"])
 }
 
 output "dashboard" {
-  description = "The dashboard's page in the console."
+  description = "Address of the dashboard in the console."
   value       = one([for board in google_monitoring_dashboard.sensors : "https://console.cloud.google.com/monitoring/dashboards/builder/${element(split("/", board.id), 3)}?project=${var.project}"])
 }
 
 output "table" {
-  description = "The table of rows, project:dataset.table."
+  description = "Output table, project:dataset.table."
   value       = local.parameters.output_table
 }
 
 output "topic" {
-  description = "Where sensors publish."
+  description = "Topic to which sensors publish."
   value       = google_pubsub_topic.readings.id
 }

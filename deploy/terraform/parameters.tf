@@ -1,4 +1,4 @@
-# Made by `make metadata` from pipeline/launch/parameters.py. Null: the template's default.
+# Written by `make metadata` from pipeline/launch/parameters.py. Null: the default of the template.
 
 locals {
   template_parameters = {

@@ -1,4 +1,4 @@
-# Simulated sensors, run with: gcloud run jobs execute NAME-publisher
+# Simulated sensors. Run them with: gcloud run jobs execute NAME-publisher
 resource "google_service_account" "publisher" {
   count = local.publishes ? 1 : 0
 
@@ -41,6 +41,6 @@ resource "google_cloud_run_v2_job" "publisher" {
 }
 
 locals {
-  # Its image is of the same build as the template.
+  # The image comes from the same build as the template.
   publishes = var.publisher_arguments != null && var.template_version != null
 }

@@ -8,9 +8,9 @@ resource "google_pubsub_topic" "readings" {
   depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
-# No dead_letter_policy: it moves a message away when it was delivered too often, and a message that the job has taken
-# but not yet finished counts. While a job restarts or is short of workers it would take good readings. What cannot be
-# read is no failed delivery here: the job acknowledges it and writes it to the table of dead letters, with the reason.
+# No dead_letter_policy: it moves away messages that were delivered too often, including those that the job has received
+# but not finished. While a job restarts or lacks workers, it would move away good readings. A message that cannot be read
+# is no failed delivery: the job acknowledges it and writes it to the dead-letter table with the reason.
 resource "google_pubsub_subscription" "job" {
   project                    = var.project
   name                       = var.name
@@ -19,7 +19,7 @@ resource "google_pubsub_subscription" "job" {
   message_retention_duration = var.subscription_retention
   ack_deadline_seconds       = 60
 
-  # Else it would be deleted after 31 days without a job, and what is published then be lost.
+  # The default deletes the subscription after 31 days without a job; messages published after that would be lost.
   expiration_policy {
     ttl = ""
   }

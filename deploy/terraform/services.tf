@@ -1,4 +1,4 @@
-# The services must be on before anything of theirs is made; they stay on when this module goes.
+# APIs must be enabled before their resources are created. They stay enabled when the module is destroyed.
 resource "google_project_service" "needed" {
   for_each = toset([
     "artifactregistry", "bigquery", "bigquerystorage", "cloudbuild", "compute", "containeranalysis", "dataflow", "iam",

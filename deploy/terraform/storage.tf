@@ -1,4 +1,4 @@
-# Specs and sources of builds, which the workers only read: what they run cannot change what is launched next.
+# Specs and sources of builds. Workers can only read them, so code in a job cannot change what is launched next.
 resource "google_storage_bucket" "builds" {
   project                     = var.project
   name                        = local.bucket
@@ -22,7 +22,7 @@ resource "google_storage_bucket" "builds" {
   depends_on = [google_project_service.needed, google_kms_crypto_key_iam_member.agents]
 }
 
-# What jobs stage, and their temporary files.
+# Staged and temporary files of jobs.
 resource "google_storage_bucket" "jobs" {
   project                     = var.project
   name                        = "${local.bucket}-jobs"
@@ -64,7 +64,7 @@ resource "google_artifact_registry_repository" "images" {
   location      = var.region
   repository_id = var.name
   format        = "DOCKER"
-  description   = "Images of Sensor Stream, each tag written once."
+  description   = "Images of Sensor Stream, with immutable tags."
   labels        = var.labels
   kms_key_name  = var.kms_key
 

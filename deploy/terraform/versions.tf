@@ -1,5 +1,5 @@
 terraform {
-  # Variables that are checked against each other, and null in place of false, came with these.
+  # 1.9 has validations that refer to other variables.
   required_version = ">= 1.9"
 
   required_providers {

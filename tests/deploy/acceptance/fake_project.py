@@ -1,4 +1,4 @@
-"""The services that a run of acceptance touches, as far as gcloud talks to them, and a Dataflow that really runs jobs.
+"""A fake of the services that acceptance calls through gcloud, with a Dataflow that runs jobs on this machine.
 
 The launcher runs as in tests.deploy.template.fake_google; then the local pipeline takes the job's parameters, reads the
 emulator of Pub/Sub and writes to that of BigQuery. What has been made is in `made`, by path, until it is deleted.
@@ -40,7 +40,7 @@ POLICY = re.compile(r"(/.+)(?::getIamPolicy|:setIamPolicy|/iam)").fullmatch
 
 @dataclass
 class FakeProject(FakeGoogle):
-    """The project. `refuse` is a part of the path of requests that it answers with an error."""
+    """The project. It answers requests whose path contains `refuse` with an error."""
 
     made: set[str] = field(default_factory=set)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class FakeProject(FakeGoogle):
     refuse: str = ""
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
-        """Return the status and body that the service answers with."""
+        """Return the status and body of the answer to a request."""
         if self.refuse and self.refuse in path:
             return 403, {"error": {"code": 403, "message": f"refused: {path}", "status": "PERMISSION_DENIED"}}
         if match := POLICY(path):
@@ -60,7 +60,7 @@ class FakeProject(FakeGoogle):
         return self._resource(method, path, body) or self._work(method, path, body)
 
     def _resource(self, method: str, path: str, body: dict[str, Any]) -> Answer | None:
-        """What is made and deleted; None if it is not about that."""
+        """Return the answer to a request that creates or deletes a resource; None for other requests."""
         if PUBSUB(path):
             # The emulator has all of Pub/Sub but policies.
             answer = requests.request(
@@ -103,7 +103,7 @@ class FakeProject(FakeGoogle):
         return super().answer(method, path, body)
 
     def store(self, path: str, content: bytes) -> Answer:
-        """Take an upload in two parts, its description and what it is of."""
+        """Store an upload of two parts, metadata and content."""
         boundary = content.split(b"\r\n" if b"\r\n" in content[:80] else b"\n", 1)[0]
         part = content.split(boundary)[2].partition(b"\n\n")[2].rstrip(b"\n")
         digest = base64.b64encode(hashlib.md5(part, usedforsecurity=False).digest()).decode()
@@ -137,6 +137,6 @@ class FakeProject(FakeGoogle):
 
 
 def _operation(path: str) -> dict[str, Any]:
-    """A long one that is over."""
+    """Return a long-running operation that has finished."""
     place = re.match(r"/v1/(projects/[^/]+/locations/[^/]+)/", path)
     return {"name": f"{place[1]}/operations/1" if place else "", "done": True}

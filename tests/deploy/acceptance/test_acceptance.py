@@ -48,7 +48,7 @@ def google(pubsub_emulator: str, bigquery_emulator: str, tmp_path: Path) -> Iter
 
 @pytest.fixture
 def env(google: FakeProject, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which gcloud finds that project."""
+    """The environment in which gcloud talks to the fake project."""
     with serving(google) as address:
         services = [
             "STORAGE",
@@ -76,7 +76,7 @@ def env(google: FakeProject, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def start(env: dict[str, str]) -> Callable[..., subprocess.Popen]:
-    """Returns start(*flags), which runs acceptance in that project."""
+    """A function of flags that runs acceptance in the project."""
 
     def run(*flags: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "deploy.acceptance", f"--project={PROJECT}", "--region=europe-west1", *flags]
@@ -110,7 +110,7 @@ def test_run_passes_every_step_and_leaves_nothing(start, google):
     print(out)  # for when it fails
     assert process.returncode == 0
     table = out.rpartition("Tear down\n")[2]
-    assert re.findall(r"^ *held +(.+?)  ", table, re.MULTILINE) == STEPS
+    assert re.findall(r"^ *passed +(.+?)  ", table, re.MULTILINE) == STEPS
     assert_nothing_is_left(google)
     assert [launch.state for launch in google.launches] == ["JOB_STATE_UPDATED", "JOB_STATE_DRAINED"]
 
@@ -162,7 +162,7 @@ def test_tear_down_cancels_only_the_jobs_of_the_run(google, env, tmp_path, monke
     if by == "tear down":
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        project.undo_by(cancelling)
+        project.register(cancelling)
         assert project.tear_down() == []
     else:
         subprocess.run(["bash", "-c", cancelling.command], env=env, check=True)
@@ -172,7 +172,7 @@ def test_tear_down_cancels_only_the_jobs_of_the_run(google, env, tmp_path, monke
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--project=12345678", "--project: '12345678' is not a project's id"),
+        ("--project=12345678", "--project: '12345678' is not a project id"),
         ("--project=" + "\x1b\n" * 3_000, "--project: '\\\\x1b\\\\n"),
         ("--rate=nan", "--rate: expected a number above 0, not 'nan'"),
         ("--interval=1.5", "--interval: expected a number above 0, not '1.5'"),
@@ -220,7 +220,7 @@ def test_dataset_grants_only_the_worker(google, env, monkeypatch):
         monkeypatch.setenv(name, value)
     run = Run(PROJECT, "europe-west1")
     project = Project(run, Console(quiet=True))
-    resources._make_dataset(project, run.account("worker"))
+    resources._create_dataset(project, run.account("worker"))
     try:
         entries = google._bigquery().get_dataset(run.dataset).access_entries
         assert [(one.role, one.entity_id) for one in entries] == [("WRITER", run.account("worker"))]
@@ -229,12 +229,12 @@ def test_dataset_grants_only_the_worker(google, env, monkeypatch):
 
 
 class TestGrants:
-    """`gcloud` is a stub that fails as the real one does."""
+    """gcloud is a stub that fails with the messages of the real one."""
 
     GRANT = ("projects", "add-iam-policy-binding", PROJECT)
 
     def grant(self, monkeypatch: pytest.MonkeyPatch, *failures: str) -> int:
-        """Grant while gcloud fails in these ways; return how often was waited."""
+        """Grant while gcloud fails with these messages; return the number of waits."""
         left, waits = list(failures), []
 
         def run(command: list[str]) -> "subprocess.CompletedProcess[str]":

@@ -1,4 +1,4 @@
-"""The bill, against sums done by hand from the list prices, and the CPU against the page of measurements."""
+"""The bill against sums worked out by hand from list prices, and the CPU model against the measurements."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The files in deploy/monitoring/: those of the list, and what Google's own types and gcloud say of them."""
+"""The files in deploy/monitoring/, checked with Google's own types and the real gcloud."""
 
 import json
 import re
@@ -72,12 +72,12 @@ def test_log_metric_matches_the_line_that_the_sink_logs():
 
 @dataclass
 class FakeMonitoring:
-    """Cloud Monitoring and Cloud Logging: it keeps what it is sent."""
+    """Cloud Monitoring and Cloud Logging; records the requests."""
 
     kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Keep a body by the kind of its resource, and send it back with a name."""
+        """Record a body by the type of its resource, and return it with a name."""
         kind = path.rpartition("/")[2]
         self.kept.setdefault(kind, []).append(body)
         return 200, {"name": f"projects/sensor-stream-test/{kind}/1", **body}
@@ -121,16 +121,16 @@ def test_documented_commands_create_alerts_and_dashboard(gcloud_env, tmp_path):
 
 
 def filled(path: str) -> str:
-    """Return a file with its places filled, as `envsubst` does it."""
+    """Return a file with its placeholders replaced, as by `envsubst`."""
     return Template((FOLDER / Path(path)).read_text()).substitute(PLACES)
 
 
 def types(content: str) -> set[str]:
-    """Return the types of metrics that filters ask for."""
+    """Return the types of metrics in filters."""
     return set(re.findall(r'metric\.type = \\"([^\\]+)\\"', content))
 
 
 def matched(content: str) -> set[str]:
-    """Return the own counters that the conditions read, by name or by pattern."""
+    """Return the own counters that conditions query, by name or by pattern."""
     patterns = re.findall(r'metric_name(?:=~| = )\\"([^\\]+)\\"', content)
     return {name for name in COUNTERS if any(re.fullmatch(pattern, name) for pattern in patterns)}

@@ -1,4 +1,4 @@
-"""The runbook: a section for each alert, and queries that find what they should."""
+"""The runbook: its sections, and what its queries return."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Dataflow and Cloud Build as far as gcloud talks to them here, and the launcher that Dataflow starts."""
+"""A fake of Dataflow and Cloud Build for gcloud, and the launcher that Dataflow starts."""
 
 import json
 import os
@@ -34,12 +34,12 @@ ENVIRONMENT_FLAGS = {
 
 
 def egrep(pattern: str, text: str) -> bool:
-    """Whether POSIX egrep, by which the service checks parameters, finds the pattern."""
+    """Return whether POSIX egrep, which the service uses to check parameters, finds the pattern."""
     return subprocess.run(["grep", "-qE", "-e", pattern], input=f"{text}\n", text=True, check=False).returncode == 0
 
 
 def faults(metadata: dict[str, Any], given: dict[str, str]) -> list[str]:
-    """What the service finds wrong with the parameters of a launch, before it starts anything."""
+    """Return the errors that the service reports about parameters before it starts anything."""
     declared = {parameter["name"]: parameter for parameter in metadata["parameters"]}
     unknown = [f"{name}: Unrecognized parameter" for name in given if name not in declared]
     missing = [
@@ -58,7 +58,7 @@ def faults(metadata: dict[str, Any], given: dict[str, str]) -> list[str]:
 
 @dataclass
 class Launch:
-    """One run of the entry point by the launcher, and what it left for the service."""
+    """One run of the entry point by the launcher, and the job request that it wrote."""
 
     directory: Path
     flags: list[str]
@@ -92,11 +92,11 @@ class FakeGoogle:
     builds: list[dict[str, Any]] = field(default_factory=list)
 
     def path(self, url: str) -> Path:
-        """Where a gs:// URL is."""
+        """Return the path of a gs:// URL."""
         return self.storage / url.removeprefix("gs://")
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Return the status and body that the service answers with."""
+        """Return the status and body of the answer to a request."""
         if match := LAUNCH(path):
             return self._launch(*match.groups(), body["launchParameter"])
         if match := JOB(path):
@@ -111,7 +111,7 @@ class FakeGoogle:
         return 404, _error(404, f"the fake knows no {method} {path}")
 
     def store(self, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
-        """Return the same for an upload to storage."""
+        """Return the status and body of the answer to an upload."""
         return 404, _error(404, f"the fake takes no {path}")
 
     def _launch(self, project: str, region: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -167,7 +167,7 @@ def _error(code: int, message: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(google: FakeGoogle) -> Iterator[str]:
-    """Serve it on this machine, for the length of the block; yields its address, http://HOST:PORT/."""
+    """Serve a fake on this machine; yields its address, http://HOST:PORT/."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""The template as cloudbuild.yaml makes it, launched by the real gcloud on a fake of Google's services."""
+"""The template as cloudbuild.yaml builds it, launched by the real gcloud on a fake of Google's services."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def google(
 
 @pytest.fixture(scope="session")
 def gcloud(gcloud_env: dict[str, str], google: FakeGoogle) -> Gcloud:
-    """Returns gcloud(*arguments), which runs the real one."""
+    """A function of arguments that runs the real gcloud."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         command = ["gcloud", *arguments]
@@ -73,7 +73,7 @@ def cloudbuild() -> dict[str, Any]:
 def run_step(
     cloudbuild: dict[str, Any], gcloud_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., subprocess.CompletedProcess]:
-    """Returns run(step, workspace, **env), which runs a step's script as Cloud Build does: in a copy of the source."""
+    """A function that runs the script of a step as Cloud Build does, in a copy of the source."""
 
     def run(step: str, workspace: Path, **env: str) -> subprocess.CompletedProcess:
         script = tmp_path_factory.mktemp("step") / "script"
@@ -87,7 +87,7 @@ def run_step(
 
 @pytest.fixture(scope="session")
 def built(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace after the shipped steps that build; what docker was called with is in `docker-calls`."""
+    """The workspace after the steps that build; the calls of docker are in `docker-calls`."""
     workspace = tmp_path_factory.mktemp("workspace")
     shutil.copy(ROOT / "metadata.json", workspace)
     shutil.copytree(ROOT / "deploy/template", workspace / "deploy/template")
@@ -111,13 +111,13 @@ def built(run_step, google: FakeGoogle, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def spec(built: Path) -> str:
-    """The URL of the template's spec, made by the shipped steps."""
+    """The URL of the spec, written by the steps of cloudbuild.yaml."""
     return SPEC
 
 
 @pytest.fixture(scope="session")
 def launch(gcloud: Gcloud, google: FakeGoogle, spec: str) -> Callable[..., Launch | str]:
-    """Returns launch(parameters, region) -> the launch, or what gcloud says when the service refuses it."""
+    """A function of parameters and region that returns the launch, or gcloud's error if the service refuses it."""
 
     def run(parameters: str, region: str = "europe-west1") -> Launch | str:
         before = len(google.launches)
@@ -161,7 +161,7 @@ def hopping(launch) -> Launch:
 
 @pytest.fixture(scope="session")
 def session(launch) -> Launch:
-    """A job with session windows, and with what else changes the graph."""
+    """A job with session windows and the other parameters that change the graph."""
     return launch(
         f"input_topic={TOPIC},output_table=sensor-stream-test:sensors.session,window=session,on_late=revise,"
         "group_by_device=true,keep_attributes=true"
@@ -170,7 +170,7 @@ def session(launch) -> Launch:
 
 @pytest.fixture(scope="session")
 def silences(launch) -> Launch:
-    """A job that watches for silences."""
+    """A job with silence_after."""
     return launch(
         f"input_subscription={SUBSCRIPTION},output_table=sensor-stream-test:sensors.watched,silence_after=5m,"
         f"silence_topic={PAGES},fill_gaps=true"

@@ -1,4 +1,4 @@
-"""cloudbuild.yaml, as gcloud submits it; and its steps, run as Cloud Build does."""
+"""cloudbuild.yaml as gcloud submits it, and its steps, run as Cloud Build runs them."""
 
 import os
 import re
@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def submitted(gcloud, google) -> dict:
-    """What gcloud sends for a build by hand."""
+    """The request that gcloud sends for a manual build."""
     ran = gcloud("builds", "submit", "--no-source", "--async", "--config=cloudbuild.yaml", "--region=europe-west1")
     assert ran.returncode == 0, ran.stderr
     return google.builds[-1]

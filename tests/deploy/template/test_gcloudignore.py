@@ -1,4 +1,4 @@
-"""What `gcloud builds submit` uploads is what is under version control, by the real gcloud."""
+"""The real `gcloud builds submit` uploads what is under version control."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ SECRETS = [
 
 
 def uploaded(folder: Path, env: dict[str, str]) -> set[str]:
-    """Names of the files that gcloud would upload from the folder."""
+    """Return the names of the files that gcloud would upload from the folder."""
     command = ["gcloud", "meta", "list-files-for-upload", str(folder)]
     return set(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines())
 

@@ -1,4 +1,4 @@
-"""metadata.json is made from the options, and its regexes are egrep's and Python's alike."""
+"""metadata.json equals the declared parameters, and egrep and Python read its regexes in the same way."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The spec that the steps of cloudbuild.yaml write, by way of the real gcloud."""
+"""The spec that the steps of cloudbuild.yaml write with the real gcloud."""
 
 import json
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Terraform:
-    """terraform in one folder of configuration, which is a copy; `root` is that of the repository's copy."""
+    """terraform in a copy of a configuration; `root` is the root of the copied repository."""
 
     folder: Path
     root: Path
@@ -26,12 +26,12 @@ class Terraform:
     run: Callable[..., subprocess.CompletedProcess]
 
     def apply(self, **variables: str) -> None:
-        """Make what is asked for; AssertionError with what terraform says if it cannot."""
+        """Apply the configuration; raises AssertionError with terraform's output if it fails."""
         ran = self.run("apply", "-auto-approve", *_flags(variables))
         assert ran.returncode == 0, ran.stderr
 
     def changes(self, **variables: str) -> dict[str, list[str]]:
-        """What an apply would do, as lists of actions by address, of what is not left as it is."""
+        """Return the planned actions by address, without resources that do not change."""
         plan = str(self.folder / "plan")
         ran = self.run("plan", f"-out={plan}", *_flags(variables))
         assert ran.returncode == 0, ran.stderr
@@ -40,7 +40,7 @@ class Terraform:
         return {address: action for address, action in actions.items() if action != ["no-op"]}
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """What there is, by address without the module's."""
+        """The resources in the state, by address within the module."""
         root = json.loads(self.run("show", "-json").stdout)["values"]["root_module"]
         found = [*root.get("resources", ()), *(one for child in root["child_modules"] for one in child["resources"])]
         return {one["address"].removeprefix("module.sensor_stream."): one["values"] for one in found}
@@ -56,7 +56,7 @@ def _flags(variables: dict[str, str]) -> Sequence[str]:
 
 @pytest.fixture(scope="session")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which terraform finds the stand-in, and asks nobody else for anything."""
+    """The environment in which terraform uses only the stand-in, and downloads nothing."""
     with stand_in.serving(tmp_path_factory.mktemp("provider")) as env:
         yield {
             **os.environ,
@@ -69,7 +69,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 @pytest.fixture
 def example(provider: dict[str, str], tmp_path: Path) -> Callable[[str], Terraform]:
-    """Returns example(name), which initialises a copy of the module and its example."""
+    """A function of a name that initialises a copy of the module and of that example."""
     for folder in ("deploy/terraform", "deploy/monitoring"):
         if (ROOT / folder).exists():
             shutil.copytree(

@@ -79,7 +79,7 @@ def _resource(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _classes(archive: zipfile.ZipFile, path: str) -> dict[str, Fields]:
-    """Each class of a module, with the keywords that it is made from."""
+    """Return each class of a module with the keywords of its constructor."""
     if path not in archive.namelist():
         return {}
     classes: dict[str, Fields] = {}
@@ -108,7 +108,7 @@ def _block(fields: Fields, inputs: dict[str, Fields]) -> dict[str, Any]:
 
 
 def _type(annotation: ast.expr) -> str:
-    """The type in words: string, number, bool, list of TYPE, map of TYPE, or the name of a class of arguments."""
+    """Return a type as string, number, bool, list of TYPE, map of TYPE, or the name of a class of arguments."""
     match annotation:
         case ast.Constant(value=str(words)):
             pass

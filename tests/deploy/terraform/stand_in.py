@@ -1,4 +1,4 @@
-"""A provider that knows the resources of schema.json and makes nothing, for the real terraform to plan and apply with.
+"""A provider with the resources of schema.json that creates nothing, for plans and applies of the real terraform.
 
 Terraform itself checks every argument and block against what it says. It invents what Google would answer: ids in the
 form that the provider's pages give.
@@ -34,7 +34,7 @@ IDS = {
 
 
 def _kind(words: str) -> Any:
-    """A type in Terraform's own words, of those of schema.json."""
+    """Return a type of schema.json in Terraform's notation."""
     outer, of, inner = words.partition(" of ")
     return [outer, _kind(inner)] if of else outer
 
@@ -61,14 +61,14 @@ def _computed(resource: str) -> list[str]:
 
 
 def planned(resource: str, proposed: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What will be: all that only Google can say is unknown, unless it was said before."""
+    """Return the planned state: computed values are unknown, unless the prior state has them."""
     if proposed is None:
         return None
     return proposed | {name: UNKNOWN for name in _computed(resource) if proposed[name] is None}
 
 
 def applied(resource: str, plan: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What is, once it is made."""
+    """Return the state after the apply."""
     if plan is None:
         return None
     known: dict[str, Any] = {"id": IDS.get(resource, f"{resource}/id").format(**plan), "job_id": "2026-11-24_a-job"}
@@ -84,7 +84,7 @@ def applied(resource: str, plan: dict[str, Any] | None) -> dict[str, Any] | None
 
 @contextmanager
 def serving(folder: Path) -> Iterator[dict[str, str]]:
-    """Serve it for the length of the block; yields the environment in which terraform uses it. `folder` is its own."""
+    """Serve the provider, with its files in `folder`; yields the environment in which terraform uses it."""
     source = Path(__file__).with_name("provider.proto")
     protoc.main(["protoc", f"-I{source.parent}", f"--python_out={folder}", str(source)])
     sys.path.insert(0, str(folder))

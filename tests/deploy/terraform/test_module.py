@@ -1,4 +1,4 @@
-"""The module, planned and applied by the real terraform: every argument and block is held against schema.json."""
+"""The module, planned and applied by the real terraform, which compares every argument and block with schema.json."""
 
 import json
 import re
@@ -244,7 +244,7 @@ class TestPrivateNetwork:
 
 
 class TestMonitoring:
-    """Terraform applies every field of deploy/monitoring/*.json; one that the module does not know would be lost."""
+    """Terraform applies every field of deploy/monitoring/*.json; a field unknown to the module would be dropped."""
 
     @pytest.fixture
     def made(self, example) -> dict[str, dict[str, Any]]:
@@ -275,14 +275,14 @@ class TestMonitoring:
 
 
 def _camel(value: Any) -> Any:
-    """As the API writes it: camel case, and no list around what there is at most one of."""
+    """Return a value in the notation of the API: camel case, and single blocks without a list."""
     if isinstance(value, dict):
         return {re.sub(r"_(\w)", lambda found: found[1].upper(), key): _camel(inner) for key, inner in value.items()}
     return [_camel(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> set[tuple[tuple[str, ...], Any]]:
-    """Every value with its path, places in lists left out."""
+    """Yield every value with its path, without indices of lists."""
     if isinstance(value, dict):
         return {leaf for key, inner in value.items() for leaf in _leaves(inner, (*path, key))}
     if isinstance(value, list):

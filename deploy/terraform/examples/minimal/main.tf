@@ -1,4 +1,4 @@
-# The smallest: all defaults, and the attributes that the publisher sets.
+# All defaults, with the attributes that the publisher sets.
 variable "project" {
   type = string
 }

@@ -1,4 +1,4 @@
-# Workers without public addresses in a network of their own, with mail for alerts, and a row a device.
+# Workers without public addresses in their own network, mail for alerts, and a row for each device.
 variable "project" {
   type = string
 }
@@ -15,7 +15,7 @@ variable "template_version" {
 
 variable "email" {
   type        = string
-  description = "Who is told by the alerts."
+  description = "Address to which alerts are sent."
 }
 
 provider "google" {
@@ -31,7 +31,7 @@ resource "google_compute_network" "sensors" {
   auto_create_subnetworks = false
 }
 
-# Private Google Access is all that workers need: the image has every package, so nothing comes from the internet.
+# Workers need only Private Google Access: the image has every package, so they download nothing from the internet.
 resource "google_compute_subnetwork" "workers" {
   name                     = "sensors-workers"
   region                   = var.region
@@ -40,7 +40,7 @@ resource "google_compute_subnetwork" "workers" {
   private_ip_google_access = true
 }
 
-# Workers speak to each other on these ports; Dataflow gives them the tag.
+# Workers communicate on these ports; Dataflow sets the tag.
 resource "google_compute_firewall" "workers" {
   name        = "sensors-workers"
   network     = google_compute_network.sensors.id
