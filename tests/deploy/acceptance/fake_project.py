@@ -1,7 +1,7 @@
 """A fake of the services that acceptance calls through gcloud, with a Dataflow that runs jobs on this machine.
 
-The launcher runs as in tests.deploy.template.fake_google; then the local pipeline takes the job's parameters, reads the
-emulator of Pub/Sub and writes to that of BigQuery. What has been made is in `made`, by path, until it is deleted.
+The launcher runs as in tests.deploy.template.fake_google. Then the local pipeline runs with the job's parameters on the
+emulators of Pub/Sub and BigQuery. `made` holds the paths of existing resources.
 """
 
 import base64
@@ -45,7 +45,7 @@ class FakeProject(FakeGoogle):
     made: set[str] = field(default_factory=set)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     running: ExitStack = field(default_factory=ExitStack)
-    names: list[str] = field(default_factory=list)  # of jobs
+    names: list[str] = field(default_factory=list)  # names of jobs
     table: str = ""
     refuse: str = ""
 
@@ -62,7 +62,7 @@ class FakeProject(FakeGoogle):
     def _resource(self, method: str, path: str, body: dict[str, Any]) -> Answer | None:
         """Return the answer to a request that creates or deletes a resource; None for other requests."""
         if PUBSUB(path):
-            # The emulator has all of Pub/Sub but policies.
+            # The Pub/Sub emulator has no policies.
             answer = requests.request(
                 method, f"http://{self.emulators['PUBSUB_EMULATOR_HOST']}{path}", json=body, timeout=60
             )

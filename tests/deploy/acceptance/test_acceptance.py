@@ -107,7 +107,7 @@ def assert_nothing_is_left(google: FakeProject) -> None:
 def test_run_passes_every_step_and_leaves_nothing(start, google):
     process = start("--rate=0.5", "--interval=5", "--live=2", "--pause=0.5")
     out, _ = process.communicate(timeout=280)
-    print(out)  # for when it fails
+    print(out)  # pytest shows it if the test fails
     assert process.returncode == 0
     table = out.rpartition("Tear down\n")[2]
     assert re.findall(r"^ *passed +(.+?)  ", table, re.MULTILINE) == STEPS
@@ -210,7 +210,7 @@ def test_accounts_have_the_grants_of_accounts_sh(tmp_path):
     }.items():
         text = text.replace(name, of_the_script)
     by_script = granted_by_script(tmp_path)
-    # The one on the dataset is not made by gcloud; see the next test.
+    # The grant on the dataset is not made with gcloud; see the next test.
     by_script.remove(("bigquery.dataEditor", "sensor-stream-worker", "dataset", "sensor_stream"))
     assert granted(line.strip() for line in text.splitlines()) == by_script
 

@@ -54,7 +54,7 @@ def test_alert_condition_queries_the_metrics_of_the_alert(alert):
     assert types(content) <= {metric.type for metric in GOOGLE}
     own = {name for name in COUNTERS if name in alert.metrics}
     refused = {name for name in COUNTERS if name.startswith("refused_") and "refused_<error>" in alert.metrics}
-    # One alert reads the log and not the counter of the same lines.
+    # One alert matches lines of the log, not the counter of these lines.
     assert matched(content) == (own | refused) - {"dead_letter_failures"}
 
 
@@ -84,7 +84,7 @@ class FakeMonitoring:
 
 
 def test_documented_commands_create_alerts_and_dashboard(gcloud_env, tmp_path):
-    # gcloud takes two seconds for each, so one for each kind of condition.
+    # gcloud takes two seconds for each, so one alert of each condition type.
     kinds = {next(key for key in alert.condition if key.startswith("condition")): alert.name for alert in ALERTS}
     assert len(kinds) == 4
     shutil.copytree(FOLDER, tmp_path / "deploy/monitoring")

@@ -24,7 +24,7 @@ LAUNCH = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/flexTemplates:lau
 JOB = re.compile(r"/v1b3/projects/[^/]+/locations/[^/]+/jobs/([^/?]+)").fullmatch
 BUILDS = re.compile(r"/v1/projects/([^/]+)/(locations/[^/]+/)?builds").fullmatch
 
-# What becomes of gcloud's other flags.
+# Pipeline options that the service sets from gcloud's flags.
 ENVIRONMENT_FLAGS = {
     "maxWorkers": "max_num_workers",
     "numWorkers": "num_workers",
@@ -143,7 +143,7 @@ class FakeGoogle:
         return 200, {"job": {"id": job_id, "name": asked["jobName"], "projectId": project, "location": region}}
 
     def _run_launcher(self, directory: Path, flags: list[str]) -> Launch:
-        # As in the image: a copy of the file, away from the package that it imports.
+        # As in the image: a copy of main.py outside the package that it imports.
         entry_point = Path(shutil.copy(ROOT / "pipeline/main.py", directory))
         offline = ["--no_auth", "--dataflow_endpoint=http://localhost:1"]
         run = subprocess.run(

@@ -17,7 +17,7 @@ from tests.deploy.template.fake_google import ROOT, FakeGoogle, Launch, serving
 SPEC = "gs://sensor-stream-test-sensor-stream/templates/t1.json"
 IMAGES = "europe-west1-docker.pkg.dev/sensor-stream-test/sensor-stream"
 DIGEST = f"{IMAGES}/pipeline@sha256:" + "1" * 64
-# Every image has the digest 111..., and `docker inspect` ends with the image's name.
+# Every image has the digest 111..., and the last argument of `docker inspect` is the name of the image.
 FAKE_DOCKER = f"""#!/bin/bash
 echo "$@" >> docker-calls
 [ "$1" != inspect ] || echo "${{!#%:*}}@sha256:{"1" * 64}"

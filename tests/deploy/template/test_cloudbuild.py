@@ -38,7 +38,7 @@ def test_build_is_submitted_with_every_field(submitted, cloudbuild):
     assert [step["id"] for step in submitted["steps"]] == [step["id"] for step in cloudbuild["steps"]]
     assert submitted["substitutions"] == cloudbuild["substitutions"]
     assert submitted["timeout"] == "3600s"
-    # An account of one's own demands this logging, and nested substitutions the other.
+    # A service account requires this logging, and nested substitutions require the other option.
     assert submitted["options"] == {
         "logging": "CLOUD_LOGGING_ONLY",
         "dynamicSubstitutions": True,
@@ -71,19 +71,19 @@ def test_images_field_lists_the_built_images(cloudbuild, built):
 
 
 def test_build_uses_and_records_the_digests_of_base_images(built):
-    noted = (built / "bases").read_text().splitlines()
-    assert [line.partition("=")[0] for line in noted] == ["BEAM", "LAUNCHER", "PYTHON"]
-    assert all(line.endswith("@sha256:" + "1" * 64) for line in noted)
+    recorded = (built / "bases").read_text().splitlines()
+    assert [line.partition("=")[0] for line in recorded] == ["BEAM", "LAUNCHER", "PYTHON"]
+    assert all(line.endswith("@sha256:" + "1" * 64) for line in recorded)
     builds = [call for call in calls(built) if call.startswith("build ")]
     assert len(builds) == 3
-    assert all(f"--build-arg={line}" in build for build in builds for line in noted)
+    assert all(f"--build-arg={line}" in build for build in builds for line in recorded)
 
 
 def test_build_passes_the_image_its_name(built):
     [build] = [call for call in calls(built) if call.startswith("build ") and call.endswith(" .") and "IMAGE=" in call]
     name = f"{IMAGES}/pipeline:t1"
-    told = {f"--build-arg=IMAGE={name}", f"--tag={name}", "--build-arg=VERSION=t1", "--build-arg=REVISION=abc"}
-    assert told < set(build.split())
+    flags = {f"--build-arg=IMAGE={name}", f"--tag={name}", "--build-arg=VERSION=t1", "--build-arg=REVISION=abc"}
+    assert flags < set(build.split())
 
 
 def test_upload_replaces_no_spec(cloudbuild):
@@ -99,8 +99,8 @@ def calls(built: Path) -> list[str]:
 def test_scripts_have_every_variable_they_read(cloudbuild):
     for step in cloudbuild["steps"]:
         script = step.get("script", "")
-        told = {pair.partition("=")[0] for pair in step.get("env", [])}
-        assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == told, step["id"]
+        env = {pair.partition("=")[0] for pair in step.get("env", [])}
+        assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == env, step["id"]
 
 
 class TestSmokeLaunch:

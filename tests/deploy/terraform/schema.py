@@ -2,9 +2,9 @@
 
     python -m tests.deploy.terraform.schema pulumi_gcp-VERSION-py3-none-any.whl
 
-They are made from the schema of Google's provider itself, and PyPI has them. The wheel is read, not installed. What
-they do not tell: an argument `name` is optional there even if the provider demands it, lists have plural names (RENAMED
-puts those back that we use), and a computed value is not told from one that is only known afterwards.
+These classes are generated from the schema of Google's provider, and PyPI has them. The wheel is read, not installed.
+They differ from the provider in three ways: an argument `name` is always optional, lists have plural names (RENAMED
+reverses those that the module uses), and computed values cannot be distinguished from those known after the apply.
 """
 
 import ast
@@ -16,7 +16,7 @@ from typing import Any
 
 SCHEMA = Path(__file__).with_name("schema.json")
 
-# The module of each resource, and its class where that is not the module's name in capitals.
+# The package of pulumi_gcp and its module, for each resource.
 RESOURCES = {
     "google_artifact_registry_repository": "artifactregistry/repository",
     "google_artifact_registry_repository_iam_member": "artifactregistry/repository_iam_member",
@@ -30,9 +30,9 @@ RESOURCES = {
     "google_dataflow_flex_template_job": "dataflow/flex_template_job",
     "google_kms_crypto_key_iam_member": "kms/crypto_key_iam_member",
     "google_logging_metric": "logging/metric",
-    "google_monitoring_alert_policy": "deploy/monitoring/alert_policy",
-    "google_monitoring_dashboard": "deploy/monitoring/dashboard",
-    "google_monitoring_notification_channel": "deploy/monitoring/notification_channel",
+    "google_monitoring_alert_policy": "monitoring/alert_policy",
+    "google_monitoring_dashboard": "monitoring/dashboard",
+    "google_monitoring_notification_channel": "monitoring/notification_channel",
     "google_project_iam_member": "projects/iam_member",
     "google_project_service": "projects/service",
     "google_project_service_identity": "projects/service_identity",
@@ -46,10 +46,10 @@ RESOURCES = {
 }
 RENAMED = {("google_compute_firewall", "allows"): "allow"}
 
-# Pulumi's own bookkeeping.
+# Arguments that only Pulumi has.
 FOREIGN = {"pulumi_labels"}
 
-Fields = dict[str, tuple[ast.expr, bool]]  # by name: the type, and whether it must be given
+Fields = dict[str, tuple[ast.expr, bool]]  # by name: the type, and whether it is required
 
 
 def schema(wheel: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A provider with the resources of schema.json that creates nothing, for plans and applies of the real terraform.
 
-Terraform itself checks every argument and block against what it says. It invents what Google would answer: ids in the
-form that the provider's pages give.
+Terraform itself checks every argument and block against the schema. The stand-in invents Google's answers, with ids in
+the form that the provider documents.
 """
 
 import json
@@ -146,7 +146,7 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
         "Protocol": "grpc",
         "ProtocolVersion": 6,
         "Pid": os.getpid(),
-        "Test": True,  # it is not terraform's to end
+        "Test": True,  # terraform must not stop it
         "Addr": {"Network": "tcp", "String": f"127.0.0.1:{port}"},
     }
     names = [f"registry.terraform.io/hashicorp/{name}" for name in ("google", "google-beta")]

@@ -14,7 +14,7 @@ PROJECT = {"project": "my-project"}
 BUILT = {**PROJECT, "template_version": "v1"}
 JOB = "google_dataflow_flex_template_job.sensors[0]"
 
-# The resource for a grant on each kind of thing; see tests/grants.py.
+# The Terraform resource for a grant on each type of resource; see tests/grants.py.
 KINDS = {
     "projects": "google_project_iam_member",
     "storage buckets": "google_storage_bucket_iam_member",
@@ -70,7 +70,7 @@ class TestMinimal:
         }
         gone = minimal.run("destroy", "-auto-approve", "-var=project=my-project")
         assert gone.returncode == 0, gone.stderr
-        # Nothing that the job needs goes before it has been drained.
+        # Nothing that the job needs is deleted before the job has been drained.
         order = re.findall(r"^module\.sensor_stream\.(\w+\.\w+)\S*: Destroying", gone.stdout, re.MULTILINE)
         needed = {
             "google_project_iam_member.worker",
