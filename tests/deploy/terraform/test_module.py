@@ -205,13 +205,13 @@ class TestMinimal:
         ("argument", "complaint"),
         [
             ('interval = "15"', "Expected a whole number above 0 with s, m or h, such as 15s, 5m or 1h."),
-            ('window = "tumbling"', "Expected fixed or "),
+            ('window = "tumbling"', "Expected one of fixed, "),
             ('output_table = "readings"', "Expected project:dataset.table"),
             ('windwo = "session"', 'An argument named "windwo" is not expected here.'),
             ('kms_key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"', "with the region as L"),
             (
                 'dataset_location = "EU"\n  kms_key = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"',
-                "With a key the dataset must be in the region",
+                "With kms_key the dataset must be in the region",
             ),
         ],
     )
