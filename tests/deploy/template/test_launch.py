@@ -101,6 +101,7 @@ def test_job_page_shows_the_steps_of_the_graph(kind, emit, request):
         emit,
         "MakeRows",
         "WriteRows",
+        "RejectedRows",
         "AllDeadLetters",
         "WriteDeadLetters",
     }
