@@ -18,7 +18,7 @@ What is kept of a device is less than a hundred bytes: a state cell and one time
 import bisect
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -27,10 +27,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 
-from pipeline.aggregate.runs import FIRST, LAST, Run, insert
-from pipeline.aggregate.sums import MAX_BUCKETS, SECOND
+from pipeline.aggregate.activity import BundleActivity
+from pipeline.aggregate.runs import LAST, Run, insert, span
+from pipeline.aggregate.sums import SECOND
 from pipeline.coders import MessagePackCoder
-from pipeline.decode.decoder import DEVICE, Reading
+from pipeline.decode.decoder import DEVICE
 from pipeline.metrics import METRICS
 from pipeline.timestamps import rfc3339
 from pipeline.windows.timers import timer_at
@@ -42,15 +43,6 @@ REMEMBERED = 30 * 24 * 3600
 
 # Microseconds by which the watermark may be ahead of the clock, as devices' clocks are; further, it is that of a drain.
 _AHEAD = 3600 * SECOND
-
-# The key of the whole stream, to which all readings belong; those without a device to nothing else.
-STREAM = ""
-
-
-class BundleActivity(msgspec.Struct, array_like=True):
-    """The runs of readings of a device, or of the stream, in one bundle; in order of time, at least `after` apart."""
-
-    runs: list[Run]
 
 
 class DeviceState(msgspec.Struct, array_like=True):
@@ -71,72 +63,8 @@ class DeviceState(msgspec.Struct, array_like=True):
     runs: list[Run] = []
 
 
-class _BundleActivityCoder(MessagePackCoder, urn="sensor_stream:coder:bundle_activity:v1", value_type=BundleActivity):
-    pass
-
-
 class _DeviceStateCoder(MessagePackCoder, urn="sensor_stream:coder:device_state:v1", value_type=DeviceState):
     pass
-
-
-class DeviceActivity:
-    """When each device was heard in one bundle, and the whole stream. Times are microseconds since the epoch.
-
-    Args:
-      after: readings this far apart have a silence between them.
-    """
-
-    def __init__(self, after: int):
-        self._after = after
-        self._runs: dict[str, list[Run]] = {}
-
-    @property
-    def full(self) -> bool:
-        """Whether to drain before the bundle ends, to bound memory."""
-        return len(self._runs) >= MAX_BUCKETS
-
-    def note(self, readings: Iterator[Reading]) -> Iterator[Reading]:
-        """Yield the readings as they are, and remember when they are from, until there are no more or it is full."""
-        runs_of, after = self._runs, self._after
-        for reading in readings:
-            event_time, device, _ = reading
-            runs = runs_of.get(device)
-            if runs is None:
-                runs_of[device] = [Run(event_time, event_time)]
-                if self.full:
-                    yield reading
-                    return
-            else:
-                run = runs[-1]
-                if run.last <= event_time < run.last + after:
-                    run.last = event_time
-                elif not run.first <= event_time < run.last:
-                    insert(runs, Run(event_time, event_time), after, _span)
-            yield reading
-
-    def drain(self) -> Iterator[tuple[int, tuple[str, BundleActivity]]]:
-        """Yield (a time no reading precedes, (device, its activity)), and begin anew."""
-        drained, self._runs = self._runs, {}
-        if drained:
-            drained[STREAM] = _join((run for runs in drained.values() for run in runs), self._after)
-        for device, runs in drained.items():
-            yield runs[0].first, (device, BundleActivity(runs))
-
-
-def _span(one: Run, other: Run) -> Run:
-    """Return the run that two are part of."""
-    return Run(min(one.first, other.first), max(one.last, other.last))
-
-
-def _join(runs: Iterable[Run], after: int) -> list[Run]:
-    """Return the runs in order, those less than `after` apart made one."""
-    joined: list[Run] = []
-    for run in sorted(runs, key=FIRST):
-        if joined and run.first < joined[-1].last + after:
-            joined[-1] = _span(joined[-1], run)
-        else:
-            joined.append(run)
-    return joined
 
 
 class NoticeSilences(beam.PTransform):
@@ -184,7 +112,7 @@ class _Notice(beam.DoFn):
         state = watch.read() or DeviceState()
         runs = state.runs.copy()
         for run in self._relevant(state, activity.runs):
-            place = insert(runs, run, self._after, _span)
+            place = insert(runs, run, self._after, span)
             if len(runs) > 1:
                 self._set_timers_beside(due, runs, place)
         if runs == state.runs:

@@ -11,13 +11,13 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 
+from pipeline.aggregate.activity import BundleActivity, DeviceActivity
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, Bucketing
 from pipeline.aggregate.sums import SECOND
 from pipeline.dead_letters import DEAD_LETTERS, dead_letter, new_id
 from pipeline.decode.decoder import Decoder, Reading, Rejection
 from pipeline.metrics import METRICS
 from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
-from pipeline.silences import BundleActivity, DeviceActivity
 
 # Tag of the activity of devices, among the outputs of the fold.
 ACTIVITY = "activity"
@@ -147,7 +147,7 @@ class _Fold(beam.DoFn):
         """Add readings until there are none left, or until a drain is due; return whether it is."""
         if not self._activity:
             return self._buckets.add(readings)
-        full = self._buckets.add(self._activity.note(readings))
+        full = self._buckets.add(self._activity.observe(readings))
         return full or self._activity.full
 
     def _drain(self, now: float) -> Iterator[Any]:

@@ -49,3 +49,8 @@ def insert(runs: list[AnyRun], new: AnyRun, gap: int, join: Callable[[AnyRun, An
         new = functools.reduce(join, [*runs[near], new])
     runs[near] = [new]
     return near.start
+
+
+def span(one: Run, other: Run) -> Run:
+    """Return the run from the first reading of either to the last reading of either."""
+    return Run(min(one.first, other.first), max(one.last, other.last))

@@ -16,6 +16,7 @@ from benchmarks.__main__ import measure
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.frame import DifferentRows, Goal, publish
 from benchmarks.load import INTERVAL, Load, bundles, messages, past
+from pipeline.aggregate.activity import BundleActivity
 from pipeline.aggregate.buckets import FixedBuckets
 from pipeline.decode.decoder import Decoder
 
@@ -130,7 +131,7 @@ def test_silence_after_adds_one_record_per_device_and_bundle():
     shipped = Contender("shipped", Load(devices=10, flags=("--silence_after=5m",)))
     [sent] = bundles(shipped.load, 1, past())
     records = [element.value for _, element in shipped.records(shipped.run(shipped.prepare(sent)))]
-    assert sum(type(heard) is list for _, heard in records) == 11  # of each device, and of the stream
+    assert sum(isinstance(value, BundleActivity) for _, value in records) == 11  # of each device, and of the stream
 
 
 def test_publish_writes_figures_and_chart(measured, tmp_path, monkeypatch):

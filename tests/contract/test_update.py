@@ -16,11 +16,12 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.utils.timestamp import Timestamp
 
 from pipeline import graph, main
+from pipeline.aggregate.activity import BundleActivity, DeviceActivity
 from pipeline.aggregate.runs import Run
 from pipeline.aggregate.shards import ShardCoder
 from pipeline.aggregate.sums import SECOND
 from pipeline.launch import options
-from pipeline.silences import BundleActivity, DeviceActivity, NoticeSilences
+from pipeline.silences import NoticeSilences
 from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow
 from pipeline.windows.session import SessionIntervals
 from tests.contract.golden import ACCEPT, golden
@@ -207,9 +208,9 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
     state, timers = StateCell(), Timers()
     emit: DoFn = sessions.emit().fn
     emit.process(folded(sessions), state, timers)
-    heard, watch, timers = DeviceActivity(60 * SECOND), StateCell(), Timers()
-    list(heard.note(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
-    of_device = next(drained for _, drained in heard.drain() if drained[0] == "device-1")
+    activity, watch, timers = DeviceActivity(60 * SECOND), StateCell(), Timers()
+    list(activity.observe(iter([(100 * SECOND, "device-1", {"Temp": 21.5})])))
+    of_device = next(drained for _, drained in activity.drain() if drained[0] == "device-1")
     clock = [100.0]
     notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
     notice.process(of_device, watch, timers)
@@ -224,7 +225,7 @@ def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
         "fixed windows until expiry": repr(until_expiry.value),
         "sessions": repr(folded(sessions)),
         "state of sessions": repr(state.value),
-        "heard": repr(of_device),
+        "activity": repr(of_device),
         "state of a silent device": silent,
         "state of a device that is back": repr(watch.value),
     }

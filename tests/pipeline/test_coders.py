@@ -10,11 +10,12 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.activity import BundleActivity, DeviceActivity
 from pipeline.aggregate.shards import ShardCoder, by_shard
 from pipeline.aggregate.statistics import STATISTICS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
 from pipeline.dead_letters import DEAD_LETTERS
-from pipeline.silences import BundleActivity, DeviceActivity, NoticeSilences
+from pipeline.silences import NoticeSilences
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from pipeline.windows.session import SessionIntervals
 from tests.pipeline.conftest import StateCell, Timers, drained
@@ -50,7 +51,7 @@ def sums_of_devices(chosen: Statistics, found: list) -> SumsOf:
 
 @SETTINGS
 @given(chosen=some_statistics, found=readings)
-def test_a_shard_equals_what_was_encoded_for_all_statistics(chosen, found):
+def test_coders_preserve_shards_of_all_statistics(chosen, found):
     for key, shard in by_shard(sums_of_devices(chosen, found)):
         keyed = coder_of(FixedIntervals(15, 5, 3600, False, by_device=True).element_type)
         assert isinstance(keyed.value_coder(), ShardCoder)
@@ -61,7 +62,7 @@ def test_a_shard_equals_what_was_encoded_for_all_statistics(chosen, found):
 
 @SETTINGS
 @given(chosen=some_statistics, found=readings)
-def test_sums_accumulators_and_intervals_equal_what_was_encoded_for_all_statistics(chosen, found):
+def test_coders_preserve_sums_accumulators_and_intervals_of_all_statistics(chosen, found):
     sums_of = sums_of_devices(chosen, found)
     for device, sums in sums_of.items():
         check(coder_of(tuple[str, Any]), (device, (found[0][0], sums)))
@@ -75,7 +76,7 @@ def test_sums_accumulators_and_intervals_equal_what_was_encoded_for_all_statisti
     attributes=st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5)),
     moment=moments,
 )
-def test_a_dead_letter_equals_what_was_encoded(payload, attributes, moment):
+def test_coders_preserve_dead_letters(payload, attributes, moment):
     refused = {"NotJson": 1}, "decode", "NotJson", "not JSON", payload, attributes, None, "id", moment
     check(coder_of(tuple[int, Any]), (3, (DEAD_LETTERS, refused)))
 
@@ -83,7 +84,7 @@ def test_a_dead_letter_equals_what_was_encoded(payload, attributes, moment):
 @pytest.mark.parametrize("revise", [False, True], ids=["dead_letter", "revise"])
 @SETTINGS
 @given(chosen=some_statistics, bundles=st.lists(readings, max_size=4), steps=st.lists(moments, max_size=4))
-def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles, steps):
+def test_coders_preserve_sessions_and_their_state(revise, chosen, bundles, steps):
     intervals = SessionIntervals(60, 5, 3600, revise, chosen, by_device=True)
     emit: Any = intervals.emit()
     cells: dict[str, tuple[StateCell, Timers]] = {}
@@ -103,15 +104,15 @@ def test_sessions_and_their_state_equal_what_was_encoded(revise, chosen, bundles
 
 @SETTINGS
 @given(bundles=st.lists(readings, max_size=4), steps=st.lists(moments, max_size=4))
-def test_activity_and_the_state_of_silences_equal_what_was_encoded(bundles, steps):
+def test_coders_preserve_activity_and_state_of_silences(bundles, steps):
     clock = [0.0]
     notice: Any = NoticeSilences(60, 5, lambda: clock[0])._notice
     cells: dict[str, tuple[StateCell, Timers]] = {}
     for bundle, now in zip(bundles, steps, strict=False):
         clock[0] = now / SECOND
-        heard = DeviceActivity(60 * SECOND)
-        list(heard.note(iter(bundle)))
-        for _, encoded in heard.drain():
+        activity = DeviceActivity(60 * SECOND)
+        list(activity.observe(iter(bundle)))
+        for _, encoded in activity.drain():
             element = check(coder_of(tuple[str, BundleActivity]), encoded)
             state, timers = cells.setdefault(element[0], (StateCell(), Timers()))
             for silence in notice.process(element, state, timers):
@@ -125,7 +126,7 @@ def test_activity_and_the_state_of_silences_equal_what_was_encoded(bundles, step
 
 
 @pytest.mark.parametrize(("name", "expected"), [("first", 1.0), ("last", 9.0)])
-def test_components_held_as_lists_are_merged_with_those_held_as_tuples(name, expected):
+def test_merge_accepts_components_decoded_as_lists(name, expected):
     # Version 0.2 decoded the tuples of a shard as lists.
     chosen = Statistics([name])
     sums = [sums_of_devices(chosen, [(at * SECOND, "", {"Temp": value})])[""] for at, value in ((1, 1.0), (2, 9.0))]

@@ -29,7 +29,7 @@ LONG = PanedIntervals(7200, 5, 3600, False, hop=7200, pane=900)
     [(FIXED, [20]), (HOPPING, [10, 15, 20]), (LONG, [3605])],
     ids=["fixed", "hopping", "long"],
 )
-def test_sums_until_expiry_have_the_time_that_their_row_is_due_as_timestamp(intervals, due):
+def test_maybe_expired_sums_have_due_time_of_their_row_as_timestamp(intervals, due):
     # Hopping: the pane of 13:00:00 to 13:00:05 is in the intervals that start at 12:59:50, 12:59:55 and 13:00:00. Long:
     # that of 13:00 to 13:15 is in the interval from 12:00 to 14:00.
     element = NOON * SECOND, "", {"Temp": [1.0, 1]}
@@ -44,7 +44,7 @@ def test_sums_until_expiry_have_the_time_that_their_row_is_due_as_timestamp(inte
     [(HOPPING, None, [10, 15, 20]), (HOPPING, "Late", [10, 15, 20]), (LONG, None, [3605]), (LONG, "Late", [3605])],
     ids=["hopping", "hopping-late", "long", "long-late"],
 )
-def test_panes_have_the_time_that_the_first_of_their_rows_is_due_as_timestamp(intervals, late, ends, monkeypatch):
+def test_panes_have_due_time_of_their_first_row_as_timestamp(intervals, late, ends, monkeypatch):
     monkeypatch.setattr("pipeline.windows.hopping.time", SimpleNamespace(time=lambda: NOON))
     spread = _Spread(intervals)
     spread.start_bundle()
@@ -56,7 +56,7 @@ def test_panes_have_the_time_that_the_first_of_their_rows_is_due_as_timestamp(in
 
 @pytest.mark.parametrize("grace", [0, 5, 7, 40])
 @pytest.mark.parametrize("intervals", [FIXED, HOPPING, LONG], ids=["fixed", "hopping", "long"])
-def test_sums_are_in_the_windows_that_the_declared_window_fn_assigns(intervals, grace):
+def test_place_assigns_the_windows_of_the_declared_window_fn(intervals, grace):
     intervals = replace(intervals, grace=grace)
     starts = intervals.starts(NOON * SECOND)
     context = WindowFn.AssignContext(NOON + grace)
@@ -68,7 +68,7 @@ def test_sums_are_in_the_windows_that_the_declared_window_fn_assigns(intervals, 
 
 
 @pytest.mark.parametrize("intervals", [FIXED, HOPPING, LONG], ids=["fixed", "hopping", "long"])
-def test_the_expiry_grouping_keeps_the_earliest_timestamp_and_releases_it_with_each_pane(intervals):
+def test_expiry_windowing_holds_earliest_timestamp_until_each_pane(intervals):
     windowing = intervals.expiry_windowing
     proto = windowing.to_runner_api(PipelineContext())
     assert proto.output_time == beam_runner_api_pb2.OutputTime.EARLIEST_IN_PANE
@@ -77,7 +77,7 @@ def test_the_expiry_grouping_keeps_the_earliest_timestamp_and_releases_it_with_e
     assert not windowing.triggerfn.has_ontime_pane()
 
 
-def test_what_is_set_aside_is_in_a_window_that_ends_before_any_row_is_due():
+def test_side_output_is_in_window_that_ends_before_any_row_is_due():
     # A grouping gives what the watermark has passed the end of its window as timestamp; it must hold the watermark too.
     [output] = drained(FIXED, [(946_684_800 * SECOND, "", {"Temp": 1.0})], NOON)
     element = output.value
@@ -85,7 +85,7 @@ def test_what_is_set_aside_is_in_a_window_that_ends_before_any_row_is_due():
     assert [window.max_timestamp() < element.timestamp for window in element.windows] == [True]
 
 
-def test_the_expiry_window_of_a_pane_ends_when_the_pane_is_due():
+def test_expiry_window_of_pane_ends_at_due_time():
     # What is late for the pane may be on time for the interval that starts with it, due at 00:20.
     [value] = _AssignExpiryWindow(HOPPING.panes).process((NOON * SECOND, "", {"Temp": [1.0, 1]}))
     assert value.windows[0].end == Timestamp(NOON + 10)
@@ -94,7 +94,7 @@ def test_the_expiry_window_of_a_pane_ends_when_the_pane_is_due():
 
 @pytest.mark.parametrize("ahead", [0, 600, 600 + 3600])
 @pytest.mark.parametrize("intervals", [FIXED, HOPPING, HOPPING.panes], ids=["fixed", "hopping", "panes"])
-def test_sums_combined_directly_are_accepted_when_the_watermark_is_ahead_of_the_clock(intervals, ahead):
+def test_windowing_accepts_unexpired_sums_when_watermark_is_ahead_of_clock(intervals, ahead):
     oldest = NOON + intervals.expiry_cutoff(0) / SECOND
     accepted_until = (
         oldest + intervals.interval + intervals.grace + intervals.windowing.allowed_lateness.micros / SECOND
@@ -106,14 +106,14 @@ class TestSessionTimers:
     def emit(self) -> tuple[Any, StateCell, Timers]:
         return SessionIntervals(10, 5, 3600, False).emit().fn, StateCell(), Timers()
 
-    def test_is_never_set_before_its_session_is_due_when_timers_count_milliseconds(self):
+    def test_fires_after_session_is_due_when_timers_count_milliseconds(self):
         emit, state, timers = self.emit()
         emit.process(("", BundleRuns([SummedRun(1, 1, {"Temp": [1.0, 1]})])), state, timers)
         # Due 15 seconds and a microsecond after the epoch.
         assert list(timers.times.values()) == [Timestamp(micros=15_001_000)]
 
     @pytest.mark.parametrize(("at", "error"), [(9_999_999, "Late"), (10_000_000, None)])
-    def test_a_reading_at_the_end_of_a_final_session_is_in_the_next(self, at, error):
+    def test_reading_at_end_of_final_session_begins_the_next(self, at, error):
         emit, state, timers = self.emit()
         emit.process(("", BundleRuns([SummedRun(0, 0, {"Temp": [1.0, 1]})])), state, timers)
         [(tag, due)] = timers.fire()

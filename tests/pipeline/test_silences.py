@@ -13,9 +13,10 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.aggregate.activity import STREAM, BundleActivity, DeviceActivity
 from pipeline.aggregate.runs import Run
 from pipeline.aggregate.sums import SECOND
-from pipeline.silences import REMEMBERED, STREAM, BundleActivity, DeviceActivity, NoticeSilences
+from pipeline.silences import REMEMBERED, NoticeSilences
 from pipeline.timestamps import rfc3339
 from tests.pipeline.conftest import NOON, StateCell, Stream, Timers, captured, message, parse, run_captured
 
@@ -49,7 +50,7 @@ class Watch:
     def hear(self, *readings: tuple[str, float], watching: str | None = None) -> "Watch":
         """Fold readings (device, seconds) as a bundle; those of other devices than `watching` are left out."""
         heard = DeviceActivity(AFTER * SECOND)
-        for _ in heard.note(iter([(micros(at), device, {}) for device, at in readings])):
+        for _ in heard.observe(iter([(micros(at), device, {}) for device, at in readings])):
             pass
         for earliest, (device, activity) in heard.drain():
             assert earliest == activity.runs[0].first
@@ -425,7 +426,7 @@ class TestHeard:
     def test_gives_a_run_of_each_device_and_of_the_stream_and_begins_anew(self):
         heard = DeviceActivity(AFTER * SECOND)
         readings = [(micros(at), device, {}) for device, at in [("a", 5), ("b", 50), ("a", 0), ("a", 20), ("", 100)]]
-        assert list(heard.note(iter(readings))) == readings
+        assert list(heard.observe(iter(readings))) == readings
         drained = ((earliest, device, in_seconds(activity)) for earliest, (device, activity) in heard.drain())
         assert sorted(drained) == [
             (micros(0), "", [(0, 20), (50, 50), (100, 100)]),
@@ -438,7 +439,7 @@ class TestHeard:
     @given(ats=st.lists(st.integers(0, 60).map(lambda n: n * 10), min_size=1, max_size=40))
     def test_runs_are_cut_where_neighbours_in_time_are_that_far_apart(self, ats):
         heard = DeviceActivity(AFTER * SECOND)
-        assert len(list(heard.note(iter([(micros(at), "a", {}) for at in ats])))) == len(ats)
+        assert len(list(heard.observe(iter([(micros(at), "a", {}) for at in ats])))) == len(ats)
         expected: list[list[int]] = []
         for at in sorted(ats):
             if expected and at - expected[-1][-1] < AFTER:
@@ -449,11 +450,11 @@ class TestHeard:
         assert in_seconds(activity) == [(run[0], run[-1]) for run in expected]
 
     def test_is_full_when_there_are_very_many_devices(self, monkeypatch):
-        monkeypatch.setattr("pipeline.silences.MAX_BUCKETS", 3)
+        monkeypatch.setattr("pipeline.aggregate.activity.MAX_BUCKETS", 3)
         heard = DeviceActivity(AFTER * SECOND)
-        list(heard.note(iter([(micros(0), device, {}) for device in "ab"])))
+        list(heard.observe(iter([(micros(0), device, {}) for device in "ab"])))
         assert not heard.full
-        list(heard.note(iter([(micros(0), "c", {})])))
+        list(heard.observe(iter([(micros(0), "c", {})])))
         assert heard.full
         list(heard.drain())
         assert not heard.full

@@ -7,12 +7,12 @@ from tests.pipeline.conftest import message
 
 @pytest.mark.parametrize("flags", [(), ("--on_late=revise",), ("--allowed_lateness=8000h",)])
 def test_graph_yields_rows_of_fixed_windows_on_worker(run_on_worker, flags):
-    rows, letters = run_on_worker([message(1, Temp=1), message(2, Temp=3), b"bad", message(15, AtmP=5)], *flags)
+    rows, dead_letters = run_on_worker([message(1, Temp=1), message(2, Temp=3), b"bad", message(15, AtmP=5)], *flags)
     assert [(row["Timestamp"][14:19], row["Temp"], row["AtmP"]) for row in rows] == [
         ("00:00", 2.0, None),
         ("00:15", None, 5.0),
     ]
-    assert [(letter["error"], letter["payload"]) for letter in letters] == [("NotJson", b"bad")]
+    assert [(dead_letter["error"], dead_letter["payload"]) for dead_letter in dead_letters] == [("NotJson", b"bad")]
 
 
 def test_graph_keeps_microseconds_of_sessions_on_worker(run_on_worker):

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.aggregate import runs as runs_module
+from pipeline.aggregate.activity import DeviceActivity
 from pipeline.aggregate.buckets import SessionBuckets
 from pipeline.aggregate.runs import Run, touching
 from pipeline.aggregate.statistics import MEANS
 from pipeline.aggregate.sums import SECOND
 from pipeline.decode.decoder import Reading
-from pipeline.silences import DeviceActivity
 from tests.pipeline.conftest import NOON
 
 GAP = 10
@@ -27,7 +27,7 @@ GAP = 10
     first=st.integers(-2 * GAP, 20 * GAP),
     length=st.integers(0, 5 * GAP),
 )
-def test_touching_finds_all_runs_less_than_a_gap_away_and_no_other(steps, first, length):
+def test_touching_finds_exactly_the_runs_less_than_a_gap_away(steps, first, length):
     runs: list[Run] = []
     at = 0
     for pause, span in steps:
@@ -59,16 +59,14 @@ def in_sessions(readings: Iterator[Reading]) -> int:
 
 
 def in_silences(readings: Iterator[Reading]) -> int:
-    heard = DeviceActivity(GAP * SECOND)
-    list(heard.note(readings))
-    return len(dict(element for _, element in heard.drain())["a"].runs)
+    activity = DeviceActivity(GAP * SECOND)
+    list(activity.observe(readings))
+    return len(dict(element for _, element in activity.drain())["a"].runs)
 
 
 @pytest.mark.parametrize("count", [1_000, 2_000])
 @pytest.mark.parametrize("add", [in_sessions, in_silences])
-def test_a_reading_looks_at_no_more_runs_of_its_device_than_bisection_does(
-    monkeypatch, add: Callable[[Iterator[Reading]], int], count: int
-):
+def test_insert_examines_no_more_runs_than_bisection(monkeypatch, add: Callable[[Iterator[Reading]], int], count: int):
     readings: list[Reading] = [((NOON + n * GAP) * SECOND, "a", {"Temp": 1.0}) for n in range(count)]
     random.Random(1).shuffle(readings)
     monkeypatch.setattr(Counted, "reads", 0)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import apache_beam as beam
 import pytest
 
+from pipeline.aggregate.activity import DeviceActivity
 from pipeline.aggregate.fold import ACTIVITY, _Fold
 from pipeline.aggregate.sums import MAX_BUCKETS
 from pipeline.dead_letters import DEAD_LETTERS
 from pipeline.decode import decoder as readings_module
 from pipeline.decode.decoder import MAX_REASON, MAX_REJECTIONS, Decoder, Reading, Rejection, TooManyRefused
 from pipeline.side_output import SIDE_OUTPUT
-from pipeline.silences import DeviceActivity
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from tests.pipeline.conftest import NOON, message
 
@@ -174,7 +174,7 @@ class TestTheFold:
     def test_remembers_no_more_devices_than_it_may(self, monkeypatch):
         most = []
         drain = DeviceActivity.drain
-        monkeypatch.setattr(DeviceActivity, "drain", lambda heard: most.append(len(heard._runs)) or drain(heard))
+        monkeypatch.setattr(DeviceActivity, "drain", lambda self: most.append(len(self._runs)) or drain(self))
         devices = 3 * MAX_BUCKETS + 5
         payload = (
             b"[" + b",".join(b'{"Timestamp":%d,"Device":"%d","Temp":1}' % (NOON, n) for n in range(devices)) + b"]"
