@@ -110,7 +110,7 @@ def _points(rows: Sequence[Row], apart: timedelta | None, value: Callable[[Row],
     return points
 
 
-def _line(name: str, points: list, apart: timedelta | None, colour: str) -> Series:
+def _line(name: str, points: list[Any], apart: timedelta | None, colour: str) -> Series:
     return {
         "type": "line",
         "name": name,
@@ -149,7 +149,7 @@ def _band(sensor: Sensor, rows: Sequence[Row], apart: timedelta | None, colour: 
     ]
 
 
-def _dots(points: list, colour: str) -> Series:
+def _dots(points: list[Any], colour: str) -> Series:
     style = {"symbolSize": 4, "color": colour, "itemStyle": {"opacity": 0.35}, "z": 2}
     return {**_BEHIND, **style, "type": "scatter", "name": "readings", "data": points}
 

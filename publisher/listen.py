@@ -44,7 +44,8 @@ class Listener:
         """
         self._credentials = find_credentials(self.subscription)
         with subscriber_client(self._credentials) as client:
-            check_reachable(client.transport.grpc_channel, client.target)
+            transport: Any = client.transport  # of gRPC; the clients' base class has no channel
+            check_reachable(transport.grpc_channel, client.target)
             stream = client.subscribe(self.subscription, callback=self._arrived.put, flow_control=FLOW_CONTROL)
             stream.add_done_callback(lambda _: self.stop())
             try:

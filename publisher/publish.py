@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.api_core import exceptions
 from google.pubsub_v1 import PublisherClient
@@ -111,7 +112,8 @@ class Publishing:
         client = PublisherClient(credentials=find_credentials(self.topic))
         with client, Sender(client, self.topic, self._count_outcome, self._retry_seconds) as sender:
             self._sender = sender
-            check_reachable(client.transport.grpc_channel, client.transport.host)
+            transport: Any = client.transport  # of gRPC; the clients' base class has no channel
+            check_reachable(transport.grpc_channel, client.transport.host)
             self._send(sender, readings)
             limit = self._retry_seconds + 2 * ATTEMPT_SECONDS
             is_complete = sender.finish(limit)

@@ -32,6 +32,7 @@ from requests.exceptions import RequestException
 
 from pipeline.launch import one_line, tables
 from pipeline.launch.credentials import credentials_problem, root_cause
+from pipeline.sinks.bigquery import client
 from redrive.flags import DEFAULT_DAYS, MESSAGE_STAGES, ROW_STAGES, UNSENT_STAGES, parse
 from redrive.ledger import Ledger
 from redrive.targets import DeadLetter, Target, to_table, to_topic
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     try:
-        bq = tables.client(args.billing_project or args.dead_letter_table.project)
+        bq = client(args.billing_project or args.dead_letter_table.project)
         # By stage; dead letters of other stages are not sent.
         routes: dict[str, Target] = {}
         if args.topic:

@@ -76,7 +76,8 @@ def to_topic(topic: str, id_attribute: str | None, timestamp_attribute: str) -> 
 
     def publish(messages: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
         try:
-            publisher.publish(topic=topic, messages=list(messages.values()), retry=Retry(timeout=RETRY_SECONDS))
+            as_dicts: list[Any] = list(messages.values())  # which the client takes too
+            publisher.publish(topic=topic, messages=as_dicts, retry=Retry(timeout=RETRY_SECONDS))
         except InvalidArgument as error:
             return _in_halves(publish, messages, error)
         except ClientError as error:

@@ -78,9 +78,12 @@ def _create_dataset(project: Project, worker: str) -> None:
     delete = f"bq rm -r -f --dataset {run.project}:{run.dataset}"
     project.show(f"# the dataset {run.project}:{run.dataset} in {run.region}, dataEditor on it to {worker}")
     bq = None if project.dry else client(run.project)
-    project.register(
-        Undo(delete, lambda: bq and bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True))
-    )
+
+    def delete_dataset() -> None:
+        if bq:
+            bq.delete_dataset(run.dataset, delete_contents=True, not_found_ok=True)
+
+    project.register(Undo(delete, delete_dataset))
     if bq:
         dataset = bigquery.Dataset(f"{run.project}.{run.dataset}")
         dataset.location = run.region

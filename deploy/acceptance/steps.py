@@ -2,13 +2,12 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-
-from google.cloud import bigquery
+from typing import Any
 
 from deploy.acceptance import resources
 from deploy.acceptance.names import SENSORS
@@ -182,10 +181,10 @@ class Steps:
         dead_letters = read_dead_letters(self._dead_letters(redriven=False))
         return balance(read_manifest(self.folder / "manifest.jsonl"), rows, dead_letters, SENSORS, run.interval)
 
-    def _rows(self, table: str) -> Iterable[bigquery.Row]:
+    def _rows(self, table: str) -> Iterable[Mapping[str, Any]]:
         return all_rows(client(self.project.run.project), table)
 
-    def _dead_letters(self, redriven: bool) -> list[bigquery.Row]:
+    def _dead_letters(self, redriven: bool) -> list[Mapping[str, Any]]:
         """Return the dead letters of redriven messages, or all others."""
         return [
             found

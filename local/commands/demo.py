@@ -14,6 +14,7 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
+from google.pubsub_v1.types import PubsubMessage
 from rich.console import Console
 
 from local.commands.live_page import LivePage, keep_serving, live_page
@@ -137,7 +138,7 @@ def _message_table(stack: LocalStack) -> str:
 
 def _publish_malformed(stack: LocalStack) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    messages = [{"data": data, "attributes": {"timestamp": now}} for data in MALFORMED]
+    messages = [PubsubMessage(data=data, attributes={"timestamp": now}) for data in MALFORMED]
     with emulators.publisher_client(stack.pubsub.host) as client:
         client.publish(topic=stack.topic, messages=messages)
 
@@ -150,7 +151,7 @@ class Monitor:
         self._stack = stack
         self._published: dict[str, ManifestEntry] = {}  # by message id, so that a redelivered message counts once
         self._dead_letters: list[DeadLetter] = []
-        self._silences: list[bigquery.Row] = []
+        self._silences: list[dict[str, Any]] = []
         self._subscriber = emulators.subscriber_client(stack.pubsub.host)
         topic, audit = stack.topic.rpartition("/")[2], stack.subscription.rpartition("/")[2] + "-audit"
         self._subscription = emulators.create_subscription(stack.pubsub.host, PROJECT, topic, audit)

@@ -51,6 +51,6 @@ def _arguments(function: Any) -> _Arguments:
 
 def install() -> None:
     """Apply the patches to BundleBasedDirectRunner in this process; further calls have no effect."""
-    transform_evaluator._PubSubReadEvaluator = PubSubReadEvaluator
-    _ExecutorServiceParallelExecutor.schedule_consumers = _schedule_consumers
-    core.get_function_args_defaults = _arguments
+    transform_evaluator._PubSubReadEvaluator = PubSubReadEvaluator  # type: ignore[misc]
+    _ExecutorServiceParallelExecutor.schedule_consumers = _schedule_consumers  # type: ignore[assignment, method-assign]
+    core.get_function_args_defaults = _arguments  # type: ignore[assignment]

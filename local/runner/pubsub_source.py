@@ -114,7 +114,7 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
         else:
             source.id_label = None  # which Beam's class refuses
             try:
-                super().__init__(evaluation_context, applied_ptransform, *args)
+                super().__init__(evaluation_context, applied_ptransform, *args)  # type: ignore[no-untyped-call]
             finally:
                 source.id_label = self._id_attribute
             # Beam's client accepts at most 4 MB from an emulator.
@@ -150,9 +150,9 @@ class PubSubReadEvaluator(transform_evaluator._PubSubReadEvaluator):
             result.uncommitted_output_bundles = [bundle]
         return result
 
-    def _read_from_pubsub(self, timestamp_attribute: str | None) -> Sequence[Any]:
+    def _read_from_pubsub(self, timestamp_attribute: str | None) -> list[Any]:
         """Return nothing, so that `finish_bundle` of Beam's class processes no messages."""
-        return ()
+        return []
 
 
 def _with_attributes(message: Any) -> PubsubMessage:

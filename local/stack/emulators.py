@@ -262,13 +262,13 @@ def table_exists(client: bigquery.Client, table: str) -> bool:
     return True
 
 
-def all_rows(client: bigquery.Client, table: str) -> list[bigquery.Row]:
+def all_rows(client: bigquery.Client, table: str) -> list[dict[str, Any]]:
     """Return all rows of the table project.dataset.table.
 
     Uses a query, because the emulator lists rows and inserts rows on different threads with the same connection to
     DuckDB, which can hang both.
     """
-    return list(client.query_and_wait(f"SELECT * FROM `{table}`"))
+    return [dict(row) for row in client.query_and_wait(f"SELECT * FROM `{table}`")]
 
 
 def _answers(host: str, path: str) -> bool:
