@@ -14,6 +14,7 @@ from pipeline.decode import strict_json
 from pipeline.decode.decoder import DEVICE, TIMESTAMP
 from pipeline.metrics import METRICS
 from pipeline.timestamps import rfc3339
+from pipeline.windows import lateness
 
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
@@ -21,11 +22,6 @@ REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
 
 _OVERFLOW = "the sum of these readings, or of their squares, exceeds a 64-bit float"
-
-_LATE = {
-    "Late": "these readings came after the row of their interval was emitted",
-    "Expired": "these readings came more than allowed_lateness after their interval was closed",
-}
 
 
 class MakeRows(beam.PTransform):
@@ -86,8 +82,8 @@ class _MakeRow(beam.DoFn):
             return []
         row_time = rfc3339(interval.row_time)
         if interval.late:
-            (self._late if interval.late == "Late" else self._expired).inc(devices)
-            details = interval.revision, "late", interval.late, _LATE[interval.late]
+            (self._late if interval.late == lateness.LATE else self._expired).inc(devices)
+            details = interval.revision, "late", interval.late, lateness.MEANINGS[interval.late]
             return [self._dead_letter(row_time, device, sums, *details) for device, sums in interval.sums_of.items()]
         now = int(time.time() * SECOND)
         outputs = [

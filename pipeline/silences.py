@@ -1,18 +1,19 @@
-"""Devices that fall silent: noticed when no reading came for a while, and when they are back.
+"""Silences: devices that stop sending, and when they resume.
 
-Event time decides. A silence is a span of at least `after` between two readings of a device, or since its last one; it
-is noticed `grace` later, so that stragglers can still fill it:
+A silence is a span of at least `after` between two readings of a device, or after its last one. Event time decides: a
+silence is noticed `grace` after it has lasted `after`, so that stragglers can still fill it.
 
-    after=30s, grace=5s   readings at 00:00 and 00:10, then nothing
+    after=30s, grace=5s   readings at 00:00 and 00:10, then none
     silence                      [00:10 ---------- 00:40 --- ...      its timer is at 00:45
     noticed                                            *              SilentSince 00:10, when the watermark passes 00:45
-    back                                                       *      a reading at 01:20: BackAt 01:20
+    resumed                                                    *      a reading at 01:20: BackAt 01:20
 
-The clock only postpones: a silence without an end is not noticed until nothing came for `after` by the clock as well.
-So a backlog that is read fast is no silence, nor is what a restarted job has not read yet; and when a job is drained,
-which sends the watermark to the end of time, nothing is silent that was not.
+The clock can only postpone: a silence that has not ended is not noticed before nothing has arrived for `after` by the
+clock as well. So nothing is reported as silent because a backlog is read fast, because a restarted job has not yet read
+its readings, or because a drain moves the watermark to the end of time.
 
-What is kept of a device is less than a hundred bytes: a state cell and one timer.
+The state of a device takes less than a hundred bytes: one state cell and one timer. While readings with silences
+between them wait for stragglers, as after an outage, each adds about 20 bytes, and each silence a timer.
 """
 
 import bisect
@@ -38,10 +39,11 @@ from pipeline.windows.timers import timer_at
 
 SILENT_SINCE, NOTICED_AT, BACK_AT = "SilentSince", "NoticedAt", "BackAt"
 
-# Seconds for which a silent device is remembered. If it comes back after that, it is new.
+# Seconds for which a silent device is remembered. If it resumes after that, it is a new device.
 REMEMBERED = 30 * 24 * 3600
 
-# Microseconds by which the watermark may be ahead of the clock, as devices' clocks are; further, it is that of a drain.
+# Microseconds by which the watermark may be ahead of the clock, because devices' clocks are. If it is ahead by more,
+# the job is being drained.
 _AHEAD = 3600 * SECOND
 
 
@@ -68,32 +70,31 @@ class _DeviceStateCoder(MessagePackCoder, urn="sensor_stream:coder:device_state:
 
 
 class NoticeSilences(beam.PTransform):
-    """Makes rows of silences from what bundles heard, as `DeviceActivity` drains it.
+    """Creates rows of silences.
 
-    Output: {"Device": name, None for the whole stream, "SilentSince", "NoticedAt", "BackAt": RFC 3339}. BackAt is None
-    when a silence is noticed; when the device is back, the row comes again with it, and once more if it turns out to
-    have been back earlier. Device and SilentSince say which silence it is. One that is over when it is noticed has
-    BackAt at once.
+    Input: (device, `BundleActivity`), as `DeviceActivity` drains them.
+    Output: {"Device": name, None for the whole stream, "SilentSince", "NoticedAt", "BackAt": RFC 3339}. Device and
+    SilentSince identify a silence. Its first row has BackAt None, or its end if it has ended when it is noticed. When
+    the device resumes, another row has BackAt, and so has another one if a straggler shows that it resumed earlier.
 
     Args:
       after: seconds without a reading that make a silence.
       grace: seconds to wait for stragglers; a second at least, because clocks differ.
-      clock: gives seconds since the epoch.
+      clock: returns seconds since the epoch.
     """
 
     def __init__(self, after: int, grace: int, clock: Callable[[], float] = time.time):
         super().__init__()
         self._notice = _Notice(after * SECOND, max(grace, 1) * SECOND, clock)
 
-    def expand(self, heard: beam.PCollection) -> beam.PCollection:
-        """Apply the watch."""
-        return heard | "Notice" >> beam.ParDo(self._notice).with_output_types(Any)
+    def expand(self, activity: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        return activity | "Notice" >> beam.ParDo(self._notice).with_output_types(Any)
 
 
 class _Notice(beam.DoFn):
-    WATCH = ReadModifyWriteStateSpec("watch", _DeviceStateCoder())
-    # Without a tag: for the newest run, when the device is silent, or forgotten, if nothing follows. With a tag: for a
-    # silence between two runs, when no straggler is waited for any more; the tag is its begin.
+    STATE = ReadModifyWriteStateSpec("device", _DeviceStateCoder())
+    # Without a tag: when the device is silent, or forgotten, if nothing follows its newest run. With a tag: when a
+    # silence between two runs can no longer be filled; the tag is the begin of the silence.
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
     def __init__(self, after: int, grace: int, clock: Callable[[], float]):
@@ -105,11 +106,11 @@ class _Notice(beam.DoFn):
     def process(
         self,
         element: tuple[str, BundleActivity],
-        watch: Any = beam.DoFn.StateParam(WATCH),
+        cell: Any = beam.DoFn.StateParam(STATE),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> list[dict[str, Any]]:
         device, activity = element
-        state = watch.read() or DeviceState()
+        state = cell.read() or DeviceState()
         runs = state.runs.copy()
         for run in self._relevant(state, activity.runs):
             place = insert(runs, run, self._after, span)
@@ -120,7 +121,7 @@ class _Notice(beam.DoFn):
         newest = not state.runs or runs[-1].last > state.runs[-1].last
         arrived_at = self._now() if newest else state.arrived_at
         resumed_at = self._resumed_at(state, runs[0])
-        watch.write(DeviceState(state.silent_since, state.noticed_at, resumed_at, arrived_at, runs))
+        cell.write(DeviceState(state.silent_since, state.noticed_at, resumed_at, arrived_at, runs))
         due.set(timer_at(self._silent_at(runs[-1].last, arrived_at)))
         if state.silent_since is None or resumed_at == state.resumed_at:
             return []
@@ -131,21 +132,21 @@ class _Notice(beam.DoFn):
         self,
         device: str = beam.DoFn.KeyParam,
         reached: Any = beam.DoFn.TimestampParam,
-        watch: Any = beam.DoFn.StateParam(WATCH),
+        cell: Any = beam.DoFn.StateParam(STATE),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> list[dict[str, Any]]:
-        state = watch.read()
+        state = cell.read()
         if state is None:
             return []
         if not state.runs:
             if self._forgotten_at(state.silent_since, state.arrived_at) <= reached.micros:
-                watch.clear()
+                cell.clear()
             return []
         silences, state = self._notice_between(device, state, reached.micros)
         if len(state.runs) == 1:
             lasting, state = self._notice_lasting(device, state, reached.micros, due)
             silences += lasting
-        watch.write(state)
+        cell.write(state)
         return silences
 
     def _relevant(self, state: DeviceState, runs: list[Run]) -> list[Run]:
@@ -153,7 +154,7 @@ class _Notice(beam.DoFn):
         if state.silent_since is not None:
             return [run for run in runs if run.last > state.silent_since]
         if state.runs:
-            # Of what was before the first run nothing is known.
+            # Nothing is known of the time before the first run.
             return [run for run in runs if run.last > state.runs[0].first - self._after]
         return runs
 

@@ -1,9 +1,11 @@
 """Sums: what is accumulated of each sensor's readings, shuffled and merged; and intervals, the result."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import apache_beam as beam
+import msgspec
+
+from pipeline.coders import MessagePackCoder
 
 SECOND = 1_000_000  # microseconds
 
@@ -22,7 +24,7 @@ WireSums = dict[str, list[int | float | tuple[int | float, ...]]]
 SumsOf = dict[str, Sums]
 
 
-class Interval(NamedTuple):
+class Interval(msgspec.Struct, array_like=True):
     """An interval when it is emitted, for some or all of its devices.
 
     Attributes:
@@ -38,7 +40,7 @@ class Interval(NamedTuple):
 
     row_time: int
     end: int
-    sums_of: SumsOf
+    sums_of: dict[str, WireSums]
     revision: int = 0
     late: str | None = None
     first: int | None = None
@@ -47,6 +49,10 @@ class Interval(NamedTuple):
     def begin(self) -> int:
         """The begin of the interval, microseconds since the epoch."""
         return self.row_time if self.first is None else self.first
+
+
+class _IntervalCoder(MessagePackCoder, urn="sensor_stream:coder:interval:v1", value_type=Interval):
+    pass
 
 
 def add_values(sums: Sums, values: dict[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from pipeline.launch.parameters import Parameters
 from pipeline.sinks.bigquery import TableId
+from pipeline.windows.base import Intervals
 from pipeline.windows.fixed import FixedIntervals
 from pipeline.windows.hopping import PanedIntervals, pane_length
 from pipeline.windows.session import SessionIntervals
@@ -11,7 +12,7 @@ class Job(Parameters):
     """The parameters of a job, checked, and what follows from them."""
 
     @property
-    def intervals(self) -> FixedIntervals | SessionIntervals:
+    def intervals(self) -> Intervals:
         """How event time is divided into intervals, and what happens to late readings."""
         late = self.grace_period, self.allowed_lateness, self.revise
         sums = self.statistics, self.group_by_device

@@ -1,7 +1,7 @@
 """Fixed windows: one row per interval of a set length, aligned to the epoch.
 
-Grace is a shift of event time. Beam's windows live `grace` later than the intervals they stand for, so an interval is
-emitted once, `grace` after its end, without timers of our own:
+The window of an interval is the interval shifted by `grace`. Beam emits a window when the watermark passes its end, so
+an interval is emitted once, `grace` after its own end, without a timer:
 
     interval  [00:00 ------- 00:15)                    interval=15s, grace=5s
     window        [00:05 ------- 00:20)                fires when the watermark passes 00:20
@@ -9,7 +9,8 @@ emitted once, `grace` after its end, without timers of our own:
     late                                 x  x          until 00:20 + allowed lateness; each makes a pane of its own
     expired                                     x  x   after that; Beam would silently drop these
 
-docs/event-time.md follows the timestamps of all elements, and what holds the watermark on their way.
+`lateness` says what decides between these. docs/event-time.md has the timestamps of all elements, and what holds the
+watermark until they are combined.
 """
 
 import functools
@@ -28,7 +29,7 @@ from apache_beam.transforms.window import (
     WindowFn,
 )
 from apache_beam.utils.timestamp import Timestamp
-from apache_beam.utils.windowed_value import PaneInfoTiming, WindowedValue
+from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
 from pipeline.aggregate.shards import SHARDS, Shard, by_shard, merge_devices
@@ -36,13 +37,11 @@ from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.aggregate.sums import SECOND, CombineSums, Interval, SumsOf
 from pipeline.beam_internals import declare_windowing
 from pipeline.side_output import NEVER_DROPPED, to_side_output
+from pipeline.windows import lateness
 from pipeline.windows.labels import emit_label
 
 # Tag of intervals that have expired.
-EXPIRED = "expired"
-
-# Why an interval is no row; see `Interval.late`.
-LATE_ERROR, EXPIRED_ERROR = "Late", "Expired"
+_EXPIRED = "expired"
 
 # Seconds by which the watermark may be ahead of a worker's clock, besides `max_future_skew`.
 _CLOCK_SLACK = 3600
@@ -52,9 +51,10 @@ _CLOCK_SLACK = 3600
 class FixedIntervals:
     """Intervals of `interval` seconds, emitted `grace` seconds after their end; a row's Timestamp is the start.
 
-    What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are set apart; with
-    `revise` they instead emit the whole corrected interval again. Expired sums are always set apart. What is kept of
-    the readings is up to `statistics`. Accepted readings are at most `max_future_skew` seconds ahead of the clock.
+    What arrives after that is late for `allowed_lateness` seconds, and then expired. Late sums are emitted as late
+    intervals; with `revise`, the complete interval is emitted again instead. Expired sums are always emitted as expired
+    intervals. `statistics` says what is accumulated of the readings; these are at most `max_future_skew` seconds ahead
+    of the clock.
     """
 
     interval: int
@@ -67,7 +67,7 @@ class FixedIntervals:
 
     @property
     def label(self) -> str:
-        """The name of the step that holds open intervals, with what must not change while it does."""
+        """The label of the step that holds open intervals, with each parameter that must not change while it does."""
         return emit_label(**self._held())
 
     def _held(self) -> dict[str, tuple[int | str, int | str]]:
@@ -105,7 +105,7 @@ class FixedIntervals:
         """
         cutoff = self.expiry_cutoff(now)
         for start, sums_of in drained:
-            due, held_in = window(self.grace, start, self.interval)
+            due, held_in = window_for(self.grace, start, self.interval)
             for key, sums in self.to_keyed(sums_of):
                 if start >= cutoff:
                     yield WindowedValue((key, sums), due, held_in)
@@ -113,7 +113,7 @@ class FixedIntervals:
                     yield to_side_output(MAYBE_EXPIRED, (start, key, sums), due)
 
     def emit(self) -> beam.PTransform[Any, Any]:
-        """Return the transform from what was folded to `Interval`s."""
+        """Return the transform from sums to `Interval`s."""
         return EmitFixedIntervals(self)
 
     def starts(self, bucket: int) -> Sequence[int]:
@@ -122,7 +122,7 @@ class FixedIntervals:
 
     def expiry_cutoff(self, now: float) -> float:
         """Return the start, in microseconds, of the oldest interval that has not expired at `now`, in seconds."""
-        return (now - self.interval - self.grace - self.allowed_lateness) * SECOND
+        return lateness.expiry_cutoff(now, self.interval + self.grace, self.allowed_lateness)
 
     @property
     def element_type(self) -> Any:
@@ -144,7 +144,7 @@ class FixedIntervals:
 
     @property
     def windowing(self) -> beam.Windowing:
-        """In which windows sums are combined.
+        """The windows in which sums are combined.
 
         Sums come here directly if they have not expired by the worker's clock. So that none of them is dropped when the
         watermark is ahead of that clock, a window accepts sums for longer than `allowed_lateness`, by as much as the
@@ -160,7 +160,7 @@ class FixedIntervals:
 
     @property
     def expiry_windowing(self) -> beam.Windowing:
-        """In which windows sums are classified as expired or not.
+        """The windows in which sums are classified as expired or not.
 
         Panes keep the earliest timestamp of their sums, so that the watermark cannot overtake them. The trigger is not
         `AfterWatermark(early=AfterCount(1), late=AfterCount(1))`, because Beam's Python trigger driver then holds the
@@ -184,11 +184,15 @@ class FixedIntervals:
 
 
 @functools.lru_cache(maxsize=4_000)
-def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
-    """Return when an interval's row is due, as its sums' timestamp, and Beam's window for it.
+def window_for(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[IntervalWindow]]:
+    """Return the timestamp of an interval's sums, which is when its row is due, and its window.
 
-    The readings' own timestamps would be of no use as a watermark hold. `start` is in microseconds, the others are in
-    seconds.
+    The timestamps of its readings would not hold the watermark until then.
+
+    Args:
+      grace: seconds.
+      start: of the interval, microseconds since the epoch.
+      length: of the interval, seconds.
     """
     begin = start + grace * SECOND
     found = IntervalWindow(Timestamp(micros=begin), Timestamp(micros=begin + length * SECOND))
@@ -196,7 +200,7 @@ def window(grace: int, start: int, length: int) -> tuple[Timestamp, tuple[Interv
 
 
 class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
-    """Combines Sums, placed in windows, into `Interval`s: on time, late, and expired.
+    """Combines the sums of bundles, and emits `Interval`s: on time, late, and expired.
 
     GroupByKey silently drops elements that are more than the allowed lateness behind the watermark, and a DoFn cannot
     read the watermark. A pane's timing, however, shows on which side of its window's end the watermark was. Sums that
@@ -218,28 +222,30 @@ class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
         self._intervals = intervals
 
     def expand(self, sums: Any) -> beam.PCollection[Any]:
-        """Apply the grouping."""
-        it = self._intervals
         unexpired, maybe_expired = sums
-        assign = beam.ParDo(_AssignExpiryWindow(it)).with_output_types(tuple[str, Any])
-        split = beam.ParDo(_SplitExpired(it)).with_output_types(it.element_type, **{EXPIRED: Any})
-        waiting = declare_windowing(maybe_expired | "AssignExpiryWindow" >> assign, it.expiry_windowing)
-        grouped = waiting | "GroupUntilExpiry" >> beam.GroupByKey()
-        classified = grouped | "SplitExpired" >> split.with_outputs(EXPIRED, main="unexpired")
-        all_unexpired = (
-            declare_windowing(unexpired, it.windowing),
-            declare_windowing(classified.unexpired, it.windowing),
-        )
-        combine = beam.CombinePerKey(it.combine_sums())
-        combined = all_unexpired | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
-        emitted = combined | "Emit" >> beam.ParDo(_Emit(it)).with_output_types(Any)
-        # Out of windows that the watermark has passed: the local runner drops such rows at the next reshuffle.
-        in_global_window = beam.Windowing(GlobalWindows())
-        all_intervals = (
-            declare_windowing(emitted, in_global_window),
-            declare_windowing(classified[EXPIRED], in_global_window),
-        )
+        classified = self._split_expired(maybe_expired)
+        intervals = self._combine(unexpired, classified.unexpired)
+        # In the global window: the local runner's Reshuffle drops elements of windows that the watermark has passed.
+        all_intervals = [
+            declare_windowing(emitted, beam.Windowing(GlobalWindows())) for emitted in (intervals, classified[_EXPIRED])
+        ]
         return all_intervals | "AllIntervals" >> beam.Flatten()
+
+    def _split_expired(self, maybe_expired: beam.PCollection[Any]) -> Any:
+        """Return `unexpired` sums, in no declared windows, and those whose intervals have expired, as `Interval`s."""
+        assign = beam.ParDo(_AssignExpiryWindow(self._intervals)).with_output_types(tuple[str, Any])
+        waiting = maybe_expired | "AssignExpiryWindow" >> assign
+        grouped = declare_windowing(waiting, self._intervals.expiry_windowing) | "GroupUntilExpiry" >> beam.GroupByKey()
+        split = beam.ParDo(_SplitExpired(self._intervals))
+        split = split.with_output_types(self._intervals.element_type, **{_EXPIRED: Interval})
+        return grouped | "SplitExpired" >> split.with_outputs(_EXPIRED, main="unexpired")
+
+    def _combine(self, *unexpired: beam.PCollection[Any]) -> beam.PCollection[Interval]:
+        """Return an `Interval` for each pane of the combined sums: when its row is due, and for what comes late."""
+        in_windows = [declare_windowing(sums, self._intervals.windowing) for sums in unexpired]
+        combine = beam.CombinePerKey(self._intervals.combine_sums())
+        combined = in_windows | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
+        return combined | "MakeInterval" >> beam.ParDo(_MakeInterval(self._intervals)).with_output_types(Interval)
 
 
 class _AssignExpiryWindow(beam.DoFn):
@@ -248,13 +254,13 @@ class _AssignExpiryWindow(beam.DoFn):
         self._until_expiry = intervals.interval + intervals.expires_after
 
     def process(self, element: tuple[int, str, Any]) -> Iterator[WindowedValue]:
-        bucket, key, kept = element
+        bucket, key, sums = element
         grace, interval = self._intervals.grace, self._intervals.interval
         for start in self._intervals.starts(bucket):
             # Not the end of the expiry window: until the sums are combined, the watermark must not pass the due time.
-            due, _ = window(grace, start, interval)
-            _, expiry_window = window(grace, start, self._until_expiry)
-            yield WindowedValue((key, (start, kept)), due, expiry_window)
+            due, _ = window_for(grace, start, interval)
+            _, expiry_window = window_for(grace, start, self._until_expiry)
+            yield WindowedValue((key, (start, sums)), due, expiry_window)
 
 
 class _SplitExpired(beam.DoFn):
@@ -270,19 +276,19 @@ class _SplitExpired(beam.DoFn):
         pane: Any = beam.DoFn.PaneInfoParam,
     ) -> Iterator[Any]:
         key, arrivals = element
-        if pane.timing != PaneInfoTiming.LATE:
-            for start, kept in arrivals:
-                yield WindowedValue((key, kept), *window(self._intervals.grace, start, self._intervals.interval))
+        if not lateness.is_expired(pane):
+            for start, sums in arrivals:
+                yield WindowedValue((key, sums), *window_for(self._intervals.grace, start, self._intervals.interval))
             return
         # One interval, the window's: its dead letters are then the only ones with the number of the pane.
         for start in {start for start, _ in arrivals}:
-            sums = self._combine.merge_accumulators(kept for _, kept in arrivals)
+            sums = self._combine.merge_accumulators(sums for _, sums in arrivals)
             end, sums_of = start + self._length, self._intervals.from_keyed(key, sums)
-            expired = Interval(start, end, sums_of, pane.index, EXPIRED_ERROR)
-            yield beam.pvalue.TaggedOutput(EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
+            expired = Interval(start, end, sums_of, pane.index, lateness.EXPIRED)
+            yield beam.pvalue.TaggedOutput(_EXPIRED, GlobalWindows.windowed_value(expired, timestamp))
 
 
-class _Emit(beam.DoFn):
+class _MakeInterval(beam.DoFn):
     def __init__(self, intervals: FixedIntervals):
         self._intervals = intervals
         self._grace = intervals.grace
@@ -291,7 +297,7 @@ class _Emit(beam.DoFn):
     def process(
         self, element: tuple[str, Any], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
     ) -> list[WindowedValue]:
-        late = LATE_ERROR if pane.timing == PaneInfoTiming.LATE and not self._revise else None
+        late = lateness.of_pane(pane, self._revise)
         start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
         interval = Interval(start, end, self._intervals.from_keyed(*element), pane.index, late)
         return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

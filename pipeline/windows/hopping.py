@@ -1,4 +1,4 @@
-"""Intervals put together from panes: hopping windows, and fixed ones of more than 15 minutes.
+"""Intervals that consist of panes: hopping windows, and fixed windows of more than 15 minutes.
 
 Hopping windows have a row every `hop` over the last `interval`, so that intervals overlap. Readings are folded once,
 into panes, most often of one hop each. A pane is a fixed window, and emitted as such: once when it is due, then
@@ -32,7 +32,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, FixedBuckets
 from pipeline.aggregate.sums import SECOND, Interval, SumsOf
 from pipeline.decode.bounded_cache import BoundedCache
-from pipeline.windows.fixed import EXPIRED_ERROR, EmitFixedIntervals, FixedIntervals, window
+from pipeline.windows import lateness
+from pipeline.windows.fixed import EmitFixedIntervals, FixedIntervals, window_for
 
 # Seconds. Shorter panes hold less while they are open, but an interval has more of them. At a reading of each device
 # every 10 s, a day is best made of panes of 15 minutes: what the open one and the 95 others hold is about the same.
@@ -51,11 +52,11 @@ def pane_length(hop: int) -> int:
 
 @dataclass(frozen=True)
 class _Panes(FixedIntervals):
-    """The panes that intervals are put together from.
+    """The panes that intervals consist of.
 
     What is late for its pane may be on time for later intervals that hold the pane, and is classified for each of them.
-    So all that is asked of sums that may have expired is whether they are on time for the pane. If not, the grouping
-    must not give them a later timestamp than when the pane is due: it may be that of a row they are on time for.
+    So sums that may have expired are only classified as on time for the pane or not. If not, the grouping must not give
+    them a later timestamp than when the pane is due, because a row they are on time for may be due then.
     """
 
     @property
@@ -68,7 +69,7 @@ class _Panes(FixedIntervals):
 class PanedIntervals(FixedIntervals):
     """Intervals of `interval` seconds, of which one starts every `hop` seconds; otherwise like `FixedIntervals`.
 
-    They are put together from panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` one of `pane`.
+    They consist of panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` one of `pane`.
     """
 
     hop: int
@@ -76,7 +77,7 @@ class PanedIntervals(FixedIntervals):
 
     @functools.cached_property
     def panes(self) -> FixedIntervals:
-        """What intervals are put together from."""
+        """The panes that intervals consist of."""
         late = self.grace, self.allowed_lateness, False
         return _Panes(self.pane, *late, self.statistics, self.by_device, self.max_future_skew)
 
@@ -94,7 +95,7 @@ class PanedIntervals(FixedIntervals):
         return self.panes.place(drained, now)
 
     def emit(self) -> beam.PTransform[Any, Any]:
-        """Return the transform from what was folded to `Interval`s."""
+        """Return the transform from sums to `Interval`s."""
         return EmitPanedIntervals(self)
 
     def starts(self, bucket: int) -> Sequence[int]:
@@ -124,34 +125,34 @@ class EmitPanedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
         self._intervals = intervals
 
     def expand(self, sums: Any) -> beam.PCollection[Any]:
-        """Apply both groupings."""
-        it = self._intervals
-        spread = beam.ParDo(_Spread(it)).with_output_types(it.element_type, **{MAYBE_EXPIRED: tuple[int, str, Any]})
-        panes = sums | "EmitPanes" >> EmitFixedIntervals(it.panes)
+        intervals = self._intervals
+        panes = sums | "EmitPanes" >> EmitFixedIntervals(intervals.panes)
+        spread = beam.ParDo(_SpreadPanes(intervals))
+        spread = spread.with_output_types(intervals.element_type, **{MAYBE_EXPIRED: tuple[int, str, Any]})
         spread_out = panes | "SpreadPanes" >> spread.with_outputs(MAYBE_EXPIRED, main="unexpired")
-        return EmitFixedIntervals(it).expand((spread_out.unexpired, spread_out[MAYBE_EXPIRED]))
+        return EmitFixedIntervals(intervals).expand((spread_out.unexpired, spread_out[MAYBE_EXPIRED]))
 
 
-class _Spread(beam.DoFn):
+class _SpreadPanes(beam.DoFn):
     def __init__(self, intervals: PanedIntervals):
         self._intervals = intervals
         self._windows = BoundedCache(self._windows_of, full=max(1, 1_000 // len(intervals.starts(0))))
 
     def _windows_of(self, pane: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
         """Return when the first of the intervals that hold a pane is due, and the windows of all."""
-        it = self._intervals
-        each = [window(it.grace, start, it.interval) for start in it.starts(pane)]
+        grace, interval = self._intervals.grace, self._intervals.interval
+        each = [window_for(grace, start, interval) for start in self._intervals.starts(pane)]
         return each[0][0], tuple(alone for _, (alone,) in each)
 
     def start_bundle(self) -> None:
         self._cutoff = self._intervals.panes.expiry_cutoff(time.time())
 
     def process(self, pane: Interval) -> Iterator[Any]:
-        # Whatever this worker's clock says, another's said so of an expired pane.
-        maybe_expired = pane.late == EXPIRED_ERROR or (pane.late and pane.row_time < self._cutoff)
+        # An expired pane may have expired by the clock of another worker, whatever this worker's clock says.
+        maybe_expired = pane.late == lateness.EXPIRED or (pane.late and pane.row_time < self._cutoff)
         due, held_in = self._windows[pane.row_time]
-        for key, kept in self._intervals.to_keyed(pane.sums_of):
+        for key, sums in self._intervals.to_keyed(pane.sums_of):
             if maybe_expired:
-                yield beam.pvalue.TaggedOutput(MAYBE_EXPIRED, (pane.row_time, key, kept))
+                yield beam.pvalue.TaggedOutput(MAYBE_EXPIRED, (pane.row_time, key, sums))
             else:
-                yield WindowedValue((key, kept), due, held_in)
+                yield WindowedValue((key, sums), due, held_in)

@@ -2,7 +2,7 @@
 
 Two readings less than a gap apart are in one session; a session is emitted once the watermark passes its end (last
 reading + gap) plus grace. Beam's own Sessions cannot keep an emitted row final: a late reading merges with a window
-that has fired, and the merged window fires again. So sessions are kept here, per device, in Beam's state and timers:
+that has fired, and the merged window fires again. So sessions are implemented here, per device, with state and timers:
 
     gap=10s, grace=5s      a reading at 00:00, another at 00:08
     session                [00:00 ---- 00:18)      its timer is at 00:23
@@ -29,6 +29,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline.aggregate.buckets import SessionBuckets, SummedRun
 from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.aggregate.sums import SECOND, Interval
+from pipeline.windows import lateness
 from pipeline.windows.labels import emit_label
 from pipeline.windows.session_state import (
     BundleRuns,
@@ -45,9 +46,9 @@ from pipeline.windows.timers import timer_at
 class SessionIntervals:
     """Sessions that end after `gap` seconds of silence, emitted `grace` seconds later; a row's Timestamp is the end.
 
-    A reading that would change an emitted row is late, and set apart. With `revise` it changes the row for
-    `allowed_lateness` seconds: the whole session is emitted again, and rows that it swallowed are retracted.
-    What is kept of the readings is up to `statistics`.
+    A reading that would change an emitted row is late, and emitted as a late interval. With `revise` it changes the row
+    for `allowed_lateness` seconds: the complete session is emitted again, and the rows of sessions that were joined to
+    it are retracted. `statistics` says what is accumulated of the readings.
     """
 
     gap: int
@@ -62,7 +63,7 @@ class SessionIntervals:
 
     @property
     def label(self) -> str:
-        """The name of the step that holds open sessions, with what must not change while it does."""
+        """The label of the step that holds open sessions, with each parameter that must not change while it does."""
         return emit_label(
             session_gap=(self.gap, 60),
             grace_period=(self.grace, 5),
@@ -102,7 +103,7 @@ class EmitSessions(beam.PTransform):
     def expand(self, sums: Any) -> beam.PCollection:
         """Apply the joining."""
         runs, _ = sums
-        return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Any)
+        return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Interval)
 
 
 class _EmitSessions(beam.DoFn):
@@ -113,7 +114,7 @@ class _EmitSessions(beam.DoFn):
     def __init__(self, intervals: SessionIntervals):
         self._gap = intervals.gap * SECOND
         self._grace = intervals.grace * SECOND
-        self._too_late = "Expired" if intervals.revise else "Late"
+        self._revise = intervals.revise
         self._join = join_by(intervals.statistics.merge)
         self._revisable_for = intervals.allowed_lateness * SECOND if intervals.revise else 0
 
@@ -128,9 +129,10 @@ class _EmitSessions(beam.DoFn):
         sessions = SortedSessions(before.pages, self._gap, self._join)
         late: list[Interval] = []
         for run in bundle.runs:
-            if run.last < before.final_until:
+            error = lateness.of_run(run.last, before.final_until, self._revise)
+            if error:
                 end, number = self._end(run), before.late_runs + len(late)
-                late.append(Interval(end, end, {device: run.sums}, number, self._too_late, run.first))
+                late.append(Interval(end, end, {device: run.sums}, number, error, run.first))
             else:
                 self._set_timer(due, sessions.insert(Session(run.first, run.last, run.sums)))
         state.write(DeviceSessions(sessions.pages, before.final_until, before.late_runs + len(late)))

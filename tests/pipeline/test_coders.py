@@ -67,7 +67,7 @@ def test_coders_preserve_sums_accumulators_and_intervals_of_all_statistics(chose
     for device, sums in sums_of.items():
         check(coder_of(tuple[str, Any]), (device, (found[0][0], sums)))
         check(FastPrimitivesCoder(), CombineSums(chosen.merge).merge_accumulators([sums, sums]))
-    check(FastPrimitivesCoder(), Interval(found[0][0], found[0][0], sums_of, 3, "Late", found[0][0]))
+    check(coder_of(Interval), Interval(found[0][0], found[0][0], sums_of, 3, "Late", found[0][0]))
 
 
 @SETTINGS
@@ -93,12 +93,12 @@ def test_coders_preserve_sessions_and_their_state(revise, chosen, bundles, steps
             element = check(coder_of(intervals.element_type), encoded.value)
             state, timers = cells.setdefault(element[0], (StateCell(), Timers()))
             for interval in emit.fn.process(element, state, timers):
-                check(FastPrimitivesCoder(), interval)
+                check(coder_of(Interval), interval)
             state.value = check(emit.fn.SESSIONS.coder, state.value)
         for device, (state, timers) in cells.items():
             for tag, due in timers.fire(Timestamp(micros=now)):
                 for interval in emit.fn.emit_due(device, tag, due, state, timers):
-                    check(FastPrimitivesCoder(), interval)
+                    check(coder_of(Interval), interval)
                 state.value = check(emit.fn.SESSIONS.coder, state.value)
 
 
@@ -117,12 +117,12 @@ def test_coders_preserve_activity_and_state_of_silences(bundles, steps):
             state, timers = cells.setdefault(element[0], (StateCell(), Timers()))
             for silence in notice.process(element, state, timers):
                 check(FastPrimitivesCoder(), silence)
-            state.value = check(notice.WATCH.coder, state.value)
+            state.value = check(notice.STATE.coder, state.value)
         for device, (state, timers) in cells.items():
             for _, due in timers.fire(Timestamp(micros=now)):
                 notice.notice_due(device, due, state, timers)
                 if state.value is not None:
-                    state.value = check(notice.WATCH.coder, state.value)
+                    state.value = check(notice.STATE.coder, state.value)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("first", 1.0), ("last", 9.0)])

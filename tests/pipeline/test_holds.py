@@ -13,8 +13,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from pipeline.aggregate.buckets import SummedRun
 from pipeline.aggregate.sums import SECOND, Interval
-from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow, window
-from pipeline.windows.hopping import PanedIntervals, _Spread
+from pipeline.windows.fixed import FixedIntervals, _AssignExpiryWindow, window_for
+from pipeline.windows.hopping import PanedIntervals, _SpreadPanes
 from pipeline.windows.session import SessionIntervals
 from pipeline.windows.session_state import BundleRuns
 from tests.pipeline.conftest import NOON, StateCell, Timers, drained
@@ -46,7 +46,7 @@ def test_maybe_expired_sums_have_due_time_of_their_row_as_timestamp(intervals, d
 )
 def test_panes_have_due_time_of_their_first_row_as_timestamp(intervals, late, ends, monkeypatch):
     monkeypatch.setattr("pipeline.windows.hopping.time", SimpleNamespace(time=lambda: NOON))
-    spread = _Spread(intervals)
+    spread = _SpreadPanes(intervals)
     spread.start_bundle()
     pane = Interval(NOON * SECOND, (NOON + intervals.pane) * SECOND, {"": {"Temp": [1.0, 1]}}, late=late)
     [found] = spread.process(pane)
@@ -60,7 +60,7 @@ def test_place_assigns_the_windows_of_the_declared_window_fn(intervals, grace):
     intervals = replace(intervals, grace=grace)
     starts = intervals.starts(NOON * SECOND)
     context = WindowFn.AssignContext(NOON + grace)
-    combined_in = [found for start in starts for found in window(grace, start, intervals.interval)[1]]
+    combined_in = [found for start in starts for found in window_for(grace, start, intervals.interval)[1]]
     assert sorted(intervals.window_fn().assign(context)) == combined_in
     element = NOON * SECOND, "", {"Temp": [1.0, 1]}
     expire_in = [found for value in _AssignExpiryWindow(intervals).process(element) for found in value.windows]

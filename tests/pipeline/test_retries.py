@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
+import msgspec
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct import transform_evaluator
@@ -189,7 +190,9 @@ class TestIds:
         state.value = committed
         assert emit.process(late_run, state, timers) == [attempt]
         # Another run, though its readings are equal.
-        assert emit.process(late_run, state, timers) == [attempt._replace(revision=attempt.revision + 1)]
+        assert emit.process(late_run, state, timers) == [
+            msgspec.structs.replace(attempt, revision=attempt.revision + 1)
+        ]
 
     def test_differ_by_interval_device_pane_reason_and_job(self):
         start, sums = NOON * SECOND, {"Temp": [1.0, 1]}

@@ -47,16 +47,16 @@ class Watch:
         self._notice: Any = NoticeSilences(AFTER, GRACE, lambda: NOON + self.clock)._notice
         self._cells: dict[str, tuple[StateCell, Timers]] = {}
 
-    def hear(self, *readings: tuple[str, float], watching: str | None = None) -> "Watch":
+    def observe(self, *readings: tuple[str, float], watching: str | None = None) -> "Watch":
         """Fold readings (device, seconds) as a bundle; those of other devices than `watching` are left out."""
-        heard = DeviceActivity(AFTER * SECOND)
-        for _ in heard.observe(iter([(micros(at), device, {}) for device, at in readings])):
+        activity = DeviceActivity(AFTER * SECOND)
+        for _ in activity.observe(iter([(micros(at), device, {}) for device, at in readings])):
             pass
-        for earliest, (device, activity) in heard.drain():
-            assert earliest == activity.runs[0].first
+        for earliest, (device, found) in activity.drain():
+            assert earliest == found.runs[0].first
             if watching in (None, device):
                 state, timers = self._cells.setdefault(device, (StateCell(), Timers()))
-                self.rows += map(shown, self._notice.process((device, activity), state, timers))
+                self.rows += map(shown, self._notice.process((device, found), state, timers))
         self._fire()
         return self
 
@@ -88,15 +88,15 @@ def only(device: str | None, rows: list[tuple]) -> list[tuple]:
 
 class TestOneDevice:
     def test_is_noticed_when_the_watermark_has_passed_the_grace_and_over_when_it_is_back(self):
-        watch = Watch().hear(("a", 0), ("a", 10)).watermark(44.999)
+        watch = Watch().observe(("a", 0), ("a", 10)).watermark(44.999)
         assert watch.rows == []
         watch.watermark(45)
         assert only("a", watch.rows) == [(10, 45, None)]
-        watch.watermark(80).hear(("a", 80.25))
+        watch.watermark(80).observe(("a", 80.25))
         assert only("a", watch.rows) == [(10, 45, None), (10, 45, 80.25)]
 
     def test_is_reported_once_however_long_it_lasts(self):
-        watch = Watch().hear(("a", 0))
+        watch = Watch().observe(("a", 0))
         for at in range(0, 86_400, 60):
             watch.watermark(at)
         assert only("a", watch.rows) == [(0, 60, None)]
@@ -104,40 +104,42 @@ class TestOneDevice:
     def test_that_sends_often_enough_is_never_silent(self):
         watch = Watch()
         for at in range(0, 3000, 29):
-            watch.watermark(at).hear(("a", at))
+            watch.watermark(at).observe(("a", at))
         assert watch.rows == []
 
     def test_readings_exactly_that_far_apart_have_a_silence_between_them(self):
-        watch = Watch().hear(("a", 0), ("a", 29.999)).hear(("a", 59.999), ("a", 60)).watermark(65)
+        watch = Watch().observe(("a", 0), ("a", 29.999)).observe(("a", 59.999), ("a", 60)).watermark(65)
         assert only("a", watch.rows) == [(29.999, 65, 59.999)]
 
     def test_two_silences_in_a_row(self):
-        watch = Watch().hear(("a", 0)).watermark(40).hear(("a", 41)).watermark(80).hear(("a", 81)).watermark(90)
+        watch = (
+            Watch().observe(("a", 0)).watermark(40).observe(("a", 41)).watermark(80).observe(("a", 81)).watermark(90)
+        )
         assert only("a", watch.rows) == [(0, 40, None), (0, 40, 41), (41, 80, None), (41, 80, 81)]
 
     def test_that_flaps_has_a_silence_each_time(self):
         watch = Watch()
         for at in range(0, 400, 40):
-            watch.watermark(at).hear(("a", at))
+            watch.watermark(at).observe(("a", at))
         assert only("a", watch.rows)[:4] == [(0, 40, None), (0, 40, 40), (40, 80, None), (40, 80, 80)]
         assert len(only("a", watch.rows)) == 18
 
     def test_a_silence_that_is_over_when_it_is_noticed_is_one_row(self):
-        watch = Watch().hear(("a", 0)).hear(("a", 34), ("a", 100)).watermark(200)
+        watch = Watch().observe(("a", 0)).observe(("a", 34), ("a", 100)).watermark(200)
         assert only("a", watch.rows) == [(0, 200, 34), (34, 200, 100), (100, 200, None)]
 
     def test_is_forgotten_a_month_after_it_was_noticed_and_then_new(self):
-        watch = Watch().hear(("a", 0)).watermark(35)
+        watch = Watch().observe(("a", 0)).watermark(35)
         gone = REMEMBERED + 35
         assert watch.watermark(gone - 1).kept
         assert not watch.watermark(gone).kept
-        watch.hear(("a", gone + 1))
+        watch.observe(("a", gone + 1))
         assert only("a", watch.rows) == [(0, 35, None)]
 
     def test_is_forgotten_though_its_last_reading_was_old_when_it_came(self):
         watch = Watch()
         watch.clock = 2.0 * REMEMBERED
-        watch.hear(("a", 0)).watermark(2 * REMEMBERED + 35)
+        watch.observe(("a", 0)).watermark(2 * REMEMBERED + 35)
         assert only("a", watch.rows) == [(0, 2 * REMEMBERED + 35, None)]
         assert watch.watermark(3 * REMEMBERED + 34).kept
         assert not watch.watermark(3 * REMEMBERED + 35).kept
@@ -148,52 +150,52 @@ class TestOneDevice:
 
 class TestLateReadings:
     def test_older_than_the_last_change_nothing(self):
-        watch = Watch().hear(("a", 100)).watermark(110).hear(("a", 20), ("a", 99))
+        watch = Watch().observe(("a", 100)).watermark(110).observe(("a", 20), ("a", 99))
         assert watch.watermark(134.9).rows == []
-        watch.watermark(135).hear(("a", 50), ("a", 100))
+        watch.watermark(135).observe(("a", 50), ("a", 100))
         assert only("a", watch.rows) == [(100, 135, None)]
 
     def test_that_fill_the_hole_in_time_prevent_a_silence(self):
-        watch = Watch().hear(("a", 0), ("a", 50)).watermark(34).hear(("a", 25)).watermark(79)
+        watch = Watch().observe(("a", 0), ("a", 50)).watermark(34).observe(("a", 25)).watermark(79)
         assert watch.rows == []
 
     def test_in_a_silence_already_noticed_end_it_and_another_may_follow(self):
-        watch = Watch().hear(("a", 0)).watermark(60).hear(("a", 10))
+        watch = Watch().observe(("a", 0)).watermark(60).observe(("a", 10))
         assert only("a", watch.rows) == [(0, 60, None), (0, 60, 10)]
         # By the clock something came at 60.
         assert only("a", watch.watermark(94).rows)[2:] == []
         assert only("a", watch.watermark(95).rows)[2:] == [(10, 95, None)]
 
     def test_in_a_silence_that_is_over_say_that_it_was_over_before(self):
-        watch = Watch().hear(("a", 0)).watermark(60).hear(("a", 100)).watermark(101).hear(("a", 50))
+        watch = Watch().observe(("a", 0)).watermark(60).observe(("a", 100)).watermark(101).observe(("a", 50))
         assert only("a", watch.rows) == [(0, 60, None), (0, 60, 100), (0, 60, 50), (50, 101, 100)]
 
     def test_in_a_silence_before_the_latest_change_nothing(self):
-        watch = Watch().hear(("a", 0)).hear(("a", 100)).hear(("a", 200)).watermark(210)
+        watch = Watch().observe(("a", 0)).observe(("a", 100)).observe(("a", 200)).watermark(210)
         before = watch.rows.copy()
-        assert watch.hear(("a", 50)).watermark(220).rows == before
+        assert watch.observe(("a", 50)).watermark(220).rows == before
 
     def test_of_both_sides_in_one_bundle_show_that_there_was_none(self):
-        watch = Watch().hear(("a", 10)).watermark(60).hear(("a", 5), ("a", 12))
+        watch = Watch().observe(("a", 10)).watermark(60).observe(("a", 5), ("a", 12))
         assert only("a", watch.rows) == [(10, 60, None), (10, 60, 10)]
-        watch.hear(("a", 15)).hear(("a", 20))
+        watch.observe(("a", 15)).observe(("a", 20))
         assert len(only("a", watch.rows)) == 2  # told once, not with each bundle that follows
 
 
 class TestTheStream:
     def test_is_silent_when_all_devices_are(self):
-        watch = Watch().hear(("a", 0), ("b", 20), ("", 22)).watermark(60).hear(("b", 61)).watermark(70)
+        watch = Watch().observe(("a", 0), ("b", 20), ("", 22)).watermark(60).observe(("b", 61)).watermark(70)
         assert only("a", watch.rows) == [(0, 60, None)]
         assert only("b", watch.rows) == [(20, 60, None), (20, 60, 61)]
         assert only(None, watch.rows) == [(22, 60, None), (22, 60, 61)]
 
     def test_readings_without_a_device_belong_to_nothing_else(self):
-        assert Watch().hear(("", 0)).kept.keys() == {STREAM}
+        assert Watch().observe(("", 0)).kept.keys() == {STREAM}
 
 
 class TestTheClock:
     def test_a_stalled_watermark_is_no_silence(self):
-        watch = Watch().hear(("a", 0)).watermark(34, clock=5000)
+        watch = Watch().observe(("a", 0)).watermark(34, clock=5000)
         assert watch.rows == []
 
     def test_a_backlog_read_at_once_shows_the_silences_that_were_and_no_other(self):
@@ -202,27 +204,27 @@ class TestTheClock:
         watch = Watch()
         watch.clock = 86_400
         for start in range(0, len(readings), 7):
-            watch.hear(*readings[start : start + 7]).watermark(readings[start][1], clock=86_400)
+            watch.observe(*readings[start : start + 7]).watermark(readings[start][1], clock=86_400)
         assert only("a", watch.rows) == [(1000, 86_400, 2000)]
         # The last reading was at 3590. Nothing is known until the watermark is where the clock was, and then some.
         assert len(only("a", watch.watermark(86_434).rows)) == 1
         assert only("a", watch.watermark(86_435).rows)[1:] == [(3590, 86_435, None)]
 
     def test_a_drain_reports_no_device_that_was_not_silent(self):
-        watch = Watch().watermark(1000).hear(("a", 1000), ("b", 980)).watermark(1001).drain()
+        watch = Watch().watermark(1000).observe(("a", 1000), ("b", 980)).watermark(1001).drain()
         assert watch.rows == []
 
     def test_a_drain_in_the_midst_of_a_backlog_neither(self):
-        watch = Watch().watermark(100, clock=86_400).hear(("a", 100), ("a", 200)).drain()
+        watch = Watch().watermark(100, clock=86_400).observe(("a", 100), ("a", 200)).drain()
         assert only("a", watch.rows) == [(100, 86_400, 200)]
 
     def test_a_watermark_ahead_of_the_clock_reports_nothing_twice(self):
-        watch = Watch().hear(("a", 0), ("a", 100)).watermark(200, clock=60).hear(("a", 210)).watermark(220)
+        watch = Watch().observe(("a", 0), ("a", 100)).watermark(200, clock=60).observe(("a", 210)).watermark(220)
         assert only("a", watch.rows) == [(0, 60, 100), (100, 60, 210)]
 
     @pytest.mark.parametrize("ahead", [0, 4, 20, 300, 3000])
     def test_a_watermark_ahead_of_the_clock_postpones_a_silence_until_the_clock_says_so_too(self, ahead):
-        watch = Watch().watermark(ahead, clock=0).hear(("a", 0))
+        watch = Watch().watermark(ahead, clock=0).observe(("a", 0))
         for clock in range(30):
             watch.watermark(clock + ahead, clock)
         assert watch.rows == []
@@ -231,7 +233,7 @@ class TestTheClock:
         assert [(since, back) for since, _, back in only("a", watch.rows)] == [(0, None)]
 
     def test_a_drain_is_through_with_a_device_in_a_few_firings(self):
-        watch = Watch().hear(("a", 0)).watermark(29.999)
+        watch = Watch().observe(("a", 0)).watermark(29.999)
         state, timers = watch._cells["a"]
         fired = 0
         for _, due in timers.fire():
@@ -240,14 +242,14 @@ class TestTheClock:
         assert fired < 16
 
     def test_a_drain_reports_what_was_silent_for_so_long_and_held_for_stragglers(self):
-        watch = Watch().hear(("a", 0), ("b", 3)).watermark(31).drain()
+        watch = Watch().observe(("a", 0), ("b", 3)).watermark(31).drain()
         assert only("a", watch.rows) == [(0, 31, None)]
         assert only("b", watch.rows) == []
 
 
 class TestUpdate:
     def test_state_and_timer_of_the_version_before_still_work(self):
-        before = Watch().hear(("a", 0)).watermark(20)
+        before = Watch().observe(("a", 0)).watermark(20)
         after = Watch().watermark(20)
         after._cells = before._cells
         assert only("a", after.watermark(36).rows) == [(0, 36, None)]
@@ -271,10 +273,10 @@ class TestAgainstBruteForce:
         rest = [(device, at) for device, ats in times.items() for at in ats[1:]]
         # What arrives early does so by up to `lead`; what is late by less than the grace.
         rest.sort(key=lambda reading: reading[1] - rng.uniform(0, lead))
-        watch = Watch().hear(*first)
+        watch = Watch().observe(*first)
         while rest:
             size = rng.randint(1, 6)
-            watch.hear(*rest[:size])
+            watch.observe(*rest[:size])
             del rest[:size]
             if rest:
                 oldest = min(at for _, at in rest)
@@ -305,7 +307,7 @@ class TestAgainstBruteForce:
         at = 0.0
         for ats, step in bundles:
             before = len(watch.rows)
-            watch.hear(*[("a", one) for one in ats], watching="a")
+            watch.observe(*[("a", one) for one in ats], watching="a")
             known.update(ats)
             at += step
             watch.watermark(at)
@@ -348,7 +350,7 @@ def set_clock(element: tuple[float, Any]) -> list:
 @pytest.mark.bundles_as_sent
 class TestOnTheRunner:
     def run(self, *events: Any) -> list[tuple]:
-        """Run (clock, device, first, last) of a device that was heard, and watermarks, through the engine."""
+        """Run (clock, device, first, last) of a device that sent readings, and watermarks, through the engine."""
         stream = TestStream().advance_watermark_to(NOON)
         watermark = 0
         for event in events:
@@ -361,9 +363,9 @@ class TestOnTheRunner:
                 stream, watermark = stream.advance_watermark_to(NOON + event), event
         with captured() as (rows, to_rows):
             with beam.Pipeline(options=parse()[1]) as pipeline:
-                heard = beam.FlatMap(set_clock).with_output_types(tuple[str, BundleActivity])
+                activity = beam.FlatMap(set_clock).with_output_types(tuple[str, BundleActivity])
                 notice = NoticeSilences(AFTER, GRACE, clock)
-                _ = pipeline | stream.advance_watermark_to_infinity() | heard | notice | to_rows
+                _ = pipeline | stream.advance_watermark_to_infinity() | activity | notice | to_rows
             return [shown(row) for row in rows]
 
     def test_noticed_back_and_drained(self):
@@ -410,7 +412,7 @@ class TestInTheGraph:
             [(device, at * 60, at * 60 + 60) for at in range(299) for device in ("a", None)], key=str
         )
 
-    def test_only_good_readings_are_heard(self):
+    def test_only_good_readings_are_activity(self):
         stream = Stream().add(message(0, Temp=1.0, Device="a")).add(message(20, Temp=None, Device="a"))
         with captured() as (rows, to_rows):
             run_captured(stream.add(message(40, Temp=1.0, Device="a")).end(), *self.FLAGS, write_silences=to_rows)
@@ -422,42 +424,42 @@ def in_seconds(activity: BundleActivity) -> list[tuple[float, float]]:
     return [(run.first / SECOND - NOON, run.last / SECOND - NOON) for run in activity.runs]
 
 
-class TestHeard:
+class TestDeviceActivity:
     def test_gives_a_run_of_each_device_and_of_the_stream_and_begins_anew(self):
-        heard = DeviceActivity(AFTER * SECOND)
+        activity = DeviceActivity(AFTER * SECOND)
         readings = [(micros(at), device, {}) for device, at in [("a", 5), ("b", 50), ("a", 0), ("a", 20), ("", 100)]]
-        assert list(heard.observe(iter(readings))) == readings
-        drained = ((earliest, device, in_seconds(activity)) for earliest, (device, activity) in heard.drain())
+        assert list(activity.observe(iter(readings))) == readings
+        drained = ((earliest, device, in_seconds(found)) for earliest, (device, found) in activity.drain())
         assert sorted(drained) == [
             (micros(0), "", [(0, 20), (50, 50), (100, 100)]),
             (micros(0), "a", [(0, 20)]),
             (micros(50), "b", [(50, 50)]),
         ]
-        assert list(heard.drain()) == []
+        assert list(activity.drain()) == []
 
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(ats=st.lists(st.integers(0, 60).map(lambda n: n * 10), min_size=1, max_size=40))
     def test_runs_are_cut_where_neighbours_in_time_are_that_far_apart(self, ats):
-        heard = DeviceActivity(AFTER * SECOND)
-        assert len(list(heard.observe(iter([(micros(at), "a", {}) for at in ats])))) == len(ats)
+        activity = DeviceActivity(AFTER * SECOND)
+        assert len(list(activity.observe(iter([(micros(at), "a", {}) for at in ats])))) == len(ats)
         expected: list[list[int]] = []
         for at in sorted(ats):
             if expected and at - expected[-1][-1] < AFTER:
                 expected[-1].append(at)
             else:
                 expected.append([at])
-        activity = dict(element for _, element in heard.drain())["a"]
-        assert in_seconds(activity) == [(run[0], run[-1]) for run in expected]
+        found = dict(element for _, element in activity.drain())["a"]
+        assert in_seconds(found) == [(run[0], run[-1]) for run in expected]
 
     def test_is_full_when_there_are_very_many_devices(self, monkeypatch):
         monkeypatch.setattr("pipeline.aggregate.activity.MAX_BUCKETS", 3)
-        heard = DeviceActivity(AFTER * SECOND)
-        list(heard.observe(iter([(micros(0), device, {}) for device in "ab"])))
-        assert not heard.full
-        list(heard.observe(iter([(micros(0), "c", {})])))
-        assert heard.full
-        list(heard.drain())
-        assert not heard.full
+        activity = DeviceActivity(AFTER * SECOND)
+        list(activity.observe(iter([(micros(0), device, {}) for device in "ab"])))
+        assert not activity.full
+        list(activity.observe(iter([(micros(0), "c", {})])))
+        assert activity.full
+        list(activity.drain())
+        assert not activity.full
 
 
 def test_stamps_are_of_the_tables_own_form():

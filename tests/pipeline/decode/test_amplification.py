@@ -179,10 +179,10 @@ class TestTheFold:
         payload = (
             b"[" + b",".join(b'{"Timestamp":%d,"Device":"%d","Temp":1}' % (NOON, n) for n in range(devices)) + b"]"
         )
-        heard = [output for output in fold(payload, silence_after=60) if getattr(output, "tag", None) == ACTIVITY]
+        found = [output for output in fold(payload, silence_after=60) if getattr(output, "tag", None) == ACTIVITY]
         assert most == [MAX_BUCKETS] * 3 + [5]
         # Each device once, and with each time the stream.
-        assert len(heard) == devices + 4
+        assert len(found) == devices + 4
 
     @pytest.mark.parametrize("by_device", [True, False])
     def test_counts_each_reading_once_when_devices_or_sums_fill_up(self, by_device):
