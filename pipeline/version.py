@@ -1,3 +1,3 @@
 """The version of the package and of its dead letters."""
 
-VERSION = "0.2.0"
+VERSION = "1.0.0"

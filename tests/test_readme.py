@@ -81,9 +81,11 @@ def test_glossary_names_exist_in_the_code_and_cover_the_metrics():
 
 
 def test_changelog_says_how_to_update_to_each_version():
-    versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
-    assert versions[0].startswith("[Unreleased]\n")
-    assert versions[1].startswith(f"[{VERSION}] - ")
-    # There is nothing to update from to the first one.
-    for version in versions[:-1]:
-        assert re.search(r"\*\*Update: (drain first|update in place)", version), version.partition("\n")[0]
+    text = (ROOT / "CHANGELOG.md").read_text()
+    unreleased, newest, *older = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert unreleased.startswith("[Unreleased]\n")
+    assert newest.startswith(f"[{VERSION}] - ")
+    assert all(re.match(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d\n", version) for version in (newest, *older))
+    # There is nothing to update from to the first version, and nothing to say of no entries.
+    for version in [*([unreleased] if "### " in unreleased else []), newest, *older[:-1]]:
+        assert re.search(r"\*\*Update: (drain first|update in place)\b", version), version.partition("\n")[0]
