@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import frame, variants
+from benchmarks import frame, mapping, variants
 from benchmarks.contenders import NAMES, Contender, Outcome, compare
 from benchmarks.load import INTERVAL, Load, bundles, past
 from deploy.cost import cpu
@@ -60,14 +60,18 @@ def main() -> None:
             frame.CONSOLE.print(f"[dim]{load}")
             measured.append(pool.apply(measure, (load, rounds, seconds)))
     options = variants.options(rounds=3 if frame.QUICK else 25)
+    mapped = mapping.costs(rounds=3 if frame.QUICK else 100)
     tables = {
         "CPU per reading, microseconds: median (range)": [_costs(one) for one in measured],
         "What a reading's CPU goes into, microseconds": variants.parts(rounds=3 if frame.QUICK else 100),
         "The fold alone, microseconds of CPU per reading": variants.alone(rounds=3 if frame.QUICK else 25),
+        "Decoding a message, microseconds of CPU": mapped,
         "Options, CPU to the first shuffle / plain": options,
         "What the shipped graph costs": [_bill(one) for one in measured],
     }
-    frame.publish("bench", tables, [*goals(measured), *variants.goals(options)], chart(measured))
+    frame.publish(
+        "bench", tables, [*goals(measured), *variants.goals(options), *mapping.goals(mapped)], chart(measured)
+    )
 
 
 def measure(load: Load, rounds: int, seconds: float, readings: int = READINGS) -> Measured:

@@ -28,7 +28,7 @@ from benchmarks.worker import Source, Worker
 from pipeline import graph
 from pipeline.aggregate.sums import CombineSums, Sums, add_sums, add_values
 from pipeline.beam_internals import ReadFromPubSubWithoutLineage
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.launch import options
 from pipeline.launch.job import Job
 

@@ -105,5 +105,8 @@ def _values(load: Load, rng: random.Random, number: int) -> str:
 
 
 def _spoiled(rng: random.Random, reading: str) -> str:
-    how = rng.choice([{"Timestamp": None}, {"Timestamp": "yesterday"}, {"Temp": "warm"}, {"AtmP": "n/a"}])
-    return json.dumps(json.loads(reading) | how, allow_nan=False)
+    """Return a reading of which nothing counts; one bad value among good ones would be a dead letter of its own."""
+    fields = json.loads(reading)
+    sensors = [name for name, value in fields.items() if isinstance(value, float)]
+    how = rng.choice([{"Timestamp": None}, {"Timestamp": "yesterday"}, dict.fromkeys(sensors, "warm")])
+    return json.dumps(fields | how, allow_nan=False)

@@ -14,7 +14,11 @@ from typing import Annotated, Any
 import msgspec
 
 from benchmarks.load import INTERVAL, SENSORS
-from pipeline.decode.decoder import _EARLIEST, MAX_DEVICE, Decoder, Rejection, _raw_items
+from pipeline.decode.decoder import Decoder
+from pipeline.decode.documents import raw_items
+from pipeline.decode.errors import Rejection
+from pipeline.decode.reading import MAX_DEVICE
+from pipeline.decode.timestamps import EARLIEST
 
 SECOND = 1_000_000  # microseconds
 LENGTH = INTERVAL * SECOND
@@ -65,7 +69,7 @@ def fold(payloads: Iterable[bytes], by_device: bool) -> tuple[list[Partial], lis
                 stamp = item.Timestamp
                 at = seconds[stamp[:19]] + fractions[stamp[19:]]
                 device, airtight, pressure, water, temp = item.Device, item.Airtight, item.AtmP, item.H2OC, item.Temp
-                if not _EARLIEST <= at <= latest or temp is pressure is airtight is water:
+                if not EARLIEST <= at <= latest or temp is pressure is airtight is water:
                     raise ValueError  # the shipped decoder decides
             except (AttributeError, TypeError, ValueError):
                 decided = _decide(payload, items, item, latest, rejected)
@@ -95,7 +99,7 @@ def _items(payload: bytes) -> Sequence[Any]:
     try:
         found = _decode(payload) or payload
     except _UNREADABLE:
-        found = [_typed(raw) for raw in _raw_items(payload)] or payload
+        found = [_typed(raw) for raw in raw_items(payload)] or payload
     return found if type(found) is list else (found,)
 
 
@@ -109,12 +113,13 @@ def _typed(raw: msgspec.Raw) -> _Reading | msgspec.Raw:
 def _decide(payload: bytes, items: Sequence[Any], item: Any, latest: int, rejected: list[bytes]) -> Any:
     """Return (event time, device, value or UNSET of each sensor) from the shipped decoder, or None if it rejects it."""
     if type(items) is list:
-        raw = item if type(item) is msgspec.Raw else _raw_items(payload)[items.index(item)]
+        raw = item if type(item) is msgspec.Raw else raw_items(payload)[items.index(item)]
         payload = b"[%b]" % bytes(raw)
     rejections: list[Rejection] = []
-    for at, device, values in DECODER.decode((payload,), latest, rejections):
+    readings = list(DECODER.decode((payload,), latest, rejections))
+    rejected += [rejection.payload for rejection in rejections]
+    for at, device, values in readings:
         return at, device, [values.get(name, _UNSET) for name in SENSORS]
-    rejected.append(rejections.pop().payload)
     return None
 
 

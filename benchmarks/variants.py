@@ -76,7 +76,7 @@ def alone(rounds: int) -> list[dict[str, Any]]:
 def fold_of(load: Load) -> _Fold:
     """Return the fold of the shipped graph, set up as a worker does."""
     of = job(load)
-    fold = _Fold(of.sensors, of.max_future_skew, of.intervals, None)
+    fold = _Fold(of.mapping, of.max_future_skew, of.intervals, None)
     fold.setup()
     return fold
 

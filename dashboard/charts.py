@@ -11,7 +11,7 @@ import msgspec
 
 from dashboard.queries import Snapshot
 from dashboard.tables import MAX, MIN, Sensor
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 
 COLOURS = ("#3a86d8", "#e0763a", "#2a9d6f", "#c44e9b", "#8a6fd1", "#b8941a", "#1797ab", "#d1495b")
 NO_DEVICE = "no device"

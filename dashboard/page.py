@@ -11,7 +11,7 @@ from nicegui import ui
 from dashboard import charts
 from dashboard.feed import Balance, Feed
 from dashboard.queries import Snapshot, most_rows
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 
 STYLE = Path(__file__).with_name("page.css")
 ROWS_IN_TABLE = 50

@@ -9,7 +9,9 @@ from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from dashboard.tables import REVISION, WRITTEN_AT, Columns
-from pipeline.decode.decoder import DEVICE, TIMESTAMP, Decoder, Rejection
+from pipeline.decode.decoder import Decoder
+from pipeline.decode.errors import Rejection
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.sinks.bigquery import TableId
 
 MOST_ROWS = 10_000

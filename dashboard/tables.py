@@ -7,7 +7,7 @@ from typing import Self
 
 from google.cloud import bigquery
 
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.errors import SensorStreamError
 from pipeline.sinks.bigquery import TableId
 

@@ -3,7 +3,7 @@
 import apache_beam as beam
 
 from pipeline.aggregate.fold import FoldReadings
-from pipeline.decode.decoder import TIMESTAMP
+from pipeline.decode.reading import TIMESTAMP
 from pipeline.launch.job import Job
 from pipeline.rows import MakeRows
 from pipeline.silences import SILENT_SINCE, NoticeSilences
@@ -36,7 +36,7 @@ def build(
     messages = pipeline | "ReadMessages" >> source
 
     folded = messages | "FoldReadings" >> FoldReadings(
-        job.sensors, job.max_future_skew, job.intervals, job.silence_after
+        job.mapping, job.max_future_skew, job.intervals, job.silence_after
     )
     sums = folded.sums, folded.maybe_expired
     intervals = sums | job.intervals.label >> job.intervals.emit()

@@ -85,7 +85,7 @@ def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform:
         job.input_subscription,
         job.timestamp_attribute,
         job.id_attribute,
-        job.keep_attributes,
+        job.keep_attributes or bool(job.mapping.attributes),
         runner_removes_duplicates,
     )
 

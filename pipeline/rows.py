@@ -11,7 +11,7 @@ from pipeline.aggregate.statistics import MEANS, Statistics
 from pipeline.aggregate.sums import SECOND, Interval, Sums
 from pipeline.dead_letters import DEAD_LETTERS, dead_letter, derived_id, new_id
 from pipeline.decode import strict_json
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.metrics import METRICS
 from pipeline.timestamps import rfc3339
 from pipeline.windows import lateness

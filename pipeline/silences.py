@@ -32,7 +32,7 @@ from pipeline.aggregate.activity import BundleActivity
 from pipeline.aggregate.runs import LAST, Run, insert, span
 from pipeline.aggregate.sums import SECOND
 from pipeline.coders import MessagePackCoder
-from pipeline.decode.decoder import DEVICE
+from pipeline.decode.reading import DEVICE
 from pipeline.metrics import METRICS
 from pipeline.timestamps import rfc3339
 from pipeline.windows.timers import timer_at

@@ -12,7 +12,9 @@ from google.cloud import bigquery
 from google.pubsub_v1 import PublisherClient
 
 from pipeline.decode import strict_json
-from pipeline.decode.decoder import TIMESTAMP, BadTimestamp, parse_timestamp
+from pipeline.decode.errors import BadTimestamp
+from pipeline.decode.reading import TIMESTAMP
+from pipeline.decode.timestamps import parse_timestamp
 from pipeline.sinks.append_stream import shared_stream
 from pipeline.sinks.bigquery import TableId
 from pipeline.sinks.storage_write import CHANGE_COLUMNS, TYPES, Encoder

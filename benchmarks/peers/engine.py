@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from benchmarks.contenders import Outcome
 from benchmarks.load import Load
 from benchmarks.loop import DECODER, latest_allowed
-from pipeline.decode.decoder import Reading, Rejection
+from pipeline.decode.errors import Rejection
+from pipeline.decode.reading import Reading
 
 BATCH = 1000  # messages that a source yields at once
 LATENESS = 5  # seconds an interval is held open after its end; the shipped default

@@ -21,7 +21,7 @@ from benchmarks.load import INTERVAL, Load
 from benchmarks.loop import SECOND, Partial, add_cells, averages, by_sensor, fold
 from benchmarks.peers.engine import BATCH, LATENESS, Form, Sinks, read
 from pipeline.aggregate.sums import Sums, add_values
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -7,6 +7,15 @@ locals {
     timestamp_attribute = var.timestamp_attribute
     id_attribute        = var.id_attribute
     sensors             = var.sensors
+    format              = var.format
+    csv_columns         = var.csv_columns
+    timestamp           = var.timestamp
+    device              = var.device
+    sensor_name         = var.sensor_name
+    sensor_value        = var.sensor_value
+    values              = var.values
+    time_zone           = var.time_zone
+    no_reading          = var.no_reading
     statistics          = var.statistics
     group_by_device     = var.group_by_device
     max_future_skew     = var.max_future_skew
@@ -75,13 +84,112 @@ variable "id_attribute" {
 }
 
 variable "sensors" {
-  description = "Sensor columns, comma-separated, in table order. Default: Airtight,AtmP,H2OC,Temp."
+  description = "Sensor columns, comma-separated, in table order; COLUMN=PATH where the path in the message differs. Default: Airtight,AtmP,H2OC,Temp."
   type        = string
   default     = null
 
   validation {
-    condition     = var.sensors == null || can(regex("^( *[A-Za-z_][A-Za-z0-9_]* *(, *[A-Za-z_][A-Za-z0-9_]* *)*)$", var.sensors))
-    error_message = "Expected comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP."
+    condition     = var.sensors == null || can(regex("^( *[A-Za-z_][A-Za-z0-9_]* *(=([^,'\"]|'[^']*'|\"[^\"]*\")+)?(, *[A-Za-z_][A-Za-z0-9_]* *(=([^,'\"]|'[^']*'|\"[^\"]*\")+)?)*)$", var.sensors))
+    error_message = "Expected comma-separated column names of letters A to Z, digits and _, each with = and a path if that differs, such as Temp,AtmP=payload.pressure."
+  }
+}
+
+variable "format" {
+  description = "How the bytes of a message become documents. json: an object, an array of objects, or either per line. influx: line protocol. senml: RFC 8428. csv: columns named by csv_columns. form: URL-encoded. text: the text is the document. avro: records of the topic's schema. Default: json."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.format == null || can(regex("^(json|influx|senml|csv|form|text|avro)$", var.format))
+    error_message = "Expected one of json, influx, senml, csv, form, text, avro."
+  }
+}
+
+variable "csv_columns" {
+  description = "Names of the columns of CSV, comma-separated. Needed with the format csv."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.csv_columns == null || can(regex("^([^\"']*[^ ,\"'][^\"']*)$", var.csv_columns))
+    error_message = "Expected comma-separated column names, without quotes."
+  }
+}
+
+variable "timestamp" {
+  description = "Path of a reading's event time, such as uplink.received_at, attribute:ts or message:time. Default: Timestamp."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.timestamp == null || can(regex("^([^ '\"].*)$", var.timestamp))
+    error_message = "Expected a path, such as payload.time."
+  }
+}
+
+variable "device" {
+  description = "Path of a reading's device, such as end_device_ids.device_id or attribute:topic/1. Default: Device."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.device == null || can(regex("^([^ '\"].*)$", var.device))
+    error_message = "Expected a path, such as payload.time."
+  }
+}
+
+variable "sensor_name" {
+  description = "Path of the sensor's name in documents that list names and values, such as data[*].name. Needs sensor_value; sensors then says COLUMN=NAME."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.sensor_name == null || can(regex("^([^ '\"].*)$", var.sensor_name))
+    error_message = "Expected a path, such as payload.time."
+  }
+}
+
+variable "sensor_value" {
+  description = "Path of the value that belongs to sensor_name, such as data[*].value."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.sensor_value == null || can(regex("^([^ '\"].*)$", var.sensor_value))
+    error_message = "Expected a path, such as payload.time."
+  }
+}
+
+variable "values" {
+  description = "strict: JSON numbers only. lenient: also numbers in text, with or without a unit, and booleans as 0 and 1; empty text, nan, null, unknown and unavailable are absent. Default: strict."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.values == null || can(regex("^(strict|lenient)$", var.values))
+    error_message = "Expected one of strict, lenient."
+  }
+}
+
+variable "time_zone" {
+  description = "IANA zone of timestamps without an offset, such as Europe/Berlin. Default: UTC."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.time_zone == null || can(regex("^([A-Za-z][A-Za-z0-9_+/-]*)$", var.time_zone))
+    error_message = "Expected an IANA name, such as Europe/Berlin."
+  }
+}
+
+variable "no_reading" {
+  description = "What happens to a document in which no sensor was found. dead_letter: it is a dead letter. ignore: it is only counted, as for status messages on the same topic. Default: dead_letter."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.no_reading == null || can(regex("^(dead_letter|ignore)$", var.no_reading))
+    error_message = "Expected one of dead_letter, ignore."
   }
 }
 

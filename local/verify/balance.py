@@ -185,10 +185,11 @@ def classify(entry: ManifestEntry, sensors: Sequence[str]) -> Reading | str:
     if time is None or not YEAR_2000 <= time <= entry.sent_at + MAX_FUTURE_SKEW:
         return "timestamp"
     found = [(name, content[name]) for name in sensors if name in content]
-    if not isinstance(content.get("Device", ""), str) or not found or not _is_number(found[0][1]):
+    device = content.get("Device")
+    if not isinstance(device, str | None) or not found or not _is_number(found[0][1]):
         return "validate"
     ((name, value),) = found
-    return Reading(time, content.get("Device"), name, float(value))
+    return Reading(time, device, name, float(value))
 
 
 def _parse_time(stamp: object) -> datetime | None:

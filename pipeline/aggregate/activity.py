@@ -7,7 +7,7 @@ import msgspec
 from pipeline.aggregate.runs import FIRST, Run, insert, span
 from pipeline.aggregate.sums import MAX_BUCKETS
 from pipeline.coders import MessagePackCoder
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 
 # The key of the whole stream, to which all readings belong. Readings without a device belong to nothing else.
 STREAM = ""

@@ -14,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline.aggregate.runs import Run, insert
 from pipeline.aggregate.statistics import Statistics
 from pipeline.aggregate.sums import MAX_BUCKETS, SECOND, Sums, SumsOf, WireSums
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 
 # Tag of sums whose intervals may have expired, among the side outputs of the fold.
 MAYBE_EXPIRED = "maybe_expired"

@@ -15,7 +15,11 @@ from pipeline.aggregate.activity import BundleActivity, DeviceActivity
 from pipeline.aggregate.buckets import MAYBE_EXPIRED, Bucketing
 from pipeline.aggregate.sums import SECOND
 from pipeline.dead_letters import DEAD_LETTERS, dead_letter, new_id
-from pipeline.decode.decoder import Decoder, Reading, Rejection
+from pipeline.decode.envelope import Envelope
+from pipeline.decode.errors import Rejection
+from pipeline.decode.mapped import decoder_for
+from pipeline.decode.mapping import Mapping
+from pipeline.decode.reading import Reading
 from pipeline.metrics import METRICS
 from pipeline.side_output import SIDE_OUTPUT, SplitByTag, to_side_output
 
@@ -46,23 +50,23 @@ class FoldReadings(beam.PTransform):
     One step does all of it, because each step takes tens of microseconds of each bundle, even of one that has nothing
     for it.
 
-    Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is not used.
+    Input: message bytes, or PubsubMessage when the source keeps attributes. The element's own timestamp is only used
+    when the mapping asks for the message's time.
     Output: `Folded`.
 
     Args:
-      sensors: the sensor names to look for.
+      mapping: where times, devices and values are in messages.
       max_future_skew: seconds a reading may be ahead of the clock.
       bucketing: how readings are added up inside a bundle, and the windows of their sums.
       silence_after: seconds without a reading that make a silence, or None to leave out the activity of devices.
     """
 
-    def __init__(
-        self, sensors: tuple[str, ...], max_future_skew: int, bucketing: Bucketing, silence_after: int | None = None
-    ):
+    def __init__(self, mapping: Mapping, max_future_skew: int, bucketing: Bucketing, silence_after: int | None = None):
         super().__init__()
         self._sums_type = bucketing.element_type
         self._silence_after = silence_after
-        self._fold = _Fold(sensors, max_future_skew, bucketing, silence_after)
+        fold = _TimedFold if mapping.needs_time else _Fold
+        self._fold = fold(mapping, max_future_skew, bucketing, silence_after)
 
     def expand(self, messages: beam.PCollection) -> Any:
         tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, BundleActivity]} if self._silence_after else {})
@@ -92,23 +96,26 @@ class _Fold(beam.DoFn):
     # of 10 MB, the largest there are, fit in memory.
     BATCH_SIZE = 32
 
-    def __init__(self, sensors: tuple[str, ...], max_future_skew: int, bucketing: Bucketing, silence_after: int | None):
-        self._sensors = sensors
+    def __init__(self, mapping: Mapping, max_future_skew: int, bucketing: Bucketing, silence_after: int | None):
+        self._mapping = mapping
+        self._needs_envelopes = bool(mapping.attributes) or mapping.needs_time
         self._max_future_skew = max_future_skew
         self._bucketing = bucketing
         self._silence_after = silence_after
         self._messages_total = Metrics.counter(METRICS, "messages")
         self._readings_total = Metrics.counter(METRICS, "readings")
         self._ignored_total = Metrics.counter(METRICS, "ignored_keys")
+        self._without_reading_total = Metrics.counter(METRICS, "without_reading")
 
     def setup(self) -> None:
         # Here because msgspec's decoders do not pickle.
-        self._decoder = Decoder(self._sensors)
+        self._decoder = decoder_for(self._mapping)
         _freeze_once()
 
     def start_bundle(self) -> None:
         self._batch: list[Any] = []
-        self._messages = self._decoder.readings = self._decoder.ignored_keys = 0
+        self._times: list[int] = []
+        self._messages = self._decoder.readings = self._decoder.ignored_keys = self._decoder.without_reading = 0
         self._buckets = self._bucketing.new_buckets()
         self._activity = DeviceActivity(self._silence_after * SECOND) if self._silence_after else None
 
@@ -124,6 +131,8 @@ class _Fold(beam.DoFn):
         self._readings_total.inc(self._decoder.readings)
         if self._decoder.ignored_keys:
             self._ignored_total.inc(self._decoder.ignored_keys)
+        if self._decoder.without_reading:
+            self._without_reading_total.inc(self._decoder.without_reading)
 
     def _fold_batch(self) -> Iterator[Any]:
         batch, self._batch = self._batch, []
@@ -141,7 +150,13 @@ class _Fold(beam.DoFn):
         """Yield the readings of the messages, and add everything else to `rejections`."""
         # The source yields either bytes or PubsubMessages, never both.
         payloads = batch if not batch or type(batch[0]) is bytes else [message.data for message in batch]
-        return self._decoder.decode(payloads, int((now + self._max_future_skew) * SECOND), rejections)
+        latest = int((now + self._max_future_skew) * SECOND)
+        if not self._needs_envelopes:
+            return self._decoder.decode(payloads, latest, rejections)
+        times: list[int | None] = [*self._times] or [None] * len(batch)
+        self._times.clear()
+        attributes = (getattr(message, "attributes", None) or {} for message in batch)
+        return self._decoder.decode(payloads, latest, rejections, list(map(Envelope, attributes, times)))
 
     def _add(self, readings: Iterator[Reading]) -> bool:
         """Add readings until there are none left, or until a drain is due; return whether it is."""
@@ -155,6 +170,14 @@ class _Fold(beam.DoFn):
         yield from self._bucketing.place(self._buckets.drain(), now)
         for earliest, activity in self._activity.drain() if self._activity else ():
             yield beam.pvalue.TaggedOutput(ACTIVITY, GlobalWindows.windowed_value(activity, Timestamp(micros=earliest)))
+
+
+class _TimedFold(_Fold):
+    """The fold with the event time of each message, which costs as much as parsing a small one."""
+
+    def process(self, element: Any, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterable[Any]:
+        self._times.append(timestamp.micros)
+        return super().process(element)
 
 
 class _Rejected(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.aggregate.sums import Sums, add_sums, add_values
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 
 
 class Component(NamedTuple):

@@ -1,5 +1,6 @@
 """The parameters of a job, and what follows from them."""
 
+from pipeline.decode.mapping import Mapping
 from pipeline.launch.parameters import Parameters
 from pipeline.sinks.bigquery import TableId
 from pipeline.windows.base import Intervals
@@ -10,6 +11,22 @@ from pipeline.windows.session import SessionIntervals
 
 class Job(Parameters):
     """The parameters of a job, checked, and what follows from them."""
+
+    @property
+    def mapping(self) -> Mapping:
+        """Where times, devices and values are in messages."""
+        return Mapping(
+            sensors=self.sensors.places,
+            format=self.format,
+            csv_columns=self.csv_columns or (),
+            timestamp=self.timestamp,
+            device=self.device,
+            sensor_name=self.sensor_name,
+            sensor_value=self.sensor_value,
+            lenient=self.values == "lenient",
+            time_zone=self.time_zone,
+            ignore_no_reading=self.no_reading == "ignore",
+        )
 
     @property
     def intervals(self) -> Intervals:

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
 from pipeline.aggregate.statistics import Statistics
+from pipeline.decode.paths import Path
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.launch.value_types import (
     ATTRIBUTE,
     BOOLEAN,
+    CSV_COLUMNS,
+    PATH,
     RFC3339,
     SENSORS,
     STATISTICS,
     TABLE,
+    TIME_ZONE,
+    Sensors,
     ValueType,
     duration,
     one_of,
@@ -102,14 +108,131 @@ class Parameters:
         ),
     ]
     sensors: Annotated[
-        tuple[str, ...],
+        Sensors,
         Parameter(
             type="TEXT",
             group=_READINGS,
             label="Sensors",
-            help="Sensor columns, comma-separated, in table order.",
+            help="Sensor columns, comma-separated, in table order; COLUMN=PATH where the path in the message differs.",
             value_type=SENSORS,
             default="Airtight,AtmP,H2OC,Temp",
+        ),
+    ]
+    format: Annotated[
+        str,
+        Parameter(
+            type="ENUM",
+            group=_READINGS,
+            label="Format",
+            help="How the bytes of a message become documents. json: an object, an array of objects, or either per "
+            "line. influx: line protocol. senml: RFC 8428. csv: columns named by csv_columns. form: URL-encoded. text: "
+            "the text is the document. avro: records of the topic's schema.",
+            value_type=one_of(
+                {
+                    "json": "JSON: objects, arrays, or lines of them",
+                    "influx": "InfluxDB line protocol",
+                    "senml": "SenML (RFC 8428)",
+                    "csv": "CSV",
+                    "form": "URL-encoded form",
+                    "text": "Text",
+                    "avro": "Avro records of the topic's schema",
+                }
+            ),
+            default="json",
+        ),
+    ]
+    csv_columns: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="CSV columns",
+            help="Names of the columns of CSV, comma-separated. Needed with the format csv.",
+            value_type=CSV_COLUMNS,
+            shown_when=("format", ("csv",)),
+        ),
+    ]
+    timestamp: Annotated[
+        Path,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="Path of the event time",
+            help="Path of a reading's event time, such as uplink.received_at, attribute:ts or message:time.",
+            value_type=PATH,
+            default=TIMESTAMP,
+        ),
+    ]
+    device: Annotated[
+        Path,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="Path of the device",
+            help="Path of a reading's device, such as end_device_ids.device_id or attribute:topic/1.",
+            value_type=PATH,
+            default=DEVICE,
+        ),
+    ]
+    sensor_name: Annotated[
+        Path | None,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="Path of sensor names",
+            help="Path of the sensor's name in documents that list names and values, such as data[*].name. Needs "
+            "sensor_value; sensors then says COLUMN=NAME.",
+            value_type=PATH,
+        ),
+    ]
+    sensor_value: Annotated[
+        Path | None,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="Path of sensor values",
+            help="Path of the value that belongs to sensor_name, such as data[*].value.",
+            value_type=PATH,
+        ),
+    ]
+    values: Annotated[
+        str,
+        Parameter(
+            type="ENUM",
+            group=_READINGS,
+            label="Values",
+            help="strict: JSON numbers only. lenient: also numbers in text, with or without a unit, and booleans as 0 "
+            "and 1; empty text, nan, null, unknown and unavailable are absent.",
+            value_type=one_of(
+                {
+                    "strict": "Strict: JSON numbers only",
+                    "lenient": "Lenient: also numbers in text, and booleans",
+                }
+            ),
+            default="strict",
+        ),
+    ]
+    time_zone: Annotated[
+        str,
+        Parameter(
+            type="TEXT",
+            group=_READINGS,
+            label="Time zone",
+            help="IANA zone of timestamps without an offset, such as Europe/Berlin.",
+            value_type=TIME_ZONE,
+            default="UTC",
+        ),
+    ]
+    no_reading: Annotated[
+        str,
+        Parameter(
+            type="ENUM",
+            group=_READINGS,
+            label="Messages without a reading",
+            help="What happens to a document in which no sensor was found. dead_letter: it is a dead letter. ignore: "
+            "it is only counted, as for status messages on the same topic.",
+            value_type=one_of({"dead_letter": "Dead letter", "ignore": "Ignore: only count them"}),
+            default="dead_letter",
         ),
     ]
     statistics: Annotated[

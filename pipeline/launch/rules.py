@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from pipeline.aggregate.sums import SECOND
+from pipeline.decode.paths import Path, PathError, parse_path
 from pipeline.launch import one_line
 from pipeline.launch.job import Job
 from pipeline.launch.views import FILLED
@@ -46,6 +47,24 @@ def _one_input(job: Job) -> str | None:
         return None
     given = "both are" if job.input_topic else "neither is"
     return f"give exactly one of --input_subscription and --input_topic; {given} given"
+
+
+def _sensors_are_found(job: Job) -> str | None:
+    for column, place in job.sensors.places.items():
+        if not job.sensor_name:
+            try:
+                parse_path(place)
+            except PathError as error:
+                return f"--sensors={one_line.value(f'{column}={place}')}: {error}"
+    return None
+
+
+def _mapping_fits_together(job: Job) -> str | None:
+    for name, problem in job.mapping.problems():
+        value = getattr(job, name)
+        text = value.text if isinstance(value, Path) else ",".join(value) if isinstance(value, tuple) else value
+        return f"--{name}={one_line.value(text)}: {one_line.reason(problem)}"
+    return None
 
 
 def _silence_topic_has_silences(job: Job) -> str | None:
@@ -149,6 +168,8 @@ def _input_is_no_output(job: Job) -> str | None:
 
 RULES: tuple[Callable[[Job], str | None], ...] = (
     _one_input,
+    _sensors_are_found,
+    _mapping_fits_together,
     _silence_topic_has_silences,
     _gaps_are_of_intervals,
     _rows_since_has_passed,

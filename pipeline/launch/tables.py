@@ -12,7 +12,7 @@ from google.cloud.bigquery.table import PrimaryKey, TableConstraints
 from requests.exceptions import RequestException
 
 from pipeline.aggregate.statistics import MEANS, Statistics
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line
 from pipeline.rows import REVISION, WRITTEN_AT

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.aggregate.statistics import STATISTICS as KNOWN
 from pipeline.aggregate.statistics import Statistics
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.paths import Path, PathError, parse_path
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.launch import one_line
 from pipeline.sinks.bigquery import PROJECT, TableId
 
@@ -93,8 +95,30 @@ def _attribute(text: str) -> str:
     return text
 
 
-def _sensors(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
+class Sensors(tuple[str, ...]):
+    """Names of columns, in table order.
+
+    Attributes:
+      places: what each is read from: a path, or a name in lists of names and values.
+    """
+
+    places: dict[str, str]
+
+    def __new__(cls, places: Mapping[str, str]) -> "Sensors":
+        """Return the columns of `places`."""
+        sensors = super().__new__(cls, places)
+        sensors.places = dict(places)
+        return sensors
+
+    def __getnewargs__(self) -> tuple[dict[str, str]]:
+        return (self.places,)
+
+
+def _sensors(text: str) -> Sensors:
+    # Pairs, because a dictionary would hide a column that is named twice.
+    sensors = re.findall("""(?:[^,'"]|'[^']*'|"[^"]*")+""", text)
+    pairs = [(column.strip(), place.strip()) for column, _, place in (sensor.partition("=") for sensor in sensors)]
+    names = [column for column, _ in pairs]
     taken = {TIMESTAMP.lower(), DEVICE.lower(), "revision", "writtenat"}
     for name in names:
         # https://cloud.google.com/bigquery/docs/schemas#column_names
@@ -109,7 +133,29 @@ def _sensors(text: str) -> tuple[str, ...]:
                 " ignores case in column names); name each sensor once"
             )
         taken.add(name.lower())
+    return Sensors({column: place or column for column, place in pairs})
+
+
+def _path(text: str) -> Path:
+    try:
+        return parse_path(text)
+    except PathError as error:
+        raise ValueError(str(error)) from None
+
+
+def _csv_columns(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name and names.count(name) > 1:
+            raise ValueError(f"{one_line.value(name)} is there twice; name each column once")
     return names
+
+
+def _time_zone(text: str) -> str:
+    try:
+        return ZoneInfo(text).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("no such time zone; expected an IANA name, such as Europe/Berlin") from None
 
 
 def _statistics(text: str) -> Statistics:
@@ -133,11 +179,16 @@ RFC3339 = ValueType(
     _micros,
 )
 _COLUMN = " *[A-Za-z_][A-Za-z0-9_]* *"
+_PLACE = """([^,'"]|'[^']*'|"[^"]*")+"""
 SENSORS = ValueType(
-    f"{_COLUMN}(,{_COLUMN})*",
-    "comma-separated column names of letters A to Z, digits and _, such as Temp,AtmP",
+    f"{_COLUMN}(={_PLACE})?(,{_COLUMN}(={_PLACE})?)*",
+    "comma-separated column names of letters A to Z, digits and _, each with = and a path if that differs, such as "
+    "Temp,AtmP=payload.pressure",
     _sensors,
 )
+PATH = ValueType("[^ '\"].*", "a path, such as payload.time", _path)
+CSV_COLUMNS = ValueType("[^\"']*[^ ,\"'][^\"']*", "comma-separated column names, without quotes", _csv_columns)
+TIME_ZONE = ValueType("[A-Za-z][A-Za-z0-9_+/-]*", "an IANA name, such as Europe/Berlin", _time_zone)
 _STATISTIC = f" *({'|'.join(KNOWN)}) *"
 STATISTICS = ValueType(
     f"{_STATISTIC}(,{_STATISTIC})*",

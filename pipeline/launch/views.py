@@ -10,7 +10,7 @@ from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
-from pipeline.decode.decoder import DEVICE, TIMESTAMP
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.launch import one_line
 from pipeline.launch.tables import TableError, check_permission, retry
 from pipeline.rows import REVISION, WRITTEN_AT

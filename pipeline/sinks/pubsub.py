@@ -7,7 +7,8 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage, WriteToPubSub
 
 from pipeline.decode import strict_json
-from pipeline.decode.decoder import DEVICE, parse_timestamp
+from pipeline.decode.reading import DEVICE
+from pipeline.decode.timestamps import parse_timestamp
 from pipeline.rows import REVISION, WRITTEN_AT
 from pipeline.silences import BACK_AT, NOTICED_AT
 

@@ -9,7 +9,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline.dead_letters import dead_letter, derived_id, new_id
 from pipeline.decode import strict_json
-from pipeline.decode.decoder import DEVICE
+from pipeline.decode.reading import DEVICE
 from pipeline.metrics import METRICS
 from pipeline.rows import CHANGE_SEQUENCE_NUMBER, WRITTEN_AT
 

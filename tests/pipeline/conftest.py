@@ -18,7 +18,7 @@ from local.stack.emulators import free_port
 from local.stack.processes import running
 from pipeline import graph
 from pipeline.aggregate.buckets import Bucketing
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 from pipeline.launch import options
 from pipeline.launch.job import Job
 from pipeline.windows.fixed import FixedIntervals

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.aggregate import fold
-from pipeline.decode.decoder import NotJson, Rejection
+from pipeline.decode.errors import NotJson, Rejection
+from pipeline.decode.mapping import Mapping
 from pipeline.timestamps import rfc3339
 from pipeline.windows.fixed import FixedIntervals
 from tests.pipeline.conftest import NOON, Stream, captured, message, parse
@@ -244,7 +245,7 @@ def test_fold_does_not_keep_finished_bundle_processors_alive():
     fold._freeze_once.cache_clear()
     alive = []
     for _ in range(20):
-        processor: Any = fold._Fold(("Temp",), 600, FixedIntervals(15, 5, 3600, False), None)
+        processor: Any = fold._Fold(Mapping.of_columns(["Temp"]), 600, FixedIntervals(15, 5, 3600, False), None)
         # As part of a cycle, like Beam's own, it is freed by the garbage collector alone.
         processor.itself = processor
         processor.setup()

@@ -29,7 +29,23 @@ GOOD = {
     "silence_after": ["1s", "5m"],
     "silence_topic": ["projects/my-project/topics/silences"],
     "fill_gaps": ["true", "false"],
-    "sensors": ["Temp", "Temp,AtmP", " Temp , _a1 "],
+    "sensors": [
+        "Temp",
+        "Temp,AtmP",
+        " Temp , _a1 ",
+        "Temp=a.b,AtmP",
+        "T=['a,b'].c|d[?@.k==\"v,w\"],H = x ",
+        "C=sensor.c d",
+    ],
+    "format": ["json", "influx", "senml", "csv", "form", "text", "avro"],
+    "csv_columns": ["time", "time,lat,,lon", " time , temp "],
+    "timestamp": ["Timestamp", "a.b|c[*].d", "attribute:ts", "message:time", "$['a b']"],
+    "device": ["Device", "attribute:topic/1", "[*]~"],
+    "sensor_name": ["data[*].name"],
+    "sensor_value": ["data[*].value", "$"],
+    "values": ["strict", "lenient"],
+    "time_zone": ["UTC", "Europe/Berlin", "Etc/GMT+5"],
+    "no_reading": ["dead_letter", "ignore"],
     "statistics": ["mean", "max,mean", " count , min,sum ,stddev,first,last"],
     "group_by_device": ["true", "false"],
     "max_future_skew": ["0s", "10m"],
@@ -64,6 +80,7 @@ TOPICS = [
     "projects/my-project/topics/1t",
     "projects/my-project/topics/tt",
 ]
+PATHS = [" a", "'a.b'", '"a"']
 BAD = {
     "input_subscription": ["projects/my-project/topics/t-1", "s-1", "/projects/my-project/subscriptions/s-1"],
     "input_topic": [*TOPICS, "projects/my-project/subscriptions/s-1", "//projects/my-project/topics/t-1"],
@@ -75,7 +92,29 @@ BAD = {
     "silence_after": [*DURATIONS, "0s"],
     "silence_topic": TOPICS,
     "fill_gaps": BOOLEANS,
-    "sensors": ["Temp,", ",Temp", "Temp;AtmP", "Temp AtmP", "2Temp", "Température", "a-b", "Temp,,AtmP", "'Temp'"],
+    "sensors": [
+        "Temp,",
+        ",Temp",
+        "Temp;AtmP",
+        "Temp AtmP",
+        "2Temp",
+        "Température",
+        "a-b",
+        "Temp,,AtmP",
+        "'Temp'",
+        "Temp=",
+        "Temp='a",
+        "=a",
+    ],
+    "format": ["xml", "JSON", "protobuf", "json,csv"],
+    "csv_columns": [",", "'time'", '"a","b"'],
+    "timestamp": PATHS,
+    "device": PATHS,
+    "sensor_name": PATHS,
+    "sensor_value": PATHS,
+    "values": ["loose", "Lenient", "strict,lenient"],
+    "time_zone": ["+01:00", "../UTC", "'UTC'", "2"],
+    "no_reading": ["drop", "dead-letter", "Ignore"],
     "statistics": ["average", "Mean", "mean,", ",max", "mean;max", "mean max", "meanmax", "'mean'", "mean,,max"],
     "group_by_device": BOOLEANS,
     "max_future_skew": DURATIONS,
@@ -140,6 +179,7 @@ class TestForm:
 
     def test_shows_parameters_of_a_window_type_only_for_that_type(self):
         shown = {name: (f["parentName"], f["parentTriggerValues"]) for name, f in FIELDS.items() if "parentName" in f}
+        assert shown.pop("csv_columns") == ("format", ["csv"])
         assert shown == {
             "interval": ("window", ["fixed", "hopping"]),
             "hop": ("window", ["hopping"]),
@@ -150,6 +190,9 @@ class TestForm:
     def test_labels_each_choice_that_the_regex_accepts(self):
         enums = {name: field["enumOptions"] for name, field in FIELDS.items() if field["paramType"] == "ENUM"}
         assert {name: [o["value"] for o in options] for name, options in enums.items()} == {
+            "format": ["json", "influx", "senml", "csv", "form", "text", "avro"],
+            "values": ["strict", "lenient"],
+            "no_reading": ["dead_letter", "ignore"],
             "window": ["fixed", "hopping", "session"],
             "on_late": ["dead_letter", "revise"],
             "write_method": ["streaming_inserts", "storage_write", "upsert"],
@@ -195,7 +238,9 @@ class TestRegexes:
         pairs = re.findall(r"^(\w+)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
         pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
         text = Template(pages).safe_substitute(dict(pairs))
-        examples = re.findall(rf"\b({'|'.join(FIELDS)})=([^\s`'\"~;)\\]+?)(?=[\s`'\"~;)\\]|,\s|,\w+=)", text)
+        examples = re.findall(
+            rf"(?:(?<=--)|(?<![\w-]))({'|'.join(FIELDS)})=([^\s`'\"~;)\\]+?)(?=[\s`'\"~;)\\]|,\s|,\w+=)", text
+        )
         assert {"timestamp_attribute", "input_subscription", "output_table", "group_by_device"} <= dict(examples).keys()
         assert [(n, v) for n, v in examples if not egrep(FIELDS[n]["regexes"][0], v)] == []
 

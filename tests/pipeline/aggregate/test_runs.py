@@ -15,7 +15,7 @@ from pipeline.aggregate.buckets import SessionBuckets
 from pipeline.aggregate.runs import Run, touching
 from pipeline.aggregate.statistics import MEANS
 from pipeline.aggregate.sums import SECOND
-from pipeline.decode.decoder import Reading
+from pipeline.decode.reading import Reading
 from tests.pipeline.conftest import NOON
 
 GAP = 10

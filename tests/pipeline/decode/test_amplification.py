@@ -14,8 +14,12 @@ from pipeline.aggregate.activity import DeviceActivity
 from pipeline.aggregate.fold import ACTIVITY, _Fold
 from pipeline.aggregate.sums import MAX_BUCKETS
 from pipeline.dead_letters import DEAD_LETTERS
-from pipeline.decode import decoder as readings_module
-from pipeline.decode.decoder import MAX_REASON, MAX_REJECTIONS, Decoder, Reading, Rejection, TooManyRefused
+from pipeline.decode import documents, values
+from pipeline.decode.decoder import Decoder
+from pipeline.decode.errors import Rejection, TooManyRefused
+from pipeline.decode.mapping import Mapping
+from pipeline.decode.reading import Reading
+from pipeline.decode.rejections import MAX_REASON, MAX_REJECTIONS
 from pipeline.side_output import SIDE_OUTPUT
 from pipeline.windows.fixed import MAYBE_EXPIRED, FixedIntervals
 from tests.pipeline.conftest import NOON, message
@@ -51,7 +55,8 @@ ARRAYS = {
     "bad timestamps": (b'{"Timestamp":"","Temp":0}', "BadTimestamp"),
     "bad values": (b'{"Timestamp":%d,"Temp":""}' % NOON, "BadValue"),
     "bad devices": (b'{"Timestamp":%d,"Device":0,"Temp":0}' % NOON, "BadDevice"),
-    "numbers too large": (b"1e999", "BadValue"),
+    "numbers too large": (b'{"Timestamp":%d,"Temp":1e999}' % NOON, "BadValue"),
+    "nulls": (b'{"Timestamp":%d,"Temp":null}' % NOON, "NoKnownSensor"),
 }
 
 
@@ -82,7 +87,13 @@ class TestAnArrayOfBadItems:
         assert (rejections[-1].payload, rejections[-1].errors) == (b'[{"Temp":  1}]', {"BadTimestamp": 1})
 
     def test_of_many_kinds_counts_each_by_its_error(self):
-        kinds = [b"0", b"{}", b'{"Timestamp":%d}' % NOON, b'{"Timestamp":%d,"Temp":null}' % NOON, b"[1e999]"]
+        kinds = [
+            b"0",
+            b"{}",
+            b'{"Timestamp":%d}' % NOON,
+            b'{"Timestamp":%d,"Temp":true}' % NOON,
+            b'{"Timestamp":%d,"Temp":1e999}' % NOON,
+        ]
         _, rejections = decode(b"[" + b",".join(kinds * 1_000) + b"]")
         total = Counter()
         for one in rejections:
@@ -113,7 +124,7 @@ class TestAnArrayOfBadItems:
         assert len(looked_at) == MAX_REJECTIONS
 
     def test_that_cannot_be_split_is_kept_once(self, monkeypatch):
-        monkeypatch.setattr(readings_module, "_raw_items", lambda payload: [])
+        monkeypatch.setattr(documents, "raw_items", lambda payload: [])
         array = b"[" + b",".join([GOOD, *[b"{}"] * 3_000, GOOD]) + b"]"
         readings, rejections = decode(array)
         assert len(readings) == 2
@@ -142,7 +153,7 @@ class TestLongText:
         assert len(str(refused.reason)) < 200
 
     def test_of_an_unexpected_failure_is_cut(self, monkeypatch):
-        monkeypatch.setattr(readings_module, "_number", lambda name, value: {}["x" * SIZE])
+        monkeypatch.setattr(values, "json_type", lambda value: {}["x" * SIZE])
         _, (refused,) = decode(message(0, Temp="x"))
         assert len(str(refused.reason)) == MAX_REASON
 
@@ -155,7 +166,7 @@ def from_devices(count: int) -> bytes:
 def fold(payload: bytes, silence_after: int | None = None, by_device: bool = False) -> Iterator[object]:
     """What the fold emits for one message."""
     intervals = FixedIntervals(15, 5, 3600, False, by_device=by_device)
-    step = _Fold(SENSORS, 600, intervals, silence_after)
+    step = _Fold(Mapping.of_columns(SENSORS), 600, intervals, silence_after)
     step.setup()
     step.start_bundle()
     yield from step.process(payload)

@@ -133,7 +133,7 @@ def test_each_pane_adds_a_record_for_each_shard_however_many_bundles_there_were(
     job, beam_options = parse(*LONG, "--group_by_device=true")
     with captured() as (panes, to_panes):
         with beam.Pipeline(options=beam_options) as pipeline:
-            folded = pipeline | stream.end() | FoldReadings(job.sensors, job.max_future_skew, job.intervals)
+            folded = pipeline | stream.end() | FoldReadings(job.mapping, job.max_future_skew, job.intervals)
             _ = (folded.sums, folded.maybe_expired) | EmitFixedIntervals(job.intervals.panes) | to_panes
         assert len(panes) == SHARDS
         counts = {device: sums["Temp"][1] for pane in panes for device, sums in pane.sums_of.items()}

@@ -1,0 +1,166 @@
+"""Gathers what cannot become a reading, so that one message makes a bounded number of dead letters."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pipeline.decode.documents import Documents
+from pipeline.decode.errors import InvalidReading, Rejection, TooManyRefused, as_reason
+from pipeline.decode.reading import DEVICE, TIMESTAMP
+from pipeline.decode.strict_json import dumps
+
+# Dead letters of one message. Those of all further items are one more, which counts and holds them: a message of 10 MB,
+# the largest there is, has up to five million items.
+MAX_REJECTIONS = 1_000
+
+# Characters of a rejection's reason.
+MAX_REASON = 1_000
+
+# Bytes of the array that holds all further items, at least; otherwise it may be as long as the message.
+_ROOM = 1_000_000
+
+# Characters of a value, time or device in canonical form. Longer ones are bad already, and would be so again.
+_LONGEST = 1_100
+
+
+# By column: the value as it was sent, and why it is none.
+BadValues = dict[str, tuple[Any, InvalidReading]]
+
+
+def canonical(timestamp: Any, device: Any, columns: Mapping[str, Any]) -> bytes:
+    """Return values with their time and device as a message that every decoder reads, whatever its mapping.
+
+    What is longer than any good value is cut, as a time or device may be that of a thousand values.
+    """
+    fields = {TIMESTAMP: timestamp, DEVICE: device, **columns}
+    return dumps({name: _excerpt(value) for name, value in fields.items()}).encode()
+
+
+def _excerpt(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else value[:_LONGEST]
+    if isinstance(value, dict | list):
+        try:
+            return value if len(dumps(value)) <= _LONGEST else type(value)()
+        except RecursionError:
+            return type(value)()
+    return value
+
+
+class _Mark(NamedTuple):
+    """How much there was of everything."""
+
+    rejections: int
+    left: int
+    others: int
+    held: int
+    errors: Counter[str]
+
+
+class Rejections:
+    """Gathers what is refused: of each message up to MAX_REJECTIONS one by one, and all others as one.
+
+    Args:
+      into: the list that rejections are added to.
+
+    Attributes:
+      message: the number of the message that what follows is of.
+    """
+
+    def __init__(self, into: list[Rejection]):
+        self._into = into
+        self.message = -1
+
+    def begin(self, message: int, payload: bytes, documents: Documents) -> None:
+        """Let what follows be of this message, unless it is already."""
+        if message == self.message:
+            return
+        self.end()
+        self.message = message
+        self._documents = documents
+        # Of an array that cannot be split, the first rejection holds all.
+        self._left = MAX_REJECTIONS if documents.splits else 1
+        self._room = max(len(payload), _ROOM)
+        self._others = bytearray()
+        self._held = 0
+        self._errors: Counter[str] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether the message has MAX_REJECTIONS, so that the next is only counted."""
+        return self._left == 0
+
+    def add(self, index: int, error: Exception, errors: Mapping[str, int] | None = None) -> None:
+        """Add the rejection of a document, with its own bytes.
+
+        Args:
+          index: which of the message's documents.
+          error: why.
+          errors: how many parts of it were refused, by the name of their error, if not just one.
+        """
+        reason = as_reason(error)
+        name = type(reason).__name__
+        if self.full:
+            self.count(index, type(reason))
+            return
+        self._append(index, reason, str(reason), self._documents.own_bytes(index), dict(errors or {name: 1}))
+
+    def add_part(self, index: int, error: Exception, timestamp: Any, device: Any, columns: Mapping[str, Any]) -> None:
+        """Add the rejection of a part of a document, in canonical form."""
+        reason = as_reason(error)
+        name = type(reason).__name__
+        if not self.full:
+            part = canonical(timestamp, device, columns)
+            self._append(index, reason, f"{reason}; the payload is its canonical form", part, {name: 1})
+            return
+        self._errors[name] += 1
+        if len(self._others) < self._room:
+            self._hold(canonical(timestamp, device, columns))
+
+    def mark(self) -> "_Mark":
+        """Return what `undo` goes back to."""
+        return _Mark(len(self._into), self._left, len(self._others), self._held, self._errors.copy())
+
+    def undo(self, mark: "_Mark") -> Counter[str]:
+        """Take back what was added since; return how many parts it stood for, by the name of their error."""
+        errors = self._errors - mark.errors
+        for rejection in self._into[mark.rejections :]:
+            errors.update(rejection.errors)
+        del self._into[mark.rejections :], self._others[mark.others :]
+        self._left, self._held, self._errors = mark.left, mark.held, mark.errors
+        return errors
+
+    def add_values(self, index: int, timestamp: Any, device: str, bad: BadValues) -> None:
+        """Add a rejection for each of these values of a reading whose other values count."""
+        for name, (value, reason) in bad.items():
+            self.add_part(index, reason, timestamp, device or None, {name: value})
+
+    def _append(self, index: int, reason: InvalidReading, words: str, payload: bytes, errors: dict[str, int]) -> None:
+        self._left -= 1
+        if not self._documents.one:
+            words = f"item {index}: {words}"
+        # A new one, as what was raised holds on to all messages of its batch, by its traceback.
+        self._into.append(Rejection(type(reason)(words[:MAX_REASON]), payload, self.message, errors))
+
+    def count(self, index: int, error: type[InvalidReading]) -> None:
+        """Count a document, and keep its bytes, for the one rejection of all others."""
+        self._errors[error.__name__] += 1
+        if self._documents.splits:
+            self._hold(self._documents.own_bytes(index))
+
+    def _hold(self, item: bytes) -> None:
+        if len(self._others) + len(item) < self._room:
+            self._others += b"," if self._others else b""
+            self._others += item
+            self._held += 1
+
+    def end(self) -> None:
+        """Add the one rejection of what was only counted of the last message, if anything was."""
+        if self.message < 0 or not self._errors:
+            return
+        by_error = ", ".join(f"{count} {error}" for error, count in self._errors.most_common())
+        total = self._errors.total()
+        held = "the array of them" if self._held == total else f"the array of the first {self._held} of them"
+        words = f"{total} more items were refused: {by_error}; the payload is {held}"
+        rejection = Rejection(TooManyRefused(words), b"[" + self._others + b"]", self.message, dict(self._errors))
+        self._into.append(rejection)
