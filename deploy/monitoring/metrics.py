@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 REFUSALS = (
     "NotJson",
+    "BadFormat",
     "NotAReading",
+    "UnequalLists",
     "BadTimestamp",
     "FutureTimestamp",
     "BadDevice",
@@ -52,9 +54,10 @@ OWN = (
         "where the pipeline removes duplicates itself",
     ),
     Own("ignored_keys", "keys that are neither Timestamp, Device nor a sensor; jumps when a sensor is renamed"),
+    Own("without_reading", "documents in which no sensor was found and that were ignored, with `no_reading=ignore`"),
     Own(
         "refused_<error>",
-        f"refused messages and array items by error: {', '.join(f'`{error}`' for error in REFUSALS)} "
+        f"refused messages, array items and values by error: {', '.join(f'`{error}`' for error in REFUSALS)} "
         "(a defect in the decoder)",
     ),
     Own(
