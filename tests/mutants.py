@@ -39,6 +39,8 @@ TESTS = {
     ),
     "pipeline/aggregate/buckets.py": ("aggregate/test_runs.py", "test_lateness.py", "test_graph.py", "test_model.py"),
     "pipeline/aggregate/runs.py": ("aggregate/test_runs.py",),
+    "pipeline/windows/lateness.py": ("test_lateness.py", "windows/test_hopping.py", "test_holds.py"),
+    "pipeline/windows/session_state.py": ("windows/test_session_state.py",),
     "pipeline/windows/fixed.py": (
         *("windows/test_labels.py", "test_holds.py", "test_lateness.py", "windows/test_long_intervals.py"),
         *("test_retries.py::TestIds", "test_graph.py"),
@@ -47,7 +49,7 @@ TESTS = {
         *("windows/test_labels.py", "test_holds.py", "windows/test_hopping.py", "windows/test_long_intervals.py"),
     ),
     "pipeline/windows/session.py": (
-        *("windows/test_labels.py", "test_holds.py", "test_lateness.py"),
+        *("windows/test_labels.py", "test_holds.py", "test_lateness.py", "windows/test_session_state.py"),
         *("test_retries.py::TestIds", "test_graph.py", "test_model.py", "-k", "ession"),
     ),
     "pipeline/rows.py": (

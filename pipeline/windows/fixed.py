@@ -78,7 +78,7 @@ class FixedIntervals:
             # With `revise`, a row is held for as long as it can be revised. A reading that is within a longer allowed
             # lateness, but whose row is no longer held, would begin another row in its place.
             "allowed_lateness": (self.allowed_lateness if self.revise else 3600, 3600),
-            "kept": (self.statistics.component_names, MEANS.component_names),
+            "components": (self.statistics.component_names, MEANS.component_names),
             "key": (f"{SHARDS} shards" if self.sharded else "device" if self.by_device else "none", "none"),
         }
 

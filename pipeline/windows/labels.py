@@ -1,20 +1,22 @@
-"""The name of the step that holds what is not yet in a row.
+"""Name of the step that holds open intervals.
 
-An update carries what a step holds over to the step of the same name. If that one cuts event time in another way, it
-stamps open intervals wrongly; with another name the service refuses the update, and the old job runs on. So whatever
-must not change is in the name.
+When a job is updated, Dataflow hands a step's state to the step of the same name in the new job. If the new step
+divided event time in another way, its open intervals would get wrong timestamps. Every parameter that must not change
+is therefore part of the name: with another value, the service refuses the update and the old job keeps running.
 """
 
 
 def emit_label(**held: tuple[int | str, int | str]) -> str:
-    """Return "EmitIntervals", with each parameter that differs: emit_label(interval=(60, 15)) adds "(interval 1m)".
+    """Return "EmitIntervals", followed by each parameter that differs from the value that the plain name stands for.
+
+    For example, emit_label(interval=(60, 15)) returns "EmitIntervals(interval 1m)".
 
     Args:
-      held: by parameter, its value and that of the plain name; numbers are seconds. The plain values are what the name
-        meant when it said nothing more, whatever defaults may become.
+      held: by parameter, its value and the value that the plain name stands for; numbers are seconds. The latter never
+        changes, even if the parameter's default does.
     """
-    told = [f"{name} {_text(value)}" for name, (value, plain) in held.items() if value != plain]
-    return f"EmitIntervals({', '.join(told)})" if told else "EmitIntervals"
+    differing = [f"{name} {_text(value)}" for name, (value, plain) in held.items() if value != plain]
+    return f"EmitIntervals({', '.join(differing)})" if differing else "EmitIntervals"
 
 
 def _text(value: int | str) -> str:

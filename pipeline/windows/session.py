@@ -69,7 +69,7 @@ class SessionIntervals:
             grace_period=(self.grace, 5),
             # With `revise`, sessions already written are held; without, they must not be written again.
             on_late=("revise" if self.revise else "dead_letter", "dead_letter"),
-            kept=(self.statistics.component_names, MEANS.component_names),
+            components=(self.statistics.component_names, MEANS.component_names),
             key=("device" if self.by_device else "none", "none"),
         )
 

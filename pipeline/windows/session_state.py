@@ -1,7 +1,7 @@
-"""Sessions as they pass between steps and are kept, per device, in state.
+"""Sessions as elements, and as the state of a device.
 
 A device may have thousands of open sessions, as after an outage, and each of their timers reads and writes the state.
-So the state holds sessions by the page, encoded, and only the pages that a timer or a reading is about are decoded.
+So the state holds sessions in pages, encoded, and only the page that a timer or a reading needs is decoded.
 """
 
 import bisect

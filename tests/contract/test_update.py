@@ -172,7 +172,7 @@ def test_the_service_refuses_an_update_of_what_hopping_windows_are(change):
     assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
 
 
-def test_the_service_takes_an_update_to_statistics_made_of_what_is_kept_already():
+def test_the_service_takes_an_update_to_statistics_of_the_same_components():
     assert breaks(steps_of(graph_of()), steps_of(graph_of("--statistics=sum,count"))) == []
 
 

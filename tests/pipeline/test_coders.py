@@ -1,11 +1,14 @@
 """What a coder returns equals what went in, in type too, for all that passes a coder in the graph."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from apache_beam import coders
 from apache_beam.coders import FastPrimitivesCoder
 from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
+from apache_beam.utils.plugin import BeamPlugin
 from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,3 +139,23 @@ def test_merge_accepts_components_decoded_as_lists(name, expected):
             merged = CombineSums(chosen.merge).merge_accumulators(pair)
             assert chosen.values(merged["Temp"]) == [expected]
             assert type(merged["Temp"][0]) is tuple
+
+
+def test_a_worker_knows_the_coders_of_a_pipeline_from_beams_plugins_alone():
+    # As Beam's worker starts: it has imported nothing of the pipeline when it reads the coders of a job.
+    script = (
+        "import sys; from apache_beam.coders import Coder; from apache_beam.runners.worker import sdk_worker_main\n"
+        "assert not [name for name in sys.modules if name.startswith('pipeline')]\n"
+        "sdk_worker_main._import_beam_plugins(sys.argv[1:])\n"
+        "print(*(urn for urn in Coder._known_urns if urn.startswith('sensor_stream:')), sep='\\n')"
+    )
+    plugins = [path for path in BeamPlugin.get_all_plugin_paths() if path.startswith("pipeline.")]
+    worker = subprocess.run([sys.executable, "-c", script, *plugins], capture_output=True, text=True, check=True)
+    assert sorted(worker.stdout.split()) == [
+        "sensor_stream:coder:bundle_activity:v1",
+        "sensor_stream:coder:bundle_runs:v1",
+        "sensor_stream:coder:device_sessions:v1",
+        "sensor_stream:coder:device_state:v1",
+        "sensor_stream:coder:interval:v1",
+        "sensor_stream:coder:shard:v1",
+    ]

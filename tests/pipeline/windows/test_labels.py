@@ -19,7 +19,7 @@ from pipeline.windows.session import SessionIntervals
         (FixedIntervals(15, 5, 3600, True), "EmitIntervals(on_late revise)"),
         (FixedIntervals(15, 5, 60, True), "EmitIntervals(on_late revise, allowed_lateness 1m)"),
         (FixedIntervals(15, 5, 3600, False, Statistics(["count", "mean"])), "EmitIntervals"),
-        (FixedIntervals(15, 5, 3600, False, Statistics(["max"])), "EmitIntervals(kept highest)"),
+        (FixedIntervals(15, 5, 3600, False, Statistics(["max"])), "EmitIntervals(components highest)"),
         (FixedIntervals(15, 5, 3600, False, by_device=True), "EmitIntervals(key 32 shards)"),
         (FixedIntervals(15, 5, 3600, True, by_device=True), "EmitIntervals(on_late revise, key device)"),
         (FixedIntervals(15, 5, 3600, False, max_future_skew=60), "EmitIntervals"),
@@ -31,7 +31,7 @@ from pipeline.windows.session import SessionIntervals
         (SessionIntervals(60, 5, 3600, True), "EmitIntervals(on_late revise)"),
         (SessionIntervals(60, 5, 60, True), "EmitIntervals(on_late revise)"),
         (SessionIntervals(60, 5, 3600, False, by_device=True), "EmitIntervals(key device)"),
-        (SessionIntervals(60, 5, 3600, False, Statistics(["sum"])), "EmitIntervals(kept sum)"),
+        (SessionIntervals(60, 5, 3600, False, Statistics(["sum"])), "EmitIntervals(components sum)"),
         (SessionIntervals(7200, 60, 3600, False), "EmitIntervals(session_gap 2h, grace_period 1m)"),
     ],
 )
