@@ -1,6 +1,7 @@
 """Sums: what is accumulated of each sensor's readings, shuffled and merged; and intervals, the result."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import apache_beam as beam
 import msgspec
@@ -14,7 +15,7 @@ MAX_BUCKETS = 20_000
 
 # The accumulator of each sensor with readings, by its name: [sum, count], or the components of other `Statistics`. By
 # name, not by position, so that the state of a running job survives an update that reorders `sensors`.
-Sums = dict[str, list]
+Sums = dict[str, list[Any]]
 
 # Sums as MessagePack decodes them. It has one kind of array, and a component is a number or a tuple of numbers: so an
 # array within a list is a tuple.
@@ -85,7 +86,7 @@ class CombineSums(beam.CombineFn):
     """
 
     def __init__(self, merge: Callable[[Sums, Sums], None] = add_sums):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._merge = merge
 
     def create_accumulator(self) -> Sums:

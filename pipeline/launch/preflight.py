@@ -112,7 +112,7 @@ class _Request(Request):
     """A request with a shorter default timeout than the two minutes of google-auth."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **{"timeout": _TIMEOUT_SECONDS, **kwargs})
+        return super().__call__(*args, **{"timeout": _TIMEOUT_SECONDS, **kwargs})  # type: ignore[no-untyped-call]
 
 
 def credentials_advice(error: GoogleAuthError) -> str:
@@ -199,7 +199,9 @@ def _check_dataset(table_id: TableId, region: str | None) -> bigquery.Dataset:
     name = f"{table_id.project}:{table_id.dataset}"
     reference = bigquery.DatasetReference(table_id.project, table_id.dataset)
     try:
-        dataset = tables.client(table_id.project).get_dataset(reference, retry=None, timeout=_TIMEOUT_SECONDS)
+        # Google annotates the retry as required; None is for no retry.
+        get_dataset: Any = tables.client(table_id.project).get_dataset
+        dataset = get_dataset(reference, retry=None, timeout=_TIMEOUT_SECONDS)
     except NotFound:
         flag = f"--location={region} " if region else ""
         raise CheckError(f"dataset {name} does not exist; create it with: bq {flag}mk --dataset {name}") from None

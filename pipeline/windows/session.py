@@ -90,7 +90,7 @@ class SessionIntervals:
         return EmitSessions(self)
 
 
-class EmitSessions(beam.PTransform):
+class EmitSessions(beam.PTransform[beam.PCollection[Any], beam.PCollection[Any]]):
     """Joins the runs of bundles to sessions, and emits each session as an `Interval`.
 
     Input: two of what `SessionIntervals.place` yields: runs, and sums that may have expired, of which there are none.
@@ -100,7 +100,7 @@ class EmitSessions(beam.PTransform):
         super().__init__()
         self.fn = _EmitSessions(intervals)
 
-    def expand(self, sums: Any) -> beam.PCollection:
+    def expand(self, sums: Any) -> beam.PCollection[Any]:
         """Apply the joining."""
         runs, _ = sums
         return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Interval)
@@ -141,8 +141,8 @@ class _EmitSessions(beam.DoFn):
     @on_timer(DUE)
     def emit_due(
         self,
-        device: str = beam.DoFn.KeyParam,
-        first: str = beam.DoFn.DynamicTimerTagParam,
+        device: Any = beam.DoFn.KeyParam,
+        first: Any = beam.DoFn.DynamicTimerTagParam,
         now: Any = beam.DoFn.TimestampParam,
         state: Any = beam.DoFn.StateParam(SESSIONS),
         due: Any = beam.DoFn.TimerParam(DUE),
