@@ -35,18 +35,18 @@ def ask(bigquery_emulator, project):
     create_dataset(bigquery_emulator.removeprefix("http://"), project, "runbook")
     table = f"{project}.runbook.readings_dead_letters"
     bq.create_table(bigquery.Table(table, schema=DEAD_LETTER_COLUMNS))
-    letters = [
+    dead_letters = [
         dead_letter("decode", "NotJson", "not JSON", b"{'a': 1}", device="pump-1"),
         dead_letter("late", "Late", "too late", b"{}", event_time=EARLIER, device="pump-2"),
         dead_letter("average", "Overflow", "too large", b'{"readings": 2}', event_time=EARLIER, device="pump-3"),
     ]
-    assert bq.insert_rows_json(table, letters) == []
+    assert bq.insert_rows_json(table, dead_letters) == []
 
     silences = f"{project}.runbook.readings_silences"
     bq.create_table(bigquery.Table(silences, schema=SILENCE_COLUMNS))
     noticed = [{"Device": device, "SilentSince": EARLIER, "NoticedAt": EARLIER} for device in ("pump-1", "pump-2")]
     assert bq.insert_rows_json(silences, [*noticed, noticed[0] | {"BackAt": EARLIER}]) == []
-    places = {"\\`$LETTERS\\`": table, "\\`${BQ_TABLE/:/.}_silences\\`": silences}
+    places = {"\\`$DEAD_LETTERS\\`": table, "\\`${BQ_TABLE/:/.}_silences\\`": silences}
 
     def run(text: str) -> list[tuple]:
         [query] = re.findall(r'bq query --use_legacy_sql=false "(.*?)"\n', text, re.DOTALL)
@@ -71,8 +71,8 @@ def test_payload_query_returns_refused_bytes_as_text(ask):
 
 
 def test_lateness_query_returns_the_percentile_of_each_device(ask):
-    [(device, letters, seconds)] = ask(SECTIONS["readings-late"])
-    assert (device, letters) == ("pump-2", 1)
+    [(device, dead_letters, seconds)] = ask(SECTIONS["readings-late"])
+    assert (device, dead_letters) == ("pump-2", 1)
     assert 90 <= seconds <= 1 + (datetime.now(UTC) - datetime.fromisoformat(EARLIER)).total_seconds()
 
 
