@@ -117,7 +117,7 @@ def measure(ladder: Ladder, rate: int, seconds: int) -> dict[str, Any]:
             delays = _watch(stack, start_ms, seconds, pipeline)
             after, took = _cpu_seconds(children), time.monotonic() - started
             wait_for(publisher, lambda: not publisher.alive(), TIMEOUT_SECONDS)
-        time.sleep(SURPLUS_WAIT)  # for dead dead_letters, and second rows of an interval, that still come
+        time.sleep(SURPLUS_WAIT)  # for dead letters and second rows of an interval that are still to come
         rows = [Row.from_record(found, SENSORS) for found in emulators.all_rows(stack.client, stack.table)]
         dead_letters = [found["payload"] for found in emulators.all_rows(stack.client, stack.dead_letters)]
 

@@ -65,7 +65,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--billing_project",
         type=_reads(_project),
         help="project that runs the queries and is billed for them, as --project_id of bq (default: that of the "
-        "dead-dead_letter table)",
+        "dead-letter table)",
     )
     flag(
         "--maximum_bytes_billed",

@@ -25,7 +25,7 @@ class ValueType(Generic[T]):
       pattern: matches the entire text. It uses only the POSIX extended syntax that Python reads in the same way, so
         the template's form and `read` accept the same texts.
       expected: the pattern in words.
-      value: converts a text that matches; raises ValueError for what a pattern cannot express.
+      value: converts a text that matches; raises ValueError if it breaks a rule that a pattern cannot express.
       choices: the label of each possible value, if there are few.
     """
 
@@ -35,7 +35,7 @@ class ValueType(Generic[T]):
     choices: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, text: str) -> T:
-        """Return the value of the text; raises ValueError with what is expected."""
+        """Return the value of the text; raises ValueError, whose message says what is expected."""
         if not re.fullmatch(self.pattern, text):
             raise ValueError(f"expected {self.expected}")
         return self.value(text)
@@ -130,7 +130,7 @@ def _sensors(text: str) -> Sensors:
         if name.lower() in taken:
             raise ValueError(
                 f"{one_line.value(name)} is already the name of another sensor or of a fixed column (BigQuery "
-                " ignores case in column names); name each sensor once"
+                "ignores case in column names); name each sensor once"
             )
         taken.add(name.lower())
     return Sensors({column: place or column for column, place in pairs})

@@ -27,7 +27,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 @dataclass
 class Place:
-    """A topic, a subscription, an output table and a dead-dead_letter table of one test's own."""
+    """A topic, a subscription, an output table and a dead-letter table, used by one test."""
 
     project: str
     name: str
