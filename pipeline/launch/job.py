@@ -81,7 +81,7 @@ class Job(Parameters):
 
     @property
     def named_tables(self) -> dict[str, TableId]:
-        """Every table and view that the job writes to or creates, by what it is to the user."""
+        """Every table and view that the job writes to or creates, by its flag or its name in error messages."""
         named = {
             "--output_table": self.output_table,
             "--dead_letter_table": self.dead_letter_table,

@@ -180,7 +180,8 @@ def check_datasets(job: Job, region: str | None) -> None:
     """Check that the datasets exist, take rows, and are located in `region` (None: a local run, which may be anywhere).
 
     Raises:
-      CheckError: a dataset does not, or BigQuery cannot be reached.
+      CheckError: a dataset does not exist, is read-only or in another location, would take two tables for the same one,
+        or BigQuery cannot be reached.
     """
     named = job.named_tables
     datasets = {(table_id.project, table_id.dataset): table_id for table_id in named.values()}

@@ -16,8 +16,8 @@ from pipeline.launch.job import Job
 from pipeline.launch.views import FILLED
 from pipeline.timestamps import rfc3339
 
-# Hopping intervals that hold one reading, such as a day with a hop of a minute. Each is open state, and costs CPU for
-# each pane.
+# Hopping intervals that hold one reading: as many as in a day with a hop of a minute. Each open interval is state, and
+# costs CPU for each pane.
 _MOST_OVERLAPS = 1_440
 # Characters of a table's name, and of a column's:
 # https://cloud.google.com/bigquery/docs/tables#table_naming, https://cloud.google.com/bigquery/docs/schemas#column_names
@@ -25,13 +25,13 @@ _LONGEST_TABLE, _LONGEST_COLUMN = 1_024, 300
 
 
 def broken(job: Job) -> str | None:
-    """Return what the first rule says that the job does not satisfy; None if it satisfies all."""
+    """Return the error of the first rule that the job breaks, one line; None if it breaks none."""
     errors = (rule(job) for rule in RULES)
     return next((error for error in errors if error), None)
 
 
 def feedback(job: Job, topic: str | None, flag: str) -> str | None:
-    """Return why the job must not read this topic, which `flag` names: it publishes to it; None if it may."""
+    """Return an error, one line, if the job publishes to `topic`, which it reads as `flag` says; otherwise None."""
     outputs = {
         "--dead_letter_topic": (job.dead_letter_topic, "the job would read its own dead letters in an endless loop"),
         "--silence_topic": (job.silence_topic, "the job would read silences as if they were readings"),
@@ -67,13 +67,13 @@ def _mapping_fits_together(job: Job) -> str | None:
     return None
 
 
-def _silence_topic_has_silences(job: Job) -> str | None:
+def _silence_topic_needs_silence_after(job: Job) -> str | None:
     if job.silence_topic and not job.silence_after:
         return "--silence_topic requires --silence_after, the length of a silence, such as 5m"
     return None
 
 
-def _gaps_are_of_intervals(job: Job) -> str | None:
+def _sessions_have_no_gaps(job: Job) -> str | None:
     if job.fill_gaps and job.window == "session":
         return "--fill_gaps=true: sessions have no intervals to fill; use --window=fixed, or remove --fill_gaps"
     return None
@@ -170,8 +170,8 @@ RULES: tuple[Callable[[Job], str | None], ...] = (
     _one_input,
     _sensors_are_found,
     _mapping_fits_together,
-    _silence_topic_has_silences,
-    _gaps_are_of_intervals,
+    _silence_topic_needs_silence_after,
+    _sessions_have_no_gaps,
     _rows_since_has_passed,
     _columns_are_short,
     _columns_are_distinct,

@@ -51,7 +51,7 @@ SILENCE_KEY = (DEVICE, SILENT_SINCE)
 # https://cloud.google.com/bigquery/quotas#all_tables, https://cloud.google.com/bigquery/docs/change-data-capture#limitations
 _MOST_COLUMNS, _MOST_COLUMNS_WITH_KEY = 10_000, 2_000
 
-# Seconds of retries before launch; with the client's own ten minutes the launch would seem to hang.
+# Seconds for which calls before launch are retried; with the client's ten minutes the launch would seem to hang.
 TIMEOUT_SECONDS = 30.0
 
 # BigQuery returns the standard name of a type on some routes and the legacy name on others.
@@ -125,7 +125,7 @@ def prepare(
 def check_table(spec: TableSpec) -> bool:
     """Check that the table can take rows, or can be created; return whether it exists. Changes nothing.
 
-    It is not checked whether the caller may create tables: BigQuery tells that for existing tables only.
+    Whether the caller may create tables is not checked, because BigQuery can be asked about existing tables only.
 
     Raises:
       TableError: the table takes no rows or could not be created, the dataset does not exist, or BigQuery refuses or
@@ -184,7 +184,7 @@ def retry() -> Retry:
 
 
 def grant(table_id: TableId) -> str:
-    """Return the advice to grant the job the role it needs on the dataset of a table."""
+    """Return the advice, with the command, to grant the job the role that it needs on the dataset of a table."""
     return (
         "grant it with: bq query --use_legacy_sql=false "
         f'"GRANT \\`roles/bigquery.dataEditor\\` ON SCHEMA \\`{table_id.project}.{table_id.dataset}\\` '

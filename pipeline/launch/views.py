@@ -19,7 +19,7 @@ from pipeline.sinks.bigquery import TableId, client
 # How many days the view without gaps goes back, which bounds what a query of it reads.
 FILLED_DAYS = 30
 
-# Intervals for which a value is carried forward.
+# The number of intervals for which a value is carried forward.
 CARRIED = 20
 
 # Column of the view without gaps: true if a value was carried forward, or if the row is not in the table.

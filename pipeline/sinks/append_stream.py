@@ -30,11 +30,11 @@ _TIMEOUT_SECONDS = 120.0
 # connection that was dropped silently is detected only by the operating system, and new calls keep using it.
 _PING_AFTER, _PING_TIMEOUT = 60_000, 20_000
 
-# Codes of failures that a retry may resolve, and those with which a connection ends that was closed, moved or lost:
+# Codes of failures that a retry may resolve, and of connections that were closed, moved or lost:
 # https://cloud.google.com/bigquery/docs/write-api-best-practices, and https://grpc.io/docs/guides/status-codes
 _TRANSIENT = frozenset(
-    ["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
-) | {"UNKNOWN"}
+    ["ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"]
+)
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 # mypy takes an enum of proto-plus for a class of integers.
@@ -50,7 +50,7 @@ class WriteRejected(SensorStreamError):
 
 
 def stream_name(table_id: TableId) -> str:
-    """Return the name of the table's default stream."""
+    """Return the full name of the table's default stream, projects/P/datasets/D/tables/T/streams/_default."""
     return f"projects/{table_id.project}/datasets/{table_id.dataset}/tables/{table_id.table}/streams/_default"
 
 
@@ -77,7 +77,7 @@ _STREAMS_LOCK = threading.Lock()
 
 
 def shared_stream(table_id: TableId, schema: bytes) -> "AppendStream":
-    """Return the stream of this process to a table for rows of `schema`, a serialized DescriptorProto."""
+    """Return this process's only stream to a table for rows of `schema`, a serialized DescriptorProto."""
     key = table_id, schema, os.environ.get(EMULATOR)
     with _STREAMS_LOCK:
         if key not in _STREAMS:
@@ -98,12 +98,12 @@ class AppendStream:
             writer_schema=types.ProtoSchema(proto_descriptor=DescriptorProto.FromString(schema))
         )
         self._first_request = types.AppendRowsRequest(write_stream=name, proto_rows=proto_rows)
-        # The service routes by it to the table's region: AppendRowsRequest.write_stream in the API's reference.
+        # The header by which the service routes calls to the table's region: write_stream in the API's reference.
         self._metadata = (("x-goog-request-params", f"write_stream={name}"),)
         self._client: BigQueryWriteClient | None = None
         self._lock = threading.Lock()
         self._call: _Call | None = None
-        # Bytes of the rows of a request.
+        # Bytes that the rows of a request may have.
         self.max_bytes = MAX_REQUEST - types.AppendRowsRequest.pb(self._first_request).ByteSize() - 100
 
     def store(self, rows: Sequence[bytes], timeout: float | None = None) -> dict[int, tuple[str, str]]:
@@ -175,8 +175,8 @@ class _Call:
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self._pending: deque[Future[Any]] = deque()
-        # Not the client's own method, which waits for the first response and retries errors itself. The transport's is
-        # annotated as a call with a single request.
+        # The transport's method, because the client's waits for the first response and retries errors. It is annotated
+        # as a call with a single request.
         append_rows: Any = client.transport.append_rows
         self._responses = append_rows(iter(self._requests.get, None), metadata=metadata)
         threading.Thread(target=self._read, name="AppendRows", daemon=True).start()
@@ -211,7 +211,7 @@ class _Call:
                 f"{reason.code().name}: {reason.details()}" if isinstance(reason, grpc.RpcError) else str(reason)
             )
         self._requests.put(None)  # ends the iterator from which gRPC reads requests
-        # The error that ended the call is that of the next request; the requests after it were not processed.
+        # The error belongs to the oldest pending request; the requests after it were not processed.
         for future in self._pending:
             future.set_exception(reason)
             reason = TransientError("the connection was lost")

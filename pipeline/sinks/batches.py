@@ -23,10 +23,10 @@ class WriteInBatches(beam.DoFn, ABC):
 
     Args:
       table_id: the table.
-      max_rows: rows of a request; None for no limit.
+      max_rows: the most rows of a request; None for no limit.
     """
 
-    # Bytes of the rows of a request. A subclass sets it, in `setup` at the latest.
+    # Bytes that the rows of a request may have. A subclass sets it, in `setup` at the latest.
     max_bytes: int
 
     def __init__(self, table_id: TableId, max_rows: int | None = None):
@@ -35,22 +35,22 @@ class WriteInBatches(beam.DoFn, ABC):
 
     @abstractmethod
     def store(self, rows: Sequence[dict[str, Any]], encoded: Sequence[Any]) -> dict[int, RowErrors]:
-        """Store rows until none waits any more.
+        """Store rows, retrying transient failures, until each is stored or rejected.
 
         Args:
           rows: the rows of a request.
-          encoded: what `add` was given with each of them.
+          encoded: the argument `encoded` of `add` for each row.
 
         Returns:
           The errors of the rows that BigQuery rejects, by their index.
         """
 
     def start_bundle(self) -> None:
-        """Begin without rows: an earlier bundle may have failed."""
+        """Begin an empty batch; that of an earlier bundle still has rows if the bundle failed."""
         self._begin_batch()
 
     def add(self, row: dict[str, Any], encoded: Any, size: int) -> list[RejectedRow]:
-        """Add a row of `size` bytes to the batch, and first store the batch if the row does not fit into it."""
+        """Add a row of `size` bytes, after storing the batch if the row does not fit into it; return rejected rows."""
         if size > self.max_bytes:
             return [self.rejected(row, "RowTooLarge", f"{size} bytes; a request holds {self.max_bytes}")]
         full = len(self._rows) == self._max_rows or self._size + size > self.max_bytes

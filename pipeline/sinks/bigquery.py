@@ -1,4 +1,4 @@
-"""Names of BigQuery tables, and the client. What is done with tables before launch is in `launch.tables`."""
+"""Names of BigQuery tables, and the client. `launch.tables` checks and creates tables before launch."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-# A project id, in old organisations after a domain: example.com:my-project. The lengths are those that Beam's
+# A project id; in old organisations it follows a domain: example.com:my-project. The lengths are those that Beam's
 # ReadFromPubSub accepts; emulators accept names longer than Google Cloud's thirty characters.
 PROJECT = "([a-z][-a-z0-9]*([.][a-z0-9][-a-z0-9]*)+:)?[a-z][-a-z0-9]{4,61}[a-z0-9]"
 

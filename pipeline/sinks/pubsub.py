@@ -80,7 +80,7 @@ class WriteSilences(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PColl
 
 
 def to_messages(dead_letter: dict[str, Any]) -> list[PubsubMessage]:
-    """Return the dead letter as a Pub/Sub message, or nothing if its payload is too large for one."""
+    """Return a list of the dead letter's Pub/Sub message; an empty one if the payload exceeds MAX_PUBLISHED bytes."""
     payload = base64.b64decode(dead_letter["payload"])
     if len(payload) > MAX_PUBLISHED:
         return []

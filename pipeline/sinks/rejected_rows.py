@@ -21,7 +21,7 @@ class RejectedRow(NamedTuple):
 
     Attributes:
       table: project:dataset.table.
-      row: the row as it was to be written.
+      row: the row that was sent.
       errors: at least one, each with `reason` and `message`.
     """
 
@@ -31,7 +31,7 @@ class RejectedRow(NamedTuple):
 
 
 class RejectedRowsToDeadLetters(beam.PTransform[beam.PCollection[RejectedRow], beam.PCollection[dict[str, Any]]]):
-    """Creates a dead letter of each `RejectedRow`, with the row as its payload.
+    """Creates a dead letter for each `RejectedRow`, with the row as its payload.
 
     Args:
       stage: the stage of the dead letters.

@@ -10,7 +10,7 @@ BigQuery's change data capture, replaces the one with its key if its change sequ
     a later job, from the same readings                   UPSERT  18f2ebc0000/0/6278e8d33b240    wins over all four
 
 A runner may retry a bundle that has appended rows, with other readings in it. The rows of both attempts then have the
-same revision, and WrittenAt decides for the later attempt.
+same revision, and the one with the later WrittenAt wins.
 
 https://cloud.google.com/bigquery/docs/change-data-capture
 """
@@ -59,7 +59,7 @@ class AppendRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollect
 
 
 class UpsertRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[RejectedRow]]):
-    """Replaces the row with the same key by each row, and deletes it if the new row has no values.
+    """Writes each row in place of the row with the same key; a row without values deletes that row.
 
     Rows have the columns Revision, by which the later one wins, and WrittenAt, which decides between rows of the same
     revision; neither is written. A key column that is None is written as "", since a key must not be NULL. Returns a
@@ -114,7 +114,7 @@ class AfterReshuffle(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCol
 
 
 def to_change(row: dict[str, Any], key: Sequence[str], job_start: int) -> dict[str, Any]:
-    """Return the change that puts `row` into a table with this key; see `UpsertRows`."""
+    """Return `row` as a change, an upsert or a delete, of a table with this key; see `UpsertRows` for the arguments."""
     values = {name: value for name, value in row.items() if name not in (REVISION, WRITTEN_AT)}
     retracted = all(value is None for name, value in values.items() if name not in key)
     return {
@@ -126,7 +126,7 @@ def to_change(row: dict[str, Any], key: Sequence[str], job_start: int) -> dict[s
 
 
 class _Append(WriteInBatches):
-    # Tag and length of a row in a request.
+    # Bytes of the tag and the length that precede a row in a request.
     ROW_OVERHEAD = 6
 
     def __init__(self, table_id: TableId, columns: Columns):
@@ -207,7 +207,7 @@ def _descriptor(name: str, columns: Columns) -> DescriptorProto:
         repeated = column.mode == "REPEATED"
         label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
         field = descriptor.field.add(name=column.name, number=number, type=TYPES[column.field_type], label=label)
-        field.json_name = column.name  # by default temp_max and tempMax have the same, which is an error
+        field.json_name = column.name  # the default is the same for temp_max and tempMax, which is an error
         if column.fields:
             field.type_name = f"{column.name}_record"
             descriptor.nested_type.append(_descriptor(field.type_name, column.fields))

@@ -20,20 +20,20 @@ from pipeline.sinks.bigquery import TableId, client
 from pipeline.sinks.rejected_rows import LogRejectedDeadLetters, RejectedRow
 from pipeline.sinks.retry import RETRY_TRANSIENT, TransientError
 
-# Of a request: https://cloud.google.com/bigquery/quotas#streaming_inserts. It allows 10 MB and 50,000 rows, and
-# recommends 500.
+# Bytes and rows of a request. BigQuery allows 10 MB and 50,000 rows, and recommends 500 rows:
+# https://cloud.google.com/bigquery/quotas#streaming_inserts
 MAX_REQUEST = 9_000_000
 MAX_ROWS = 500
 
-# Characters that a row has in a request beside its own: {"json": , "insertId": 32 to 40 characters}.
+# Characters that a request needs for a row besides the row itself: {"json": , "insertId": 32 to 40 characters}.
 _ROW_OVERHEAD = 70
 
 _TIMEOUT_SECONDS = 60.0
 
-# Groups of the Reshuffle before the insert. Fewer means more rows in a request, more means more requests at a time.
+# Buckets of the Reshuffle before the insert. Fewer give requests of more rows, more give more requests at a time.
 _GROUPS = 500
 
-# https://cloud.google.com/bigquery/docs/error-messages: those of a streaming insert that a retry may resolve.
+# Errors of a streaming insert that a retry may resolve: https://cloud.google.com/bigquery/docs/error-messages
 _TRANSIENT_STATUS = frozenset([408, 429, 500, 502, 503, 504])
 _TRANSIENT_REASONS = frozenset(
     ["backendError", "internalError", "quotaExceeded", "rateLimitExceeded", "tableUnavailable", "timeout", "stopped"]
@@ -43,7 +43,7 @@ _TRANSIENT_REASONS = frozenset(
 class InsertRows(beam.PTransform[beam.PCollection[dict[str, Any]], beam.PCollection[RejectedRow]]):
     """Appends rows to an existing table; returns a `RejectedRow` for each that BigQuery rejects.
 
-    A Reshuffle fixes each row together with its insert id, by which BigQuery recognises a row that it already has.
+    After the Reshuffle a retried bundle has the same rows and insert ids, by which BigQuery recognises rows it has.
     """
 
     def __init__(self, table_id: TableId):
@@ -108,14 +108,14 @@ class TableInserts:
         self._table = table_id.reference
 
     def store(self, rows: Sequence[dict[str, Any]], insert_ids: Sequence[str]) -> dict[int, RowErrors]:
-        """Insert rows, and retry those whose failure is transient until there are none; return the others' errors.
+        """Insert rows, retrying transient failures, until each is stored or rejected.
 
         Args:
           rows: the rows.
           insert_ids: the id of each, the same in every attempt.
 
         Returns:
-          BigQuery's errors by the index of the row.
+          BigQuery's errors by the index of each rejected row.
         """
         waiting = dict(enumerate(zip(insert_ids, rows, strict=True)))
         rejected: dict[int, RowErrors] = {}
@@ -123,8 +123,8 @@ class TableInserts:
         @RETRY_TRANSIENT
         def insert_waiting() -> None:
             errors = self._insert(waiting)
-            transient = {index for index, of_row in errors.items() if _is_transient(of_row)}
-            rejected.update({index: of_row for index, of_row in errors.items() if index not in transient})
+            transient = {index for index, row_errors in errors.items() if _is_transient(row_errors)}
+            rejected.update({index: row_errors for index, row_errors in errors.items() if index not in transient})
             for index in waiting.keys() - transient:
                 del waiting[index]
             if waiting:
@@ -134,7 +134,7 @@ class TableInserts:
         return rejected
 
     def _insert(self, rows: dict[int, tuple[str, dict[str, Any]]]) -> dict[int, RowErrors]:
-        """Insert rows once; return the errors of those that are not stored. TransientError if none is, for now."""
+        """Insert rows once and return the errors of those not stored; raises TransientError if the request failed."""
         try:
             failures = self._client.insert_rows_json(
                 self._table,
