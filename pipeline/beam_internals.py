@@ -1,11 +1,11 @@
-"""Every use of Beam that its public interface does not cover; no other module of the pipeline has one.
+"""All uses of private parts of Apache Beam; a test checks that no other module of the pipeline has one.
 
-A test holds that. When Beam is upgraded, this module and its tests are what to look at.
+When Beam is upgraded, check this module and its tests.
 
 | use | why | what would replace it |
 | --- | --- | --- |
 | `PCollection._windowing` | windows of a ParDo's outputs without a step of their own | an argument of `ParDo` |
-| `ReadFromPubSub.expand_continued` | Beam adds a step for lineage to each message | an option to leave it out |
+| `ReadFromPubSub.expand_continued` | Beam passes every message through a step for lineage | an option to leave it out |
 | `PubsubMessage._from_proto_str` | the step above also parses messages | a public parser |
 """
 

@@ -16,7 +16,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class MessagePackCoder(coders.Coder, BeamPlugin):
     """Encodes values of one type, most often a `msgspec.Struct`, as MessagePack.
 
-    A subclass is what Beam chooses for that type. Fields may be added at the end, with a default: earlier versions'
+    Beam chooses the subclass for values of that type. Fields may be added at the end, with a default: earlier versions'
     values are then read with it. A worker imports the modules of all subclasses before it reads a pipeline, because
     they are plugins.
     """
@@ -30,8 +30,8 @@ class MessagePackCoder(coders.Coder, BeamPlugin):
 
         Args:
           urn: names the coder in pipelines.
-          value_type: what it encodes, and what decoded values are.
-          wire_type: what msgspec decodes, if that is not `value_type`; the subclass then makes the value of it.
+          value_type: the type of the values that it encodes and returns.
+          wire_type: the type that msgspec decodes, by default `value_type`; the subclass converts its values.
         """
         super().__init_subclass__()
         cls._URN, cls._VALUE_TYPE = urn, value_type
@@ -40,11 +40,15 @@ class MessagePackCoder(coders.Coder, BeamPlugin):
         coders.registry.register_coder(value_type, cls)
 
     def encode(self, value: Any) -> bytes:
-        """Return the bytes."""
+        """Return the value as MessagePack."""
         return _encode(value)
 
     def decode(self, encoded: bytes) -> Any:
-        """Return a value equal to the one encoded, with the types it had."""
+        """Return a value equal to the encoded one and of the same types.
+
+        Raises:
+          msgspec.DecodeError: the bytes are not MessagePack, or of another type.
+        """
         return self._decoder.decode(encoded)
 
     def to_type_hint(self) -> Any:
@@ -52,7 +56,7 @@ class MessagePackCoder(coders.Coder, BeamPlugin):
         return self._VALUE_TYPE
 
     def to_runner_api_parameter(self, context: Any) -> tuple[str, None, tuple[()]]:
-        """Return what the pipeline holds of this coder: its URN."""
+        """Return how a pipeline refers to this coder: by its URN alone, without payload or component coders."""
         return self._URN, None, ()
 
     def __str__(self) -> str:

@@ -14,7 +14,8 @@ from pipeline.version import VERSION
 # Tag of the dead letters among the outputs of a step.
 DEAD_LETTERS = "dead_letters"
 
-# Characters of base64 in a part. A message can have 10 MB, and a row or a request to BigQuery too, base64 included:
+# Characters of base64 in a part. A message of 10 MB, which Pub/Sub allows, exceeds as base64 the 10 MB that BigQuery
+# allows for a row and for a request:
 # https://cloud.google.com/bigquery/quotas#streaming_inserts
 PART_SIZE = 6_000_000
 

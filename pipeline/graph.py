@@ -21,8 +21,8 @@ def build(
     """Connect the source to the sinks.
 
     The labels of steps are part of the update contract: when a running job is updated, Dataflow hands the state of each
-    step to the step of the same label. The label of `intervals` also has the parameters that an update must not change:
-    see `pipeline.windows.labels`.
+    step to the step of the same label. The label of the step that emits intervals also contains the parameters that an
+    update must not change: see `pipeline.windows.labels`.
 
     Args:
       pipeline: where the steps are added.

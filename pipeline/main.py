@@ -64,7 +64,7 @@ def _refuse(message: str) -> int:
 
 
 def _region(beam_options: PipelineOptions) -> str | None:
-    # As in Beam, which also asks gcloud; the image of the template has no gcloud.
+    # As Beam finds the region, except that Beam also asks gcloud, which is not in the image of the template.
     return beam_options.view_as(GoogleCloudOptions).region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
 
 
@@ -108,7 +108,7 @@ def _rows_to(
         return streaming_inserts.InsertRows(table)
     if job.write_method == "storage_write":
         return storage_write.AppendRows(table, columns)
-    # An update counts as a start as well: its rows replace those of the job before it.
+    # An update also starts a new job, whose rows replace those of the job that it updates.
     return storage_write.UpsertRows(table, columns, key, job_start=int(time.time() * 1000))
 
 

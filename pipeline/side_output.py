@@ -1,8 +1,8 @@
-"""One output for all that seldom leaves the fold, split by tag after a GroupByKey.
+"""One output for all elements that the fold rarely emits; they are split by tag after a GroupByKey.
 
 Every output costs each bundle about 6 us of metrics, and every step tens of microseconds, even if a bundle has nothing
-for them; and a bundle may be ten messages. A runner ends its fused stage at a GroupByKey. Steps after it, such as the
-sink of dead letters, therefore only run when they have elements.
+for them; and a bundle may have only ten messages. A runner ends its fused stage at a GroupByKey. Steps after it, such
+as the sink of dead letters, therefore only run when they have elements.
 """
 
 import random
@@ -20,7 +20,7 @@ from pipeline.beam_internals import declare_windowing
 # Tag of the side output, among the outputs of a step.
 SIDE_OUTPUT = "side_output"
 
-# Keys among which the elements spread, in case there are ever many.
+# Number of keys over which the elements are spread, so that several workers can process them if there are many.
 _KEYS = 64
 
 # Seconds for which a GroupByKey that must not drop anything accepts elements after the end of their window. No
@@ -37,7 +37,7 @@ _BEFORE_2000 = (IntervalWindow(Timestamp(0), Timestamp(_YEAR_2000)),)
 
 
 def to_side_output(tag: str, element: Any, timestamp: Timestamp) -> beam.pvalue.TaggedOutput[str, Any]:
-    """Return the side output that `SplitByTag` emits by `tag`; its timestamp holds the watermark back until then."""
+    """Return a side output that `SplitByTag` emits by `tag`; until then its `timestamp` holds back the watermark."""
     keyed = int(random.random() * _KEYS), (tag, element)
     return beam.pvalue.TaggedOutput(SIDE_OUTPUT, WindowedValue(keyed, timestamp, _BEFORE_2000))
 

@@ -11,19 +11,19 @@ from apache_beam.transforms.deduplicate import DeduplicatePerKey
 from pipeline.beam_internals import ReadFromPubSubWithoutLineage
 from pipeline.metrics import METRICS
 
-# Seconds for which an id is remembered, as the Dataflow service does:
+# Seconds for which an id is remembered; the Dataflow service remembers it for as long:
 # https://cloud.google.com/dataflow/docs/concepts/streaming-with-cloud-pubsub#efficient_deduplication
 REMEMBERED = 600
 
 
 class ReadMessages(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Any]]):
-    """Yields message bytes, or PubsubMessage with `keep_attributes`.
+    """Reads messages from Pub/Sub; yields their data as bytes, or PubsubMessages with `keep_attributes`.
 
     Args:
       topic, subscription: one of them; the other is None.
       timestamp_attribute: the attribute that drives the watermark, or None for the publish time.
       id_attribute: the attribute by which duplicates are removed, or None.
-      keep_attributes: yield PubsubMessage.
+      keep_attributes: yield PubsubMessages, which also have the attributes and the id.
       runner_removes_duplicates: whether the runner removes them, as Dataflow does; Beam's local runner does not.
     """
 
@@ -66,7 +66,7 @@ def _report_lineage(impulse: bytes, source: str) -> list[Any]:
 
 
 class RemoveDuplicates(beam.PTransform[beam.PCollection[PubsubMessage], beam.PCollection[PubsubMessage]]):
-    """Passes on the first PubsubMessage of each `id_attribute` in ten minutes.
+    """Removes each message whose `id_attribute` has the value of a message of the last ten minutes.
 
     A message without the attribute is identified by its Pub/Sub id, so that only its redelivery is removed.
     """

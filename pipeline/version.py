@@ -1,3 +1,3 @@
-"""The version of the package and of its dead letters."""
+"""The version of the package; dead letters record it as `pipeline_version`."""
 
 VERSION = "1.0.0"

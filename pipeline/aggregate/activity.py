@@ -9,12 +9,12 @@ from pipeline.aggregate.sums import MAX_BUCKETS
 from pipeline.coders import MessagePackCoder
 from pipeline.decode.reading import Reading
 
-# The key of the whole stream, to which all readings belong. Readings without a device belong to nothing else.
+# The key of the whole stream, to which all readings belong. Readings without a device have no other key.
 STREAM = ""
 
 
 class BundleActivity(msgspec.Struct, array_like=True):
-    """The runs of readings of a device, or of the stream, in one bundle; in order of time, at least `after` apart."""
+    """The runs of a device, or of the stream, in one bundle; in order of time, with a silence between any two."""
 
     runs: list[Run]
 
@@ -27,7 +27,7 @@ class DeviceActivity:
     """The times of readings of each device, and of the stream, in one bundle; microseconds since the epoch.
 
     Args:
-      after: readings this many microseconds apart have a silence between them.
+      after: microseconds; there is a silence between readings that are at least this far apart.
     """
 
     def __init__(self, after: int):
@@ -59,7 +59,7 @@ class DeviceActivity:
             yield reading
 
     def drain(self) -> Iterator[tuple[int, tuple[str, BundleActivity]]]:
-        """Yield (time of the first reading, (device, its activity)), and forget all of it."""
+        """Yield (time of the first reading, (device, its activity)) for each device and the stream, and reset."""
         drained, self._runs = self._runs, {}
         if drained:
             drained[STREAM] = _join((run for runs in drained.values() for run in runs), self._after)

@@ -1,7 +1,7 @@
 """Buckets: the sums of one bundle, in memory, until they are drained.
 
-The fold adds readings to buckets and drains them, whatever the windows. The windows create the buckets that they need,
-and place drained sums in Beam's windows: all of them implement `Bucketing`.
+The fold adds readings to buckets and drains them; it does not depend on the kind of windows. Each kind implements
+`Bucketing`: it creates the buckets that it needs, and places drained sums in Beam's windows.
 """
 
 import functools
@@ -53,7 +53,7 @@ class FixedBuckets:
     """Sums by interval and device.
 
     Args:
-      interval: its length in seconds; intervals are aligned to the epoch.
+      interval: the length of an interval in seconds; intervals are aligned to the epoch.
       statistics: what is accumulated of the readings.
       by_device: sums for each device; otherwise the device is "".
     """
@@ -94,10 +94,10 @@ class FixedBuckets:
 
 
 class SummedRun(Run):
-    """A run of readings and what they add up to.
+    """A run of readings with their sums.
 
     Attributes:
-      sums: of all its readings.
+      sums: the accumulator of each sensor.
     """
 
     sums: WireSums

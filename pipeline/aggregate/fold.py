@@ -31,8 +31,8 @@ class Folded(NamedTuple):
     """The output of `FoldReadings`.
 
     Attributes:
-      sums: of each bundle by interval and device, in windows; with `maybe_expired`, the input of `emit` of the
-        intervals.
+      sums: the sums of each bundle by interval and device, in windows. Together with `maybe_expired` they are the input
+        of the transform that `emit` of the intervals returns.
       maybe_expired: sums whose intervals may have expired.
       dead_letters: dead letters of messages and items that are not readings.
       activity: when each device sent readings, as `DeviceActivity` drains it; None without `silence_after`.
@@ -84,16 +84,16 @@ class FoldReadings(beam.PTransform):
 def _freeze_once() -> None:
     """Exempt all existing objects from garbage collection, once per process.
 
-    Beam keeps 200,000 objects. With many devices, a third of the time would go into scanning them for garbage. Not once
-    per bundle processor, because the garbage of the previous one would then never be freed.
+    Beam keeps 200,000 objects. With many devices, a third of the time would go into scanning them for garbage. It
+    is not done in each `setup`, because the objects of earlier bundle processors would then never be freed.
     """
     gc.collect()
     gc.freeze()
 
 
 class _Fold(beam.DoFn):
-    # Messages that are folded at once, because to begin takes about as long as to fold one. Few enough that this many
-    # of 10 MB, the largest there are, fit in memory.
+    # Messages that are folded together, because starting a fold takes as long as folding one message. Few enough to fit
+    # in memory if each has 10 MB, the most that Pub/Sub allows.
     BATCH_SIZE = 32
 
     def __init__(self, mapping: Mapping, max_future_skew: int, bucketing: Bucketing, silence_after: int | None):
@@ -159,7 +159,7 @@ class _Fold(beam.DoFn):
         return self._decoder.decode(payloads, latest, rejections, list(map(Envelope, attributes, times)))
 
     def _add(self, readings: Iterator[Reading]) -> bool:
-        """Add readings until there are none left, or until a drain is due; return whether it is."""
+        """Add readings until there are none left, or until a drain is due; return whether a drain is due."""
         if not self._activity:
             return self._buckets.add(readings)
         full = self._buckets.add(self._activity.observe(readings))

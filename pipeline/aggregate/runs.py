@@ -26,20 +26,20 @@ FIRST, LAST = operator.attrgetter("first"), operator.attrgetter("last")
 
 
 def touching(runs: Sequence[Run], new: Run, gap: int) -> slice:
-    """Return where in `runs` those are that `new` is less than `gap` microseconds away from, found by bisection.
+    """Return the slice of `runs` that is less than `gap` microseconds away from `new`, found by bisection.
 
-    The runs must be in order and at least `gap` apart. They still are once those of the slice are replaced by one that
-    spans them and `new`; the slice is empty, at the place of `new`, if it touches none.
+    `runs` must be in order and at least `gap` apart. They remain so when the slice is replaced by one run that spans it
+    and `new`. If no run is that close to `new`, the slice is empty, at the index at which to insert `new`.
     """
     start = bisect.bisect_right(runs, new.first - gap, key=LAST)
     return slice(start, bisect.bisect_left(runs, new.last + gap, lo=start, key=FIRST))
 
 
 def insert(runs: list[AnyRun], new: AnyRun, gap: int, join: Callable[[AnyRun, AnyRun], AnyRun]) -> int:
-    """Insert `new` into `runs`, in place, joined with all that it touches; return its place.
+    """Insert `new` into `runs` in place, joined with every run less than `gap` away; return its index.
 
     Args:
-      runs: in order and at least `gap` microseconds apart; so they still are afterwards.
+      runs: in order and at least `gap` microseconds apart, before and after the call.
       new: the run to insert.
       gap: runs less than this many microseconds apart become one.
       join: returns the run that spans two.

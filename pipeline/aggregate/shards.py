@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pipeline.aggregate.sums import Sums, SumsOf, WireSums
 from pipeline.coders import MessagePackCoder
 
-# Enough for the devices of an interval to spread over workers. It is in the label of the step that holds open
-# intervals, because with another number a device would have two rows in an interval that is open during an update.
+# Enough to spread the devices of an interval over workers. The number is part of the label of the step that holds open
+# intervals, because with another one a device would have two rows in an interval that is open during an update.
 SHARDS = 32
 
 _KEYS = tuple(f"shard {number}" for number in range(SHARDS))
@@ -23,10 +23,10 @@ class Shard(dict[str, Sums]):
 
 
 class ShardCoder(MessagePackCoder, urn="sensor_stream:coder:shard:v1", value_type=Shard, wire_type=dict[str, WireSums]):
-    """Encodes a `Shard`, in a fifth of the time of the coder that Beam has for any value."""
+    """Encodes a `Shard`, in a fifth of the time that Beam's coder for arbitrary values takes."""
 
     def decode(self, encoded: bytes) -> Shard:
-        """Return a shard equal to the one encoded, with the types it had."""
+        """Return a shard equal to the encoded one and of the same types; raises msgspec.DecodeError."""
         return Shard(super().decode(encoded))
 
 

@@ -1,7 +1,7 @@
 """The statistics of a sensor's readings in an interval.
 
-A statistic is computed when its interval is emitted, from components. Components are all that is accumulated, shuffled
-and merged until then. Only the components of the chosen statistics are, and each only once.
+A statistic is computed from components when its interval is emitted. Until then only components are accumulated,
+shuffled and merged: those of the chosen statistics, each of them once.
 Bundles, late panes and joined sessions are merged in any order and grouping, so the result must not depend on these.
 
 To add a statistic: a class like those below, an instance of it in STATISTICS, `make metadata`.
@@ -18,10 +18,10 @@ from pipeline.decode.reading import Reading
 
 
 class Component(NamedTuple):
-    """Something that is accumulated of one sensor's readings: a number, or a tuple of numbers.
+    """A value that is accumulated from one sensor's readings: a number, or a tuple of numbers.
 
     Attributes:
-      name: as in the name of the step that holds it.
+      name: part of the label of the step that holds open intervals.
       lift: returns the component of one reading, from its value, its event time in microseconds since the epoch, and a
         number that grows with arrival.
       merge: returns the component of two sets of readings from those of each.
@@ -85,7 +85,7 @@ SPREAD = Component("spread", _spread, _merge_spreads)
 EARLIEST = Component("earliest", _timed, _earlier)
 LATEST = Component("latest", _timed, _later)
 
-# In their order in accumulators, whatever the order of the statistics; add new ones at the end.
+# All components in their order in accumulators, which no parameter changes; add new ones at the end.
 COMPONENTS = (SUM, COUNT, LOWEST, HIGHEST, SPREAD, EARLIEST, LATEST)
 
 
@@ -103,7 +103,7 @@ class Statistic:
     type: ClassVar[str] = "FLOAT"
 
     def compute(self, *components: Any) -> float | None:
-        """Return the statistic from the values of its components; unless overridden, that of its only one."""
+        """Return the statistic from the values of its components; by default it is the value of its only component."""
         (value,) = components
         return value
 
@@ -218,10 +218,10 @@ class Statistics:
     accumulators of several sensors.
 
     Args:
-      names: of the statistics, in the order of their columns.
+      names: names of statistics, in the order of their columns.
 
     Attributes:
-      lift: takes readings, and returns them as `add` takes them.
+      lift: converts readings to what `add` takes.
       add: adds one reading's values to `Sums` in place.
       merge: adds `Sums` to others in place; the added ones are not changed.
     """
@@ -237,14 +237,14 @@ class Statistics:
         # The places of each statistic's components in an accumulator.
         self._places = [tuple(map(self._components.index, one.components)) for one in self._statistics]
         if self._components == Mean.components:
-            # The default. Its code is several times as fast as that for any components.
+            # The default has its own functions, which are several times as fast as those for any components.
             self.lift, self.add, self.merge = iter, add_values, add_sums
         else:
             self.lift, self.add, self.merge = self._lift, self._merge, self._merge
 
     @property
     def component_names(self) -> str:
-        """The names of the components. Jobs with the same ones can take over each other's state."""
+        """The names of the components. A job can take over the state of a job with the same components."""
         return "+".join(component.name for component in self._components)
 
     def __eq__(self, other: object) -> bool:
@@ -267,13 +267,15 @@ class Statistics:
     def to_payload(self, accumulator: list) -> dict[str, float | None]:
         """Return a sensor's values by name, for a dead letter.
 
-        A mean is given by its sum and count, so that it can be added to that of a row.
+        In place of a mean it has sum and count, so that they can be combined with the mean of a row.
         """
         by_component = dict(zip(self._components, accumulator, strict=True))
-        of_mean = {component.name: value for component, value in by_component.items() if component in Mean.components}
+        sum_and_count = {
+            component.name: value for component, value in by_component.items() if component in Mean.components
+        }
         by_name = dict(zip(self.names, self.values(accumulator), strict=True))
         by_name.pop(Mean.name, None)
-        return of_mean | by_name
+        return sum_and_count | by_name
 
     def _lift(self, readings: Iterator[Reading]) -> Iterator[tuple[int, str, Sums]]:
         lifts = [component.lift for component in self._components]

@@ -1,4 +1,4 @@
-"""Sums: what is accumulated of each sensor's readings, shuffled and merged; and intervals, the result."""
+"""Sums, which are accumulated from readings, shuffled and merged; and intervals, which hold the merged sums."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,15 +10,14 @@ from pipeline.coders import MessagePackCoder
 
 SECOND = 1_000_000  # microseconds
 
-# Sums that a bundle may hold before they are drained: bounds its memory with very many intervals or devices.
+# Sums that a bundle may hold before they are drained; this bounds its memory with very many intervals or devices.
 MAX_BUCKETS = 20_000
 
 # The accumulator of each sensor with readings, by its name: [sum, count], or the components of other `Statistics`. By
 # name, not by position, so that the state of a running job survives an update that reorders `sensors`.
 Sums = dict[str, list[Any]]
 
-# Sums as MessagePack decodes them. It has one kind of array, and a component is a number or a tuple of numbers: so an
-# array within a list is a tuple.
+# The type by which msgspec decodes Sums. MessagePack has only one kind of array; within an accumulator it is a tuple.
 WireSums = dict[str, list[int | float | tuple[int | float, ...]]]
 
 # Sums by device; the device is "" for readings without one, and for all readings without `group_by_device`.
@@ -26,14 +25,14 @@ SumsOf = dict[str, Sums]
 
 
 class Interval(msgspec.Struct, array_like=True):
-    """An interval when it is emitted, for some or all of its devices.
+    """The sums of an interval when it is emitted, for some or all of its devices.
 
     Attributes:
       row_time: the row's Timestamp, microseconds since the epoch.
       end: end of the interval, microseconds since the epoch.
-      sums_of: sums by device, of all readings of the interval or of late ones; empty sums retract the row before.
-      revision: for rows the number of earlier ones of the same Timestamp and device; unique among the intervals of one
-        Timestamp, device and `late`.
+      sums_of: sums by device, of all readings of the interval or of late ones; empty sums retract the previous row.
+      revision: for rows, the number of earlier rows of the same Timestamp and device; for late sums, a number that
+        differs between the intervals of one Timestamp, device and `late`.
       late: None for a row, otherwise why these sums cannot be in one: Late or Expired.
       first: the time of the first reading, if the interval begins there and not at `row_time`; microseconds since the
         epoch.
