@@ -1,5 +1,7 @@
 """The dataflow on one screen: messages to rows, silences and dead letters."""
 
+from typing import Any
+
 import apache_beam as beam
 
 from pipeline.aggregate.fold import FoldReadings
@@ -13,10 +15,10 @@ from pipeline.sinks.rejected_rows import RejectedRowsToDeadLetters
 def build(
     pipeline: beam.Pipeline,
     job: Job,
-    source: beam.PTransform,
-    write_rows: beam.PTransform,
-    write_dead_letters: beam.PTransform,
-    write_silences: beam.PTransform | None = None,
+    source: beam.PTransform[Any, Any],
+    write_rows: beam.PTransform[Any, Any],
+    write_dead_letters: beam.PTransform[Any, Any],
+    write_silences: beam.PTransform[Any, Any] | None = None,
 ) -> None:
     """Connect the source to the sinks.
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
@@ -79,7 +80,7 @@ def _build(job: Job, beam_options: PipelineOptions, runner_removes_duplicates: b
     return pipeline
 
 
-def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform:
+def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform[Any, Any]:
     return ReadMessages(
         job.input_topic,
         job.input_subscription,
@@ -90,7 +91,7 @@ def _source(job: Job, runner_removes_duplicates: bool) -> beam.PTransform:
     )
 
 
-def _row_sink(job: Job) -> beam.PTransform:
+def _row_sink(job: Job) -> beam.PTransform[Any, Any]:
     sink = _rows_to(job, job.output_table, _row_columns(job), tables.row_key(job.group_by_device))
     if job.output_table and job.window == "session" and job.write_method != "streaming_inserts":
         # A retried bundle may merge a session with readings that the first attempt did not have. Its row then has
@@ -101,7 +102,7 @@ def _row_sink(job: Job) -> beam.PTransform:
 
 def _rows_to(
     job: Job, table: TableId | None, columns: tuple[bigquery.SchemaField, ...], key: tuple[str, ...]
-) -> beam.PTransform:
+) -> beam.PTransform[Any, Any]:
     if not table:
         return console.PrintRows()
     if job.write_method == "streaming_inserts":
@@ -116,10 +117,10 @@ def _row_columns(job: Job) -> tuple[bigquery.SchemaField, ...]:
     return tables.row_columns(job.sensors, job.group_by_device, job.revisions_in_table, job.statistics)
 
 
-def _dead_letter_sink(job: Job) -> beam.PTransform:
+def _dead_letter_sink(job: Job) -> beam.PTransform[Any, Any]:
     table = job.dead_letter_table
     if not table:
-        sink: beam.PTransform = console.PrintDeadLetters()
+        sink: beam.PTransform[Any, Any] = console.PrintDeadLetters()
     elif job.write_method == "streaming_inserts":
         sink = streaming_inserts.InsertDeadLetters(table)
     else:
@@ -127,7 +128,7 @@ def _dead_letter_sink(job: Job) -> beam.PTransform:
     return pubsub.WriteDeadLetters(sink, job.dead_letter_topic)
 
 
-def _silence_sink(job: Job) -> beam.PTransform:
+def _silence_sink(job: Job) -> beam.PTransform[Any, Any]:
     sink = _rows_to(job, job.silence_table, tables.SILENCE_COLUMNS, tables.SILENCE_KEY)
     return pubsub.WriteSilences(sink, job.silence_topic, job.upsert)
 

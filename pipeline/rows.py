@@ -24,7 +24,7 @@ CHANGE_TYPE, CHANGE_SEQUENCE_NUMBER = "_CHANGE_TYPE", "_CHANGE_SEQUENCE_NUMBER"
 _OVERFLOW = "the sum of these readings, or of their squares, exceeds a 64-bit float"
 
 
-class MakeRows(beam.PTransform):
+class MakeRows(beam.PTransform[beam.PCollection[Interval], Any]):
     """Creates a row of statistics, by default means, for each device of an `Interval`.
 
     Output `rows`: {"Timestamp": RFC 3339, sensor: mean or None, ...[, "Device": name or None]}. With `numbered` they
@@ -50,7 +50,7 @@ class MakeRows(beam.PTransform):
         super().__init__()
         self._make_row = _MakeRow(sensors, by_device, numbered, since, statistics)
 
-    def expand(self, intervals: beam.PCollection) -> Any:
+    def expand(self, intervals: beam.PCollection[Any]) -> Any:
         make_row = beam.ParDo(self._make_row).with_output_types(Any, **{DEAD_LETTERS: Any})
         return intervals | "MakeRow" >> make_row.with_outputs(DEAD_LETTERS, main="rows")
 
@@ -116,7 +116,7 @@ class _MakeRow(beam.DoFn):
 
     def _dead_letter(
         self, row_time: str, device: str, sums: Sums, revision: int, stage: str, error: str, message: str
-    ) -> beam.pvalue.TaggedOutput:
+    ) -> beam.pvalue.TaggedOutput[str, Any]:
         readings = {name: self._statistics.to_payload(accumulator) for name, accumulator in sums.items()}
         payload = strict_json.dumps({TIMESTAMP: row_time, DEVICE: device or None, "readings": readings}).encode()
         # The sums are not part of the id: a retried bundle may add in another order and round differently.

@@ -69,7 +69,7 @@ class _DeviceStateCoder(MessagePackCoder, urn="sensor_stream:coder:device_state:
     pass
 
 
-class NoticeSilences(beam.PTransform):
+class NoticeSilences(beam.PTransform[beam.PCollection[Any], beam.PCollection[Any]]):
     """Creates rows of silences.
 
     Input: (device, `BundleActivity`), as `DeviceActivity` drains them.
@@ -130,7 +130,7 @@ class _Notice(beam.DoFn):
     @on_timer(DUE)
     def notice_due(
         self,
-        device: str = beam.DoFn.KeyParam,
+        device: Any = beam.DoFn.KeyParam,
         reached: Any = beam.DoFn.TimestampParam,
         cell: Any = beam.DoFn.StateParam(STATE),
         due: Any = beam.DoFn.TimerParam(DUE),

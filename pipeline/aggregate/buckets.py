@@ -42,7 +42,7 @@ class Bucketing(Protocol):
     def new_buckets(self) -> Buckets[Any]:
         """Return empty buckets for one bundle."""
 
-    def place(self, drained: Iterable[Any], now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput]:
+    def place(self, drained: Iterable[Any], now: float) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput[str, Any]]:
         """Yield drained sums as elements with windows and timestamps; `now` is in seconds since the epoch.
 
         Sums that may have expired go to the side output, by the tag MAYBE_EXPIRED.

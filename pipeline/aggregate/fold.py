@@ -38,13 +38,13 @@ class Folded(NamedTuple):
       activity: when each device sent readings, as `DeviceActivity` drains it; None without `silence_after`.
     """
 
-    sums: beam.PCollection
-    maybe_expired: beam.PCollection
-    dead_letters: beam.PCollection
-    activity: beam.PCollection | None
+    sums: beam.PCollection[Any]
+    maybe_expired: beam.PCollection[Any]
+    dead_letters: beam.PCollection[Any]
+    activity: beam.PCollection[Any] | None
 
 
-class FoldReadings(beam.PTransform):
+class FoldReadings(beam.PTransform[beam.PCollection[Any], Folded]):
     """Decodes messages and adds their readings up per interval and device, inside each bundle.
 
     One step does all of it, because each step takes tens of microseconds of each bundle, even of one that has nothing
@@ -68,7 +68,7 @@ class FoldReadings(beam.PTransform):
         fold = _TimedFold if mapping.needs_time else _Fold
         self._fold = fold(mapping, max_future_skew, bucketing, silence_after)
 
-    def expand(self, messages: beam.PCollection) -> Any:
+    def expand(self, messages: beam.PCollection[Any]) -> Any:
         tags = {SIDE_OUTPUT: tuple[int, Any]} | ({ACTIVITY: tuple[str, BundleActivity]} if self._silence_after else {})
         fold = beam.ParDo(self._fold).with_output_types(self._sums_type, **tags)
         folded = messages | "Fold" >> fold.with_outputs(*tags, main="sums")
@@ -175,7 +175,7 @@ class _Fold(beam.DoFn):
 class _TimedFold(_Fold):
     """The fold with the event time of each message, which costs as much as parsing a small one."""
 
-    def process(self, element: Any, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterable[Any]:
+    def process(self, element: Any, timestamp: Any = beam.DoFn.TimestampParam) -> Iterable[Any]:
         self._times.append(timestamp.micros)
         return super().process(element)
 

@@ -67,12 +67,12 @@ def _merge_spreads(one: Spread, other: Spread) -> Spread:
 
 
 # Both return tuples, and accept lists too, because version 0.2 decoded tuples as lists.
-def _earlier(one: Sequence, other: Sequence) -> tuple:
+def _earlier(one: Sequence[Any], other: Sequence[Any]) -> tuple[Any, ...]:
     first, second = tuple(one), tuple(other)
     return first if first <= second else second
 
 
-def _later(one: Sequence, other: Sequence) -> tuple:
+def _later(one: Sequence[Any], other: Sequence[Any]) -> tuple[Any, ...]:
     first, second = tuple(one), tuple(other)
     return first if first >= second else second
 
@@ -257,14 +257,14 @@ class Statistics:
         """Return name and BigQuery type of a sensor's columns."""
         return [(statistic.column(sensor), statistic.type) for statistic in self._statistics]
 
-    def values(self, accumulator: list) -> list[float | None]:
+    def values(self, accumulator: list[Any]) -> list[float | None]:
         """Return the values of a sensor's columns."""
         return [
             statistic.compute(*[accumulator[place] for place in places])
             for statistic, places in zip(self._statistics, self._places, strict=True)
         ]
 
-    def to_payload(self, accumulator: list) -> dict[str, float | None]:
+    def to_payload(self, accumulator: list[Any]) -> dict[str, float | None]:
         """Return a sensor's values by name, for a dead letter.
 
         In place of a mean it has sum and count, so that they can be combined with the mean of a row.
