@@ -18,7 +18,6 @@ from pipeline.decode.envelope import Envelope
 from pipeline.decode.errors import (
     BadDevice,
     BadTimestamp,
-    BadValue,
     InvalidReading,
     NoKnownSensor,
     NotAReading,
@@ -30,7 +29,7 @@ from pipeline.decode.json_types import json_type
 from pipeline.decode.reading import DEVICE, MAX_DEVICE, TIMESTAMP, Reading
 from pipeline.decode.rejections import BadValues, Rejections
 from pipeline.decode.timestamps import EARLIEST, cached_fractions, cached_seconds, out_of_range, parse_timestamp
-from pipeline.decode.values import strict
+from pipeline.decode.values import no_number, too_large
 
 # Bytes of the shortest item with a Timestamp, {"Timestamp":0}, and its comma.
 _SHORTEST_ITEM = 16
@@ -153,25 +152,33 @@ class Decoder:
         """
         sensors = self._sensors
         bad: BadValues = {}
-        try:
-            found = {name: strict(name, value) for name, value in fields.items() if name in sensors}
-        except BadValue:
-            found = {name: _value(name, value, bad) for name, value in fields.items() if name in sensors}
-        values = {name: value for name, value in found.items() if value is not None}
+        found: dict[str, Any] = {
+            name: value if type(value) is float else _value(name, value, bad)
+            for name, value in fields.items()
+            if name in sensors
+        }
+        values = found
+        if None in found.values():
+            values = {name: value for name, value in found.items() if value is not None}
         if values:
             self.ignored_keys += len(fields) - len(found)
         elif bad:
-            reasons = [str(reason) for _, reason in bad.values()]
-            raise BadValue(reasons[0])
+            raise as_reason(next(iter(bad.values()))[1])
         return values, bad
 
 
 def _value(name: str, value: object, bad: BadValues) -> float | None:
-    try:
-        return strict(name, value)
-    except BadValue as error:
-        bad[name] = value, BadValue(str(error))  # without its traceback, which holds all messages of the batch
+    if value is None:
         return None
+    # Reasons are not raised here, because by its traceback one would hold all messages of the batch.
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            bad[name] = value, too_large(name)
+    else:
+        bad[name] = value, no_number(name, value)
+    return None
 
 
 def _parsed_documents(document: Any, payload: bytes) -> Documents:

@@ -29,7 +29,7 @@ def strict(name: str, value: object) -> float | None:
     if value is None:
         return None
     if type(value) is not int and type(value) is not float:
-        raise BadValue(f"{name} is {json_type(value)}, not a number")
+        raise no_number(name, value)
     return _finite(name, value)
 
 
@@ -72,11 +72,21 @@ def lenient(name: str, value: object) -> float | None:
     return _finite(name, float(found[1]))
 
 
+def no_number(name: str, value: object) -> BadValue:
+    """Return the reason why a value of another type is none."""
+    return BadValue(f"{name} is {json_type(value)}, not a number")
+
+
+def too_large(name: str) -> BadValue:
+    """Return the reason why a number is no value."""
+    return BadValue(f"{name} is too large for a 64-bit float")
+
+
 def _finite(name: str, value: float) -> float:
     try:
         number = float(value)
     except OverflowError:
         number = float("inf")
     if number in (float("inf"), float("-inf")):
-        raise BadValue(f"{name} is too large for a 64-bit float")
+        raise too_large(name)
     return number
