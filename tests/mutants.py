@@ -32,6 +32,62 @@ BASELINE_TIMEOUT = 900
 # What pytest is to run of tests/pipeline for a module, the tests that are done soonest first.
 TESTS = {
     "pipeline/decode/decoder.py": ("decode/test_amplification.py", "decode/test_decoder.py"),
+    "pipeline/decode/documents.py": (
+        "decode/test_decoder.py",
+        "decode/test_amplification.py",
+    ),
+    "pipeline/decode/formats.py": (
+        "decode/test_decoder.py",
+        "decode/test_messages.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/influx.py": (
+        "decode/test_messages.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/json_text.py": (
+        "decode/test_walk.py",
+        "decode/test_decoder.py",
+    ),
+    "pipeline/decode/mapped.py": (
+        "decode/test_mapped.py",
+        "decode/test_messages.py",
+    ),
+    "pipeline/decode/mapping.py": (
+        "decode/test_mapped.py",
+        "decode/test_messages.py",
+    ),
+    "pipeline/decode/paths.py": ("decode/test_paths.py",),
+    "pipeline/decode/plan.py": (
+        "decode/test_mapped.py",
+        "decode/test_messages.py",
+    ),
+    "pipeline/decode/quick.py": (
+        "decode/test_mapped.py",
+        "decode/test_messages.py",
+    ),
+    "pipeline/decode/rejections.py": (
+        "decode/test_amplification.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/senml.py": (
+        "decode/test_messages.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/shapes.py": (
+        "decode/test_walk.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/timestamps.py": (
+        "decode/test_decoder.py",
+        "decode/test_messages.py",
+    ),
+    "pipeline/decode/values.py": (
+        "decode/test_decoder.py",
+        "decode/test_messages.py",
+        "decode/test_mapped.py",
+    ),
+    "pipeline/decode/walk.py": ("decode/test_walk.py",),
     "pipeline/decode/bounded_cache.py": ("decode/test_bounded_cache.py",),
     "pipeline/decode/strict_json.py": ("decode/test_strict_json.py",),
     "pipeline/aggregate/fold.py": (
