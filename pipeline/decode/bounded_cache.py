@@ -1,4 +1,4 @@
-"""Remembering what is dear to make and often asked for."""
+"""A bounded cache of values that are expensive to create and often needed."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -57,7 +57,7 @@ class Shape:
             self.items = {slot: path for path, slot in _scalars(lists[0][1], "") if path}
 
     def rows(self, payload: bytes, row: list[Any]) -> Iterator[Sequence[Any]]:
-        """Yield the rows of all documents of a message; each is `row`, filled anew.
+        """Yield the rows of all documents of a message; each is `row`, filled again.
 
         Raises:
           Exception: the message is for `Walk`.

@@ -1,4 +1,4 @@
-"""What the end-to-end benchmark takes for right. No test here judges a speed."""
+"""What the end-to-end benchmark accepts as correct. No test here measures a speed."""
 
 import json
 from collections import defaultdict

@@ -83,7 +83,7 @@ def golden_and_now(request) -> tuple[Steps, Steps]:
     return golden(request.param, now), now
 
 
-def test_a_running_job_can_be_updated(golden_and_now):
+def test_running_job_can_be_updated(golden_and_now):
     found = breaks(*golden_and_now)
     assert not found, (
         "\nThis graph cannot replace that of a running job with --update:\n  "
@@ -94,7 +94,7 @@ def test_a_running_job_can_be_updated(golden_and_now):
     )
 
 
-def test_beginning_to_watch_for_silences_is_no_update(fixed, silences):
+def test_silence_after_cannot_be_added_by_an_update(fixed, silences):
     [broken] = breaks(steps_of(fixed.graph), steps_of(silences.graph))
     assert broken.startswith("step FoldReadings/Fold/ParDo(_Fold): outputs was")
 
@@ -105,7 +105,7 @@ def test_new_steps_are_recorded(golden_and_now):
     assert not added, f"\nNew steps; an update takes them in. To protect them from now on, run\n  {ACCEPT}\n{added}"
 
 
-def test_the_service_takes_an_update_of_what_open_intervals_do_not_depend_on(launch, fixed):
+def test_update_is_accepted_if_open_intervals_do_not_depend_on_the_parameter(launch, fixed):
     changed = launch(
         f"^~^input_subscription={SUBSCRIPTION}~output_table=sensor-stream-test:sensors.changed~sensors=Temp,Humidity"
         "~allowed_lateness=2h~max_future_skew=1h~rows_since=2026-11-22T13:00:00Z"
@@ -147,7 +147,7 @@ SESSION = "--window=session"
         ([SESSION], [SESSION, "--on_late=revise"]),
     ],
 )
-def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(before, after):
+def test_update_is_refused_if_open_intervals_depend_on_the_parameter(before, after):
     found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after)))
     assert [step for step in found if re.fullmatch(r"step EmitIntervals.* is gone", step)]
 
@@ -161,18 +161,18 @@ def test_the_service_refuses_an_update_that_would_stamp_open_intervals_wrongly(b
         ([SESSION, "--on_late=revise"], [SESSION, "--on_late=revise", "--allowed_lateness=2h"]),
     ],
 )
-def test_the_service_takes_an_update_of_what_does_not_apply(before, after):
+def test_update_is_accepted_if_the_parameter_does_not_apply(before, after):
     assert breaks(steps_of(graph_of(*before)), steps_of(graph_of(*after))) == []
 
 
 @pytest.mark.parametrize("change", [["--hop=3s"], ["--interval=30s"], ["--window=fixed", "--hop="]])
-def test_the_service_refuses_an_update_of_what_hopping_windows_are(change):
+def test_update_is_refused_if_hopping_windows_differ(change):
     before = ["--window=hopping", "--hop=5s"]
     found = breaks(steps_of(graph_of(*before)), steps_of(graph_of(*before, *change)))
     assert [step for step in found if step.startswith("step EmitIntervals") and step.endswith(" is gone")]
 
 
-def test_the_service_takes_an_update_to_statistics_of_the_same_components():
+def test_update_is_accepted_if_statistics_have_the_same_components():
     assert breaks(steps_of(graph_of()), steps_of(graph_of("--statistics=sum,count"))) == []
 
 
@@ -196,7 +196,7 @@ def folded(intervals: FixedIntervals | SessionIntervals, now: float = 100) -> An
     return element.value
 
 
-def test_what_open_windows_and_sessions_hold_is_of_the_same_shape():
+def test_open_windows_and_sessions_hold_values_of_the_same_shape():
     fixed, sessions = (
         FixedIntervals(15, 5, 3600, True, by_device=True),
         SessionIntervals(60, 5, 3600, False, by_device=True),
@@ -239,29 +239,29 @@ STEP = {"kind": "pardo", "outputs": {"main": "StrUtf8Coder"}, "state": {"seen": 
 
 
 class TestBreaks:
-    def test_nothing_changed(self):
+    def test_equal_steps_have_no_breaks(self):
         assert breaks({"A": STEP}, {"A": STEP}) == []
 
-    def test_a_new_step_is_no_break(self):
+    def test_new_step_is_no_break(self):
         assert breaks({"A": STEP}, {"A": STEP, "B": STEP}) == []
 
-    def test_a_new_name(self):
+    def test_renamed_step_is_gone(self):
         assert breaks({"A": STEP}, {"B": STEP}) == ["step A is gone"]
 
     @pytest.mark.parametrize(
         ("what", "value"), [("outputs", {"main": "BytesCoder"}), ("state", {"seen": "set"}), ("timers", {})]
     )
-    def test_another_coder_state_or_timer(self, what, value):
+    def test_changed_coder_state_or_timer_is_named(self, what, value):
         [message] = breaks({"A": STEP}, {"A": {**STEP, what: value}})
         assert message == f"step A: {what} was {STEP[what]}, is {value}"
 
-    def test_state_that_is_new(self):
+    def test_new_state_is_named(self):
         stateless = {key: value for key, value in STEP.items() if key != "state"}
         assert breaks({"A": stateless}, {"A": STEP}) == ["step A: state was None, is {'seen': 'bag'}"]
 
 
 class TestStepsOf:
-    def test_the_session_keeps_state_and_a_timer(self, session):
+    def test_session_has_state_and_a_timer(self, session):
         step = steps_of(session.graph)["EmitIntervals(on_late revise, key device)/EmitSessions"]
         assert step["state"] == {
             "sessions": "beam:user_state:bag:v1 sensor_stream:coder:device_sessions:v1",

@@ -216,8 +216,8 @@ def run_on_worker():
     return run
 
 
-@pytest.fixture(params=["young", "aged"])
+@pytest.fixture(params=["unexpired", "maybe_expired"])
 def age(request, monkeypatch):
     """Fixed and hopping windows combine readings directly that have not expired by the clock; these are years old."""
-    if request.param == "young":
+    if request.param == "unexpired":
         monkeypatch.setattr(FixedIntervals, "expiry_cutoff", lambda intervals, now: 0.0)

@@ -1,4 +1,4 @@
-"""A BigQuery with one method, insertAll, that fails on command. The emulator cannot be told to reject a row."""
+"""A BigQuery with one method, insertAll, that fails on command. The emulator cannot be made to reject a row."""
 
 import json
 import threading

@@ -141,7 +141,7 @@ def test_merge_accepts_components_decoded_as_lists(name, expected):
             assert type(merged["Temp"][0]) is tuple
 
 
-def test_a_worker_knows_the_coders_of_a_pipeline_from_beams_plugins_alone():
+def test_worker_knows_the_coders_of_a_pipeline_from_beams_plugins_alone():
     # As Beam's worker starts: it has imported nothing of the pipeline when it reads the coders of a job.
     script = (
         "import sys; from apache_beam.coders import Coder; from apache_beam.runners.worker import sdk_worker_main\n"

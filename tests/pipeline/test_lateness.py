@@ -46,14 +46,14 @@ def accounted(rows: list[dict], letters: list[dict]) -> tuple[float, int]:
 @pytest.mark.usefixtures("age")
 class TestFixedDeadLetter:
     @pytest.mark.bundles_as_sent
-    def test_the_row_is_final_and_each_late_bundle_a_letter(self, run_graph):
+    def test_row_is_final_and_late_bundles_are_dead_letters(self, run_graph):
         stream = Stream().add(message(1, Temp=1)).watermark(20)
         stream.add(message(2, Temp=10), message(3, Temp=30)).add(message(4, Temp=5))
         rows, letters = run_graph(stream)
         assert temps(rows) == [("00:00", 1.0)]
         assert late(letters) == [("Late", "00:00", 5.0, 1), ("Late", "00:00", 40.0, 2)]
 
-    def test_an_interval_still_open_takes_what_is_older_than_the_grace(self, run_graph):
+    def test_open_interval_accepts_readings_older_than_the_grace(self, run_graph):
         stream = Stream().add(message(14, Temp=1)).watermark(19).add(message(0, Temp=3))
         assert temps(run_graph(stream)[0]) == [("00:00", 2.0)]
 
@@ -63,7 +63,7 @@ class TestOnEveryEngine:
 
     @pytest.mark.parametrize("mode", ["dead_letter", "revise"])
     @pytest.mark.parametrize("watermark", [20, 51], ids=["late", "expired"])
-    def test_each_reading_of_late_bundles_is_in_the_row_or_in_one_dead_letter(self, run_graph, age, watermark, mode):
+    def test_readings_of_late_bundles_are_in_the_row_or_in_one_dead_letter(self, run_graph, age, watermark, mode):
         stream = Stream().add(message(1, Temp=1)).watermark(watermark)
         stream.add(message(2, Temp=2), message(3, Temp=4)).add(message(4, Temp=8))
         rows, letters = run_graph(stream, "--allowed_lateness=30s", f"--on_late={mode}", "--statistics=sum,count")
@@ -75,7 +75,7 @@ class TestFixedRevise:
     FLAGS = ("--on_late=revise",)
 
     @pytest.mark.bundles_as_sent
-    def test_each_late_bundle_writes_the_whole_corrected_row_again(self, run_graph):
+    def test_late_bundles_write_the_corrected_row_again(self, run_graph):
         stream = Stream().add(message(1, Temp=1)).watermark(20).add(message(2, Temp=3)).add(message(3, Temp=8, AtmP=7))
         rows, letters = run_graph(stream, *self.FLAGS)
         assert revisions(rows) == [("00:00", 0, 1.0), ("00:00", 1, 2.0), ("00:00", 2, 4.0)]
@@ -155,34 +155,34 @@ SESSIONS = ("--window=session", "--session_gap=10s", "--grace_period=5s")
 
 
 class TestSessionsDeadLetter:
-    def test_what_would_change_a_written_row_is_late(self, run_graph):
+    def test_reading_that_would_change_a_written_row_is_late(self, run_graph):
         # The row of 00:00 and 00:04 ends at 00:14 and is written at 00:19.
         stream = Stream().add(message(0, Temp=1), message(4, Temp=3)).watermark(19).add(message(6, Temp=50))
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:14", 2.0)]
         assert late(letters) == [("Late", "00:16", 50.0, 1)]
 
-    def test_a_session_that_follows_a_late_reading_is_not_spoilt_by_it(self, run_graph):
+    def test_session_is_not_changed_by_a_late_reading_before_it(self, run_graph):
         stream = Stream().add(message(0, Temp=1)).watermark(16).add(message(9, Temp=50)).add(message(14, Temp=7))
         stream.add(message(20, Temp=9))
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:10", 1.0), ("00:30", 8.0)]
         assert late(letters) == [("Late", "00:19", 50.0, 1)]
 
-    def test_a_late_reading_between_two_written_sessions_changes_neither(self, run_graph):
+    def test_late_reading_between_two_written_sessions_changes_neither(self, run_graph):
         stream = Stream().add(message(0, Temp=1), message(16, Temp=3)).watermark(40).add(message(8, Temp=50))
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:10", 1.0), ("00:26", 3.0)]
         assert late(letters) == [("Late", "00:18", 50.0, 1)]
 
-    def test_a_session_is_not_written_early_when_another_of_its_device_is(self, run_graph):
+    def test_session_is_not_written_early_when_another_of_its_device_is(self, run_graph):
         # The first ends at 00:10 and is written at 00:15; the second ended at 00:20 then, and is open until 00:25.
         stream = Stream().add(message(0, Temp=1), message(10, Temp=3)).watermark(15).add(message(12, Temp=5))
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:10", 1.0), ("00:22", 4.0)]
         assert letters == []
 
-    def test_an_open_session_takes_what_is_older_than_the_grace(self, run_graph):
+    def test_open_session_accepts_readings_older_than_the_grace(self, run_graph):
         stream = Stream().add(message(20, Temp=1)).watermark(30).add(message(12, Temp=3))
         rows, letters = run_graph(stream, *SESSIONS)
         assert temps(rows) == [("00:30", 2.0)]
@@ -202,13 +202,13 @@ class TestSessionsDeadLetter:
 class TestSessionsRevise:
     FLAGS = (*SESSIONS, "--on_late=revise", "--allowed_lateness=60s")
 
-    def test_a_late_reading_writes_the_whole_session_again(self, run_graph):
+    def test_late_reading_writes_the_session_again(self, run_graph):
         stream = Stream().add(message(0, Temp=1), message(4, Temp=3)).watermark(19).add(message(2, Temp=8))
         rows, letters = run_graph(stream, *self.FLAGS)
         assert revisions(rows) == [("00:14", 0, 2.0), ("00:14", 1, 4.0)]
         assert letters == []
 
-    def test_a_late_reading_that_joins_two_written_sessions_retracts_the_one_that_is_gone(self, run_graph):
+    def test_late_reading_that_joins_two_written_sessions_retracts_the_one_that_is_gone(self, run_graph):
         stream = Stream().add(message(0, Temp=1), message(16, Temp=3)).watermark(40).add(message(8, Temp=5))
         rows, letters = run_graph(stream, *self.FLAGS)
         assert revisions([row for row in rows if row["Temp"]]) == [

@@ -31,7 +31,7 @@ def test_messages_of_a_mapping_become_rows(run_on_worker, window):
     assert [(row["Device"], row["Temp"], row["Humi"]) for row in rows] == [("fridge-7", 21.5, 50.5)]
 
 
-def test_a_bad_value_is_a_dead_letter_and_counts_when_it_is_sent_again(run_on_worker):
+def test_bad_value_is_a_dead_letter_and_counts_when_it_is_sent_again(run_on_worker):
     rows, (letter,) = run_on_worker([uplink(1, temperature="21", humidity=50.5)], *UPLINKS)
     assert [(row["Temp"], row["Humi"]) for row in rows] == [(None, 50.5)]
     assert json.loads(letter["payload"]) == {"Timestamp": NOON + 1, "Device": "fridge-7", "Temp": "21"}
@@ -41,7 +41,7 @@ def test_a_bad_value_is_a_dead_letter_and_counts_when_it_is_sent_again(run_on_wo
     assert letters == []
 
 
-def test_a_bad_value_of_the_contract_does_not_take_others_with_it(run_graph):
+def test_bad_value_of_the_contract_does_not_take_others_with_it(run_graph):
     rows, (letter,) = run_graph(Stream().add(message(1, Temp=1, AtmP="x", H2OC=None)).watermark(3600))
     assert [(row["Temp"], row["AtmP"], row["H2OC"]) for row in rows] == [(1.0, None, None)]
     assert json.loads(letter["payload"]) == {"Timestamp": NOON + 1, "Device": None, "AtmP": "x"}
@@ -59,13 +59,13 @@ class TestAttributes:
         assert (letter["payload"], letter["message_id"]) == (bad, "id-1")
         assert letter["attributes"] == [{"key": "topic", "value": "tele/cellar/SENSOR"}]
 
-    def test_that_are_absent_leave_the_device_empty(self, run_graph):
+    def test_absent_attributes_leave_the_device_empty(self, run_graph):
         sent = PubsubMessage(json.dumps({"Timestamp": NOON + 1, "temperature": 21}).encode(), {})
         rows, letters = run_graph(Stream().add(sent).watermark(3600), *self.FLAGS)
         assert ([(row["Device"], row["Temp"]) for row in rows], letters) == ([(None, 21.0)], [])
 
 
-def test_the_time_of_the_message_is_that_of_the_element(run_graph):
+def test_time_of_the_message_is_that_of_the_element(run_graph):
     stream = Stream().watermark(16).add(b'{"temperature": 21}').watermark(3600)
     rows, letters = run_graph(stream, "--timestamp=message:time", "--sensors=Temp=temperature")
     assert [(row["Timestamp"][14:19], row["Temp"]) for row in rows] == [("00:15", 21.0)]

@@ -1,9 +1,8 @@
 """The shipped graph against a model that keeps every reading: rows, revisions and dead letters of random streams.
 
-The model is told what is sent, and in which bundles and at which watermarks, and works out from the documentation alone
-what must come of it. Statistics are those of Python's own `statistics`, which is exact.
-
-More streams than a test has time for: MODEL_EXAMPLES=1000 .venv/bin/python -m pytest tests/pipeline/test_model.py
+The model is given what is sent, and in which bundles and at which watermarks, and works out from the documentation
+alone what must come of it. Statistics are those of Python's own `statistics`, which is exact. More streams than a test
+has time for: MODEL_EXAMPLES=1000 .venv/bin/python -m pytest tests/pipeline/test_model.py
 """
 
 import json
@@ -257,7 +256,7 @@ def check_rows(rows: list[dict], expected: Expected, names: list[str], revise: b
         revisions = all_revisions
         found[key].sort(key=lambda row: row.get("Revision", 0))
         if in_panes and revise:
-            # Late panes of one bundle may each revise the row, or at once: only what comes of them is sure.
+            # Late panes of one bundle may each revise the row, or at once: only their result is certain.
             assert len(found[key]) >= len(revisions), key
             found[key], revisions = found[key][-1:], revisions[-1:]
         assert len(found[key]) == len(revisions), key
@@ -275,7 +274,7 @@ def check_rows(rows: list[dict], expected: Expected, names: list[str], revise: b
 
 def check_letters(letters: list[dict], expected: Expected, names: list[str], pane: int) -> None:
     """Find every letter among the expected ones; readings of several panes may come in a letter each, or together."""
-    told = {name for name in names if name != "mean"} | ({"sum", "count"} if "mean" in names else set())
+    expected = {name for name in names if name != "mean"} | ({"sum", "count"} if "mean" in names else set())
     found = []
     for letter in letters:
         content = json.loads(letter["payload"])
@@ -286,7 +285,7 @@ def check_letters(letters: list[dict], expected: Expected, names: list[str], pan
         if letter[:3] != key or letter[3].keys() != {sensor for reading in readings for sensor in reading.values}:
             return False
         return all(
-            of_sensor.keys() == told and all(agree(name, of_sensor[name], readings, sensor) for name in told)
+            of_sensor.keys() == expected and all(agree(name, of_sensor[name], readings, sensor) for name in expected)
             for sensor, of_sensor in letter[3].items()
         )
 

@@ -1,7 +1,7 @@
 """Bundles that fail and are retried: the same rows, each written by the attempt that was committed.
 
-The local runner tries a bundle four times, each time from the state that the bundle before it left; FnApiRunner, told
-so, runs each bundle more often than once and commits its last run, and a stage of it is fused steps.
+The local runner tries a bundle four times, each time from the state that the bundle before it left; FnApiRunner, if
+set so, runs each bundle several times and commits the last run; its stages are fused steps.
 """
 
 import json

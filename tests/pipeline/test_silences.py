@@ -37,7 +37,7 @@ def shown(row: dict[str, Any]) -> tuple:
 class Watch:
     """Beam in small: bundles are folded, and a device's timer fires once the watermark has passed it.
 
-    `rows` are (device, SilentSince, NoticedAt, BackAt), with a clock that shows the watermark unless told otherwise.
+    `rows` are (device, SilentSince, NoticedAt, BackAt). The clock shows the watermark unless `clock` is set.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class TestOneDevice:
             watch.watermark(at)
         assert only("a", watch.rows) == [(0, 60, None)]
 
-    def test_that_sends_often_enough_is_never_silent(self):
+    def test_device_that_sends_often_enough_is_never_silent(self):
         watch = Watch()
         for at in range(0, 3000, 29):
             watch.watermark(at).observe(("a", at))
@@ -117,14 +117,14 @@ class TestOneDevice:
         )
         assert only("a", watch.rows) == [(0, 40, None), (0, 40, 41), (41, 80, None), (41, 80, 81)]
 
-    def test_that_flaps_has_a_silence_each_time(self):
+    def test_device_that_flaps_has_a_silence_each_time(self):
         watch = Watch()
         for at in range(0, 400, 40):
             watch.watermark(at).observe(("a", at))
         assert only("a", watch.rows)[:4] == [(0, 40, None), (0, 40, 40), (40, 80, None), (40, 80, 80)]
         assert len(only("a", watch.rows)) == 18
 
-    def test_a_silence_that_is_over_when_it_is_noticed_is_one_row(self):
+    def test_silence_that_is_over_when_it_is_noticed_is_one_row(self):
         watch = Watch().observe(("a", 0)).observe(("a", 34), ("a", 100)).watermark(200)
         assert only("a", watch.rows) == [(0, 200, 34), (34, 200, 100), (100, 200, None)]
 
@@ -155,7 +155,7 @@ class TestLateReadings:
         watch.watermark(135).observe(("a", 50), ("a", 100))
         assert only("a", watch.rows) == [(100, 135, None)]
 
-    def test_that_fill_the_hole_in_time_prevent_a_silence(self):
+    def test_readings_that_fill_the_gap_in_time_prevent_a_silence(self):
         watch = Watch().observe(("a", 0), ("a", 50)).watermark(34).observe(("a", 25)).watermark(79)
         assert watch.rows == []
 
@@ -179,7 +179,7 @@ class TestLateReadings:
         watch = Watch().observe(("a", 10)).watermark(60).observe(("a", 5), ("a", 12))
         assert only("a", watch.rows) == [(10, 60, None), (10, 60, 10)]
         watch.observe(("a", 15)).observe(("a", 20))
-        assert len(only("a", watch.rows)) == 2  # told once, not with each bundle that follows
+        assert len(only("a", watch.rows)) == 2  # written once, not with each bundle that follows
 
 
 class TestTheStream:
@@ -194,11 +194,11 @@ class TestTheStream:
 
 
 class TestTheClock:
-    def test_a_stalled_watermark_is_no_silence(self):
+    def test_stalled_watermark_is_no_silence(self):
         watch = Watch().observe(("a", 0)).watermark(34, clock=5000)
         assert watch.rows == []
 
-    def test_a_backlog_read_at_once_shows_the_silences_that_were_and_no_other(self):
+    def test_backlog_read_at_once_shows_only_silences_that_were(self):
         # An hour of a day ago, read within a second: a has a hole in it.
         readings = [("a", at) for at in range(0, 3600, 10) if not 1000 < at < 2000]
         watch = Watch()
@@ -210,20 +210,20 @@ class TestTheClock:
         assert len(only("a", watch.watermark(86_434).rows)) == 1
         assert only("a", watch.watermark(86_435).rows)[1:] == [(3590, 86_435, None)]
 
-    def test_a_drain_reports_no_device_that_was_not_silent(self):
+    def test_drain_reports_no_device_that_was_not_silent(self):
         watch = Watch().watermark(1000).observe(("a", 1000), ("b", 980)).watermark(1001).drain()
         assert watch.rows == []
 
-    def test_a_drain_in_the_midst_of_a_backlog_neither(self):
+    def test_drain_amid_a_backlog_reports_no_device_that_was_not_silent(self):
         watch = Watch().watermark(100, clock=86_400).observe(("a", 100), ("a", 200)).drain()
         assert only("a", watch.rows) == [(100, 86_400, 200)]
 
-    def test_a_watermark_ahead_of_the_clock_reports_nothing_twice(self):
+    def test_watermark_ahead_of_the_clock_reports_nothing_twice(self):
         watch = Watch().observe(("a", 0), ("a", 100)).watermark(200, clock=60).observe(("a", 210)).watermark(220)
         assert only("a", watch.rows) == [(0, 60, 100), (100, 60, 210)]
 
     @pytest.mark.parametrize("ahead", [0, 4, 20, 300, 3000])
-    def test_a_watermark_ahead_of_the_clock_postpones_a_silence_until_the_clock_says_so_too(self, ahead):
+    def test_watermark_ahead_of_the_clock_postpones_a_silence_until_the_clock_says_so_too(self, ahead):
         watch = Watch().watermark(ahead, clock=0).observe(("a", 0))
         for clock in range(30):
             watch.watermark(clock + ahead, clock)
@@ -232,7 +232,7 @@ class TestTheClock:
             watch.watermark(clock + ahead, clock)
         assert [(since, back) for since, _, back in only("a", watch.rows)] == [(0, None)]
 
-    def test_a_drain_is_through_with_a_device_in_a_few_firings(self):
+    def test_drain_needs_few_firings_for_a_device(self):
         watch = Watch().observe(("a", 0)).watermark(29.999)
         state, timers = watch._cells["a"]
         fired = 0
@@ -241,7 +241,7 @@ class TestTheClock:
             watch._notice.notice_due("a", due, state, timers)
         assert fired < 16
 
-    def test_a_drain_reports_what_was_silent_for_so_long_and_held_for_stragglers(self):
+    def test_drain_reports_what_was_silent_for_so_long_and_held_for_stragglers(self):
         watch = Watch().observe(("a", 0), ("b", 3)).watermark(31).drain()
         assert only("a", watch.rows) == [(0, 31, None)]
         assert only("b", watch.rows) == []

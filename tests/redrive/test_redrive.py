@@ -500,7 +500,7 @@ class TestSendOnce:
         first.record(one, target, "done")
         assert [group.status for group in first.overview()] == ["done"]
 
-    def test_every_step_is_recorded(self, place):
+    def test_steps_are_recorded(self, place):
         dead_letter = place.add()
         place.redrive()
         records = place.table("readings_dead_letters_redriven")

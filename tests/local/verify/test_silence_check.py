@@ -63,7 +63,7 @@ def test_silence_without_end_is_listed_and_not_counted() -> None:
         ([*OF_A, row(None, 9, 27)], "unexpected silence: all devices since"),
     ],
 )
-def test_each_kind_of_difference_is_named(rows, problem) -> None:
+def test_differences_are_named_by_kind(rows, problem) -> None:
     [found] = check(rows, READINGS).problems
     assert found.startswith(problem)
 

@@ -123,7 +123,7 @@ class TestAnArrayOfBadItems:
         decode(filled(b"0"))
         assert len(looked_at) == MAX_REJECTIONS
 
-    def test_that_cannot_be_split_is_kept_once(self, monkeypatch):
+    def test_array_that_cannot_be_split_is_kept_once(self, monkeypatch):
         monkeypatch.setattr(documents, "raw_items", lambda payload: [])
         array = b"[" + b",".join([GOOD, *[b"{}"] * 3_000, GOOD]) + b"]"
         readings, rejections = decode(array)

@@ -171,7 +171,7 @@ class TestTimestamps:
             "2026-11-22T13:00:00." + "0" * 5_000 + "9Z",
         ],
     )
-    def test_every_accepted_form_of_one_moment(self, stamp):
+    def test_accepted_forms_of_one_moment_are_equal(self, stamp):
         assert parse_timestamp(stamp) == 1_795_352_400_000_000
 
     @pytest.mark.parametrize(
@@ -246,19 +246,19 @@ class TestTimestamps:
             parse_timestamp(stamp)
 
     @given(stamps)
-    def test_a_text_means_what_the_grammar_says_or_is_refused(self, stamp):
+    def test_text_means_what_the_grammar_says_or_is_refused(self, stamp):
         assume(not stamp.replace(".", "", 1).lstrip("-").isdecimal())  # a number
         self.means_what_the_grammar_says(stamp)
 
     @pytest.mark.parametrize("piece", range(13))
     @given(st.data())
-    def test_a_good_text_with_one_piece_changed_means_what_the_grammar_says(self, piece, data):
+    def test_good_text_with_one_piece_changed_means_what_the_grammar_says(self, piece, data):
         good = ["2026", "-", "11", "-", "22", "T", "13", ":", "00", ":", "00", ".25", "+01:00"]
         good[piece] = data.draw(st.text(max_size=7) | st.text("0123456789:+-Zz. ", max_size=7))
         self.means_what_the_grammar_says("".join(good))
 
     @pytest.mark.parametrize("minute", [0, 1, 59, 60, 99])
-    def test_an_offset_means_what_the_grammar_says_up_to_23_59(self, minute):
+    def test_offset_means_what_the_grammar_says_up_to_23_59(self, minute):
         for sign, hour, colon in product("+-", range(26), (":", "")):
             self.means_what_the_grammar_says(f"2026-11-22T13:00:00{sign}{hour:02}{colon}{minute:02}")
 
@@ -289,34 +289,34 @@ class TestNumericTimestamps:
             (9, 253_402_300_799_999_999),
         ],
     )
-    def test_every_unit_reads_its_first_and_last_moment(self, exponent, last_moment):
+    def test_units_read_their_first_and_last_moment(self, exponent, last_moment):
         first, last = self.YEAR_2000 * 10**exponent, self.YEAR_10000 * 10**exponent - 1
         assert [parse_timestamp(stamp) for stamp in (first, str(first))] == [946_684_800_000_000] * 2
         assert [parse_timestamp(stamp) for stamp in (last, str(last))] == [last_moment] * 2
 
     @pytest.mark.parametrize("as_type", [int, float, str])
     @pytest.mark.parametrize(("exponent", "unit"), UNITS)
-    def test_the_number_before_the_year_2000_is_refused_with_its_unit(self, exponent, unit, as_type):
+    def test_number_before_the_year_2000_is_refused_with_its_unit(self, exponent, unit, as_type):
         step = 10_000 if exponent == 9 else 1  # a float of this size cannot hold one nanosecond
         with pytest.raises(BadTimestamp, match=f"^Timestamp is before the year 2000, read as epoch {unit} by its size"):
             parse_timestamp(as_type(self.YEAR_2000 * 10**exponent - step))
 
     @pytest.mark.parametrize("as_type", [int, float, str])
     @pytest.mark.parametrize(("exponent", "unit"), UNITS[1:])
-    def test_the_first_number_beyond_a_unit_is_of_the_next(self, exponent, unit, as_type):
+    def test_first_number_beyond_a_unit_is_of_the_next(self, exponent, unit, as_type):
         # The year 10000 in one unit is January 1978 in the next.
         with pytest.raises(BadTimestamp, match=f"before the year 2000, read as epoch {unit} by its size"):
             parse_timestamp(as_type(self.YEAR_10000 * 10 ** (exponent - 3)))
 
     @pytest.mark.parametrize(("exponent", "unit"), UNITS)
-    def test_one_in_the_future_is_refused_with_its_unit(self, exponent, unit):
+    def test_number_in_the_future_is_refused_with_its_unit(self, exponent, unit):
         for stamp in (2 * int(NOW) * 10**exponent, str(2 * int(NOW) * 10**exponent)):
             _, (refused,) = decode(body(Timestamp=stamp, Temp=1))
             assert str(refused.reason) == (
                 f"Timestamp is further in the future than max_future_skew allows, read as epoch {unit} by its size"
             )
 
-    def test_a_text_out_of_range_names_no_unit(self):
+    def test_text_out_of_range_names_no_unit(self):
         _, rejections = decode(
             body(Timestamp="1999-12-31T23:59:59Z", Temp=1), body(Timestamp="2100-01-01 00:00:00", Temp=1)
         )
@@ -335,7 +335,7 @@ class TestNumericTimestamps:
 
 
 class TestGoodMessages:
-    def test_a_reading_of_one_sensor(self):
+    def test_reading_of_one_sensor(self):
         assert decode(body(Temp=21.4, Device="d1")) == ([(int(NOW * 1e6), "d1", {"Temp": 21.4})], [])
 
     def test_other_keys_are_counted_and_ignored(self):
@@ -355,11 +355,11 @@ class TestGoodMessages:
         ((reading,), _) = decode(b'{"Timestamp": "x", "Temp": "x", "Timestamp": 1795352400, "Temp": 2}')
         assert reading == (NOW * 1e6, "", {"Temp": 2.0})
 
-    def test_an_array_gives_its_readings_in_order(self):
+    def test_array_gives_its_readings_in_order(self):
         packed = b"[" + body(Temp=1) + b"," + body(Temp=2) + b"]"
         assert [values["Temp"] for _, _, values in decode(packed, body(Temp=3))[0]] == [1.0, 2.0, 3.0]
 
-    def test_a_timestamp_at_the_edge_of_the_allowed_skew(self):
+    def test_timestamp_at_the_edge_of_the_allowed_skew(self):
         assert decode(body(Timestamp=NOW + 600, Temp=1))[1] == []
 
 
@@ -386,7 +386,7 @@ class TestStampsOfTheSameSecond:
     )
 
     @pytest.mark.parametrize("stamps", [STAMPS, STAMPS[::-1]], ids=["forwards", "backwards"])
-    def test_each_means_what_it_means_alone(self, stamps):
+    def test_stamps_mean_the_same_together_and_alone(self, stamps):
         decoder = Decoder(SENSORS)
         for stamp in [*stamps, *stamps]:
             try:
@@ -416,15 +416,15 @@ class TestStampsOfTheSameSecond:
         st.sampled_from(["T", " ", "t"]),
     )
     def test_any_moment_in_any_zone(self, moment, zone, separator):
-        self.test_each_means_what_it_means_alone([moment.isoformat(separator) + zone, str(moment) + "Z"])
+        self.test_stamps_mean_the_same_together_and_alone([moment.isoformat(separator) + zone, str(moment) + "Z"])
 
-    def test_what_is_remembered_stays_small(self):
+    def test_cache_stays_small(self):
         decoder = Decoder(SENSORS)
         payloads = (body(Timestamp=f"2026-11-22T13:00:00.{n:06d}Z", Temp=1) for n in range(20_000))
         assert sum(1 for _ in decoder.decode(payloads, NOW * 1e7, [])) == 20_000
         assert len(decoder._fractions) <= decoder._fractions.full < 20_000
 
-    def test_a_long_text_is_not_remembered(self):
+    def test_long_text_is_not_remembered(self):
         decoder = Decoder(SENSORS)
         payloads = [body(Timestamp=f"2026-11-22T13:00:00.{'0' * 100_000}{n}Z", Temp=1) for n in range(10)]
         assert len(list(decoder.decode(payloads, NOW * 1e7, []))) == 10
@@ -460,7 +460,7 @@ class TestBadValues:
         assert str(bad.reason).startswith("item 1: AtmP is a string")
         assert json.loads(bad.payload) == {"Timestamp": NOW, "Device": None, "AtmP": "x"}
 
-    def test_that_are_long_are_cut_so_that_dead_letters_stay_small(self):
+    def test_long_values_are_cut_so_that_dead_letters_stay_small(self):
         text = "x" * 1_000_000
         _, rejections = decode(body(Temp=1, AtmP=text, H2OC=[text], Airtight={"a": 1}))
         assert [len(one.payload) < 2_000 for one in rejections] == [True] * 3
@@ -496,19 +496,19 @@ class TestWrappedMessages:
             (b"\xef\xbb\xbf" * 10, "BadFormat"),
         ],
     )
-    def test_that_hold_no_reading_are_kept_as_they_came(self, payload, error):
+    def test_messages_without_a_reading_are_kept_unchanged(self, payload, error):
         assert refusal(payload) == ("decode", error)
 
     def test_members_of_gzip_are_one_text(self):
         text = body(Temp=1)
         assert decode(gzip.compress(text[:9]) + gzip.compress(text[9:])) == ([(NOW * 1e6, "", {"Temp": 1.0})], [])
 
-    def test_a_bomb_of_many_members_is_refused(self):
+    def test_bomb_of_many_members_is_refused(self):
         assert refusal(gzip.compress(b" " * 9_000_000) * 9) == ("decode", "BadFormat")
 
 
 class TestLinesOfJson:
-    def test_each_end_as_they_would_alone(self):
+    def test_lines_end_as_they_would_alone(self):
         lines = [body(Temp=1), b"", b"[" + body(Temp=2) + b", 7]", b"not json", body(Temp=3, AtmP="x"), body()]
         good, rejections = decode(b"\r\n".join(lines))
         assert [values["Temp"] for _, _, values in good] == [1.0, 2.0, 3.0]
@@ -560,7 +560,7 @@ class TestBadMessages:
             (body(Temp=1, Device="d" * 1025), "validate", "BadDevice"),
         ],
     )
-    def test_each_is_refused_with_its_stage_and_error(self, payload, stage, error):
+    def test_message_is_refused_with_its_stage_and_error(self, payload, stage, error):
         assert refusal(payload) == (stage, error)
 
     def test_bad_items_of_an_array_carry_their_own_json_and_index(self):
@@ -569,11 +569,11 @@ class TestBadMessages:
         assert (bad.payload, str(bad.reason)) == (b'{"Temp":  2}', "item 1: Timestamp is missing")
         assert (worse.payload, str(worse.reason)) == (b"7", "item 2: expected a JSON object, got a number")
 
-    def test_a_refusal_says_which_message_it_is_of(self):
+    def test_rejection_names_its_message(self):
         _, rejections = decode(body(Temp=1), b"x", body(Temp=1), b"[1, 2]")
         assert [(refusal.message, refusal.payload) for refusal in rejections] == [(1, b"x"), (3, b"1"), (3, b"2")]
 
-    def test_an_array_of_bad_items_is_taken_apart_once(self, monkeypatch):
+    def test_array_of_bad_items_is_split_once(self, monkeypatch):
         taken_apart = []
         raw_items = documents.raw_items
         monkeypatch.setattr(documents, "raw_items", lambda text: taken_apart.append(text) or raw_items(text))
@@ -582,7 +582,7 @@ class TestBadMessages:
         assert [refusal.payload for refusal in rejections] == [b'{"Temp": %d}' % n for n in range(1000)]
         assert taken_apart == [payload]
 
-    def test_a_number_beyond_a_float_spoils_only_its_own_item(self):
+    def test_number_beyond_a_float_spoils_only_its_own_item(self):
         good, (bad,) = decode(b"[" + body(Temp=1) + b', {"Timestamp": 1795352400, "Temp": 1e999}]')
         assert good == [(NOW * 1e6, "", {"Temp": 1.0})]
         assert (bad.reason.stage, bad.payload) == ("validate", b'{"Timestamp": 1795352400, "Temp": 1e999}')
@@ -590,7 +590,7 @@ class TestBadMessages:
     @pytest.mark.parametrize(
         "bad", [b"{", b"[]", body(Temp=True), body(), b'{"Temp": 1}', b"[" + body(Temp=1) + b", 7]", body(Temp=10**400)]
     )
-    def test_a_refusal_does_not_keep_its_batch_in_memory(self, bad):
+    def test_rejection_does_not_keep_its_batch_in_memory(self, bad):
         class Batch(list):
             """A list that a weak reference can be had of."""
 
@@ -607,7 +607,7 @@ class TestBadMessages:
 
 
 class TestADefectOfTheDecoder:
-    """What no check foresaw is a dead letter too: raised on, it would be a poison that comes again for ever."""
+    """An unexpected exception becomes a dead letter too; raised, it would come back with every redelivery."""
 
     def test_spoils_only_the_item_it_arises_in(self, monkeypatch):
         monkeypatch.setattr(values_module, "BadValue", None)  # so that refusing a value fails
@@ -668,7 +668,7 @@ json_values = st.recursive(
 )
 
 
-def test_the_decoder_imports_no_beam():
+def test_decoder_imports_no_beam():
     # The live page reads messages with it, in an image without Beam.
     code = "import sys, pipeline.decode.decoder; print({name.split('.')[0] for name in sys.modules})"
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -677,7 +677,7 @@ def test_the_decoder_imports_no_beam():
 
 
 class TestAnyInput:
-    def test_a_hundred_thousand_random_byte_strings_are_all_refused(self):
+    def test_hundred_thousand_random_byte_strings_are_all_refused(self):
         rng = random.Random(42)
         payloads = [rng.randbytes(rng.randrange(1, 64)) for _ in range(100_000)]
         readings, rejections = decode(*payloads)
@@ -698,7 +698,7 @@ class TestAnyInput:
     @pytest.mark.parametrize(
         "value", ["null", "true", "0", "-1", "1e308", "1795352400", '"x"', '""', "[]", "{}", "[[1]]"]
     )
-    def test_every_json_type_in_every_field_has_one_outcome(self, field, value):
+    def test_json_types_in_all_fields_have_one_outcome(self, field, value):
         fields = {"Timestamp": "1795352400", "Device": '"d"', "Temp": "1", field: value}
         payload = ("{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}").encode()
         readings, rejections = decode(payload)
@@ -727,7 +727,7 @@ class TestAnyInput:
             assert all(abs(value) < float("inf") for value in values.values())
 
     @given(st.lists(objects(json_texts) | json_texts, min_size=1, max_size=5))
-    def test_each_item_of_an_array_ends_as_it_would_alone(self, items):
+    def test_item_of_an_array_ends_as_it_would_alone(self, items):
         alone = [decode(b"[" + item + b"]") for item in items]
         readings, rejections = decode(b"[" + b" , ".join(items) + b"]")
         assert all(len(read) <= 1 <= len(read) + len(refused) for read, refused in alone)
@@ -748,7 +748,7 @@ class TestAnyInput:
         }
 
     @given(st.lists(objects(json_texts | no_json_texts) | json_texts | no_json_texts, min_size=1, max_size=5))
-    def test_what_is_no_json_spoils_its_message_or_only_its_item(self, items):
+    def test_invalid_json_spoils_its_message_or_only_its_item(self, items):
         payload = b"[" + b",".join(items) + b"]"
         readings, rejections = decode(body(Temp=1), payload, body(Temp=2))
         assert (readings.pop(0)[2], readings.pop()[2]) == ({"Temp": 1.0}, {"Temp": 2.0})
@@ -760,7 +760,7 @@ class TestAnyInput:
             assert all(item in left for item in whole)
 
     @given(objects(json_texts | no_json_texts))
-    def test_an_object_ends_as_one_reading_or_one_refusal_with_its_own_bytes(self, payload):
+    def test_object_ends_as_one_reading_or_one_refusal_with_its_own_bytes(self, payload):
         readings, rejections = decode(payload)
         assert len(readings) <= 1
         if not readings:

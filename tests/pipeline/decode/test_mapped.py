@@ -101,7 +101,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("mapping", [ROWS, PAIRS, FLAT], ids=["rows", "pairs", "flat"])
-def test_a_hostile_message_makes_bounded_dead_letters(mapping, payload):
+def test_hostile_message_makes_bounded_dead_letters(mapping, payload):
     _, rejections = decode(mapping, payload)
     assert 1 <= len(rejections) <= 1_001
     assert sum(len(one.payload) for one in rejections) <= 2 * len(payload) + 4_000_000
@@ -109,7 +109,7 @@ def test_a_hostile_message_makes_bounded_dead_letters(mapping, payload):
     assert "UnexpectedError" not in {type(one.reason).__name__ for one in rejections}
 
 
-def test_a_value_of_a_list_is_refused_with_its_time_and_device():
+def test_value_of_a_list_is_refused_with_its_time_and_device():
     document = {"t": NOW, "d": "x", "m": [{"v": 1, "h": []}, {"v": "warm"}, {"v": "7 °C"}]}
     readings, rejections = decode(ROWS, encoded(document))
     assert [found for _, _, found in readings] == [{"Temp": 1.0}, {"Temp": 7.0}]
@@ -120,7 +120,7 @@ def test_a_value_of_a_list_is_refused_with_its_time_and_device():
     assert all("canonical form" in str(one.reason) for one in rejections)
 
 
-def test_a_document_of_which_nothing_is_read_is_kept_as_it_came():
+def test_document_of_which_nothing_is_read_is_kept_as_it_came():
     payload = encoded({"t": NOW, "m": [{"v": "warm"}, {"h": []}]})
     assert decode(ROWS, payload)[0] == []
     [rejection] = decode(ROWS, payload)[1]

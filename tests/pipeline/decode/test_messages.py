@@ -38,13 +38,13 @@ def decode(recipe: dict[str, Any], *payloads: bytes) -> tuple[list, list[Rejecti
 
 
 @pytest.mark.parametrize("recipe", READABLE, ids=lambda recipe: recipe["platform"])
-def test_a_message_gives_the_readings_of_its_recipe(recipe):
+def test_message_gives_the_readings_of_its_recipe(recipe):
     readings, rejections, _ = decode(recipe, payload(recipe["message"]))
     assert rejections == []
     assert readings == [(micros(one["timestamp"]), one["device"] or "", one["values"]) for one in recipe["readings"]]
 
 
-def test_all_messages_are_readable_but_those_of_protocol_buffers_registries_and_device_bytes():
+def test_recipes_cover_all_messages_but_protocol_buffers_registries_and_device_bytes():
     assert (len(RECIPES), len(READABLE)) == (36, 31)
     assert all(recipe["unreadable"] for recipe in RECIPES if recipe not in READABLE)
 

@@ -37,7 +37,7 @@ A, B = Key("a"), Key("b")
         ("message:time", MessageTime()),
     ],
 )
-def test_a_text_is_parsed_to_its_source(text, source):
+def test_text_is_parsed_to_its_source(text, source):
     assert parse_path(text).sources == (source,)
 
 
@@ -73,7 +73,7 @@ def test_alternatives_are_kept_in_order():
         ("a" + "[0]" * 40, "expected at most 32 steps"),
     ],
 )
-def test_what_is_no_path_is_refused_with_its_place(text, error):
+def test_invalid_path_is_refused_with_its_place(text, error):
     with pytest.raises(PathError) as caught:
         parse_path(text)
     assert str(caught.value).startswith(error)

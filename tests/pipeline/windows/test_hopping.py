@@ -16,7 +16,7 @@ def on_the_clock(rows: list[dict]) -> list[tuple]:
 
 
 class TestRows:
-    def test_one_every_hop_over_the_last_interval(self, run_graph):
+    def test_row_is_made_every_hop_over_the_last_interval(self, run_graph):
         rows, letters = run_graph(Stream().add(*STREAM), *HOPPING)
         assert on_the_clock(rows) == [
             ("12:59:50", 1.0),

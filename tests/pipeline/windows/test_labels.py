@@ -35,7 +35,7 @@ from pipeline.windows.session import SessionIntervals
         (SessionIntervals(7200, 60, 3600, False), "EmitIntervals(session_gap 2h, grace_period 1m)"),
     ],
 )
-def test_the_label_of_intervals(intervals, label):
+def test_label_names_parameters_that_are_not_the_default(intervals, label):
     assert intervals.label == label
 
 

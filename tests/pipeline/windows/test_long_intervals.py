@@ -48,7 +48,7 @@ def late(letters: list[dict]) -> list[tuple]:
         (86_400, 900),
     ],
 )
-def test_a_pane_is_the_longest_of_1_to_15_minutes_that_divides_the_hop(hop, pane):
+def test_pane_is_the_longest_of_1_to_15_minutes_that_divides_the_hop(hop, pane):
     assert pane_length(hop) == pane
 
 
@@ -116,7 +116,7 @@ class TestLate:
 
 
 @pytest.mark.parametrize("mode", ["dead_letter", "revise"])
-def test_a_reading_expires_with_its_interval_and_not_with_its_pane(run_graph, mode):
+def test_reading_expires_with_its_interval_and_not_with_its_pane(run_graph, mode):
     # With allowed_lateness=1m the pane of 13:00 expires at 13:16:05, and the interval at 14:01:05.
     stream = Stream().add(message(1000, Temp=1)).watermark(1000).add(message(10, Temp=3)).watermark(3605 + 60)
     rows, letters = run_graph(stream.add(message(20, Temp=8)), *LONG, "--allowed_lateness=1m", f"--on_late={mode}")
@@ -125,7 +125,7 @@ def test_a_reading_expires_with_its_interval_and_not_with_its_pane(run_graph, mo
 
 
 @pytest.mark.usefixtures("age")
-def test_each_pane_adds_a_record_for_each_shard_however_many_bundles_there_were():
+def test_pane_adds_a_record_for_each_shard_however_many_bundles_there_were():
     devices = [f"device-{number}" for number in range(200)]
     stream = Stream()
     for bundle in range(10):

@@ -85,7 +85,7 @@ class TestWebPages:
 
     @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:9050", "127.0.0.1.attacker.example", ""])
     @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-    def test_every_method_is_refused_for_a_foreign_host(self, web: Http, query, method, host) -> None:
+    def test_methods_are_refused_for_a_foreign_host(self, web: Http, query, method, host) -> None:
         assert web.send(method, *query, {**JSON, "Host": host})[0] == 400
 
     def test_preflight_allows_nothing(self, web: Http, query) -> None:
