@@ -418,8 +418,8 @@ def set_clock(patch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def set_pane_length(patch: pytest.MonkeyPatch, seconds: int) -> None:
-    """Put all intervals together from panes of this many seconds."""
-    patch.setattr("pipeline.launch.options.pane_length", lambda hop: seconds)
+    """Make all intervals consist of panes of this many seconds."""
+    patch.setattr("pipeline.launch.job.pane_length", lambda hop: seconds)
 
 
 def check(run_graph, setting: Setting, events: list[Event]) -> None:
