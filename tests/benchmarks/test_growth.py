@@ -63,8 +63,9 @@ class TestState:
             growth.state_per_device(shape(sensors=sensors, present=sensors, window=window), 1_000)
             for sensors in (4, 16, 64)
         )
-        one_by_one = growth.state_per_device(shape(sensors=64, present=1, window=window), 16_000)
-        assert all_of_64 - sixteen == 4 * (sixteen - four)
+        one_by_one = growth.state_per_device(shape(sensors=64, present=1, window=window), 32_000)
+        # Headers of MessagePack grow by a few bytes with the number of sensors.
+        assert abs(all_of_64 - sixteen - 4 * (sixteen - four)) <= 16
         assert (sixteen - four) / 12 <= len("Sensor00") + 20
         assert one_by_one == all_of_64
 
