@@ -38,10 +38,10 @@ SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line on stderr in place of its usage."""
+    """An ArgumentParser that reports a wrong command line as one line on stderr, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2; control characters are escaped, and a long message is shortened in the middle."""
+        """End the process with exit code 2. Control characters are escaped, and a long message loses its middle."""
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
         if len(line) > ERROR_START + ERROR_END:
             line = f"{line[:ERROR_START]}...{line[-ERROR_END:]}"

@@ -72,7 +72,7 @@ class Listener:
     def _next(self, timeout: float | None) -> Message | None:
         """Return the next message; None when stopped, and when none arrives for `timeout` seconds.
 
-        Checks the credentials every CHECK_SECONDS, because the client retries for ever when they are refused.
+        Checks the credentials every CHECK_SECONDS, because the client retries forever when they are refused.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:

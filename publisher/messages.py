@@ -17,7 +17,7 @@ class Message(NamedTuple):
         fault: the injected fault, or None.
         alone: whether it must not be packed with others.
         readings: the number of readings in it; a malformed one counts too.
-        packed: the messages that a packed one was made of.
+        packed: the messages that a packed message combines; empty for any other.
     """
 
     data: bytes
@@ -44,7 +44,8 @@ def pack(messages: Sequence[Message]) -> Message:
     """Return one message with the readings of `messages`, none of which may be malformed, as a JSON array.
 
     Its timestamp is that of the earliest reading, so that the watermark does not pass any of them. Its reading_id is
-    that of the first. It has the attribute device if all have the same. A single message is returned unchanged.
+    that of the first reading. It has the attribute device if all readings are of one device. A single message is
+    returned unchanged.
     """
     if len(messages) == 1:
         return messages[0]

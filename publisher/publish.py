@@ -50,7 +50,7 @@ class Publishing:
             faults: the faults to inject, by default none.
             manifest: where to record what was published.
             retry_seconds: how long a request is retried after transient errors.
-            pack: the most readings in one message; fewer share one when a tick of TICK_SECONDS ends.
+            pack: the most readings in one message; those sent at the end of a tick of TICK_SECONDS have fewer.
         """
         self.topic = topic
         self._faults = faults or Faults()
@@ -73,7 +73,7 @@ class Publishing:
 
     @property
     def seconds(self) -> float:
-        """The length of the run until now, or until its end."""
+        """The duration of the run, in seconds, until now or until its end."""
         return self._seconds if self._seconds is not None else time.monotonic() - self._started
 
     @property
@@ -154,7 +154,7 @@ class Publishing:
             yield reading
 
     def _wait_until(self, time_ms: int, sender: Sender) -> bool:
-        """Send what was gathered and wait for a time, if it is ahead; returns False once the run is stopped."""
+        """Send gathered messages and wait until `time_ms`, if that is ahead; returns False once the run is stopped."""
         if time_ms > self._now_ms and not self._stop.is_set():
             ahead = time_ms / 1000 - time.time()
             if ahead > 0:

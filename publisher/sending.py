@@ -25,14 +25,14 @@ REQUEST_BYTES = 1_000_000  # the service takes ten times as much
 REQUESTS = 10  # in flight
 OUTSTANDING_MESSAGES = REQUESTS * REQUEST_MESSAGES  # so that full requests are all in flight and time out together
 OUTSTANDING_BYTES = 10_000_000
-READING_BYTES = 400  # of a reading beside its data: attributes, Python objects, protocol
+READING_BYTES = 400  # of a reading in addition to its data: attributes, Python objects, protocol
 ATTEMPT_SECONDS = 30
 MAX_SINGLE_REJECTIONS = 10  # of requests with one message before any was accepted; then the topic accepts none
 
 # Raw protobuf: filling fields through proto-plus costs ten times as much.
 PublishRequest = types.PublishRequest.pb()
 
-# Those that the client retries by default.
+# The errors that the client retries by default.
 TRANSIENT_ERRORS = (
     exceptions.Aborted,
     exceptions.Cancelled,
@@ -79,7 +79,8 @@ class Sender:
     Args:
         client: the generated client.
         topic: projects/P/topics/T.
-        on_outcome: called once for each message, from several threads, and not in the order of sending.
+        on_outcome: called with the outcome of each request, or of each part of a divided one, from several threads and
+            not in the order of sending.
         retry_seconds: how long a request is retried.
     """
 
@@ -146,7 +147,7 @@ class Sender:
             self._gathered, self._weight = [], 0
 
     def finish(self, seconds: float) -> bool:
-        """Send the rest and wait for all outcomes, at most that long or until `abandon`; returns whether all came."""
+        """Send the rest and wait for outcomes, up to `seconds` or until `abandon`; returns whether all have come."""
         self.flush()
         with self._room:
             self._room.wait_for(lambda: self._ended or not self._out, timeout=seconds)
@@ -170,7 +171,7 @@ class Sender:
                 self._room.notify_all()
 
     def _next(self) -> _Batch | None:
-        """Return as many ready batches as fit in one request, as one; None at the end."""
+        """Return one batch of as many ready batches as fit in a request; None at the end."""
         with self._work:
             self._work.wait_for(lambda: self._ready or self._ended)
             if self._ended:

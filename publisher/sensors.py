@@ -31,11 +31,11 @@ class Curve:
 
     Attributes:
         base: the middle level.
-        device_offset: the most by which a device differs from it, up or down.
+        device_offset: the most by which the level of a device is above or below `base`.
         daily: the amplitude of a sine with `cycles` peaks a day, one of them at `peak_hour` UTC.
         drift: the amplitude of a sine of `drift_days` days, whose phase differs per device.
-        noise: its standard deviation.
-        leak_per_day: a steady loss, which is made up for once a week.
+        noise: the standard deviation of normally distributed noise.
+        leak_per_day: a steady loss per day, which is restored once a week.
         low, high: limits of the value.
     """
 
@@ -82,7 +82,7 @@ GENERIC = Curve(50, 5, daily=10, peak_hour=12, drift=5, noise=1)
 
 
 class Reading(NamedTuple):
-    """One sensor of one device, read at `time_ms` (event time, milliseconds since 1970 UTC)."""
+    """One sensor of one device, read at `time_ms` (event time, milliseconds since 1970 UTC); `number` counts from 0."""
 
     number: int
     device: str
@@ -101,7 +101,7 @@ def readings(
 ) -> Iterator[Reading]:
     """Yield `total` readings (None: endlessly), `rate` per second of event time from `start_ms` on.
 
-    There is one of each sensor of device-1, then one of each of device-2, and so on.
+    The order is: one reading of each sensor of device-1, then of each sensor of device-2, and so on.
     """
     for number in count() if total is None else range(total):
         turn, place = divmod(number, len(sensors))

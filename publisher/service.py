@@ -60,7 +60,7 @@ def find_credentials(resource: str) -> Any:
 def check_credentials(credentials: Any, resource: str) -> None:
     """Get a token if there is none or it has expired.
 
-    Google's clients do so too, but retry for a minute or for ever, whatever the reason of the failure.
+    Google's clients do so too, but retry for a minute or forever, whatever the reason of the failure.
 
     Raises:
         ServiceError: the credentials are refused.
