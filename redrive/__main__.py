@@ -13,10 +13,10 @@ dead letter:
             |-> rejected --> released    nothing was stored; the next run sends it again
             '-> crash                    unconfirmed: reported, and sent again only with --retry_unconfirmed
 
-The claim is recorded first: if only `done` were recorded, after a crash just before that the next run would send the
-dead letter again. Two runs at the same time read the claims after recording their own, so that at least one of them
-finds both claims and skips the dead letter. The state follows from counts, not from clocks: a dead letter that was ever
-done is done, and one with more claims than releases is unconfirmed.
+The claim is recorded first: with `done` alone, a run that crashed between sending and recording would leave no trace,
+and the next run would send the dead letter again. Two runs at the same time read the claims after recording their own,
+so that at least one of them finds both claims and skips the dead letter. The state follows from counts, not from
+clocks: a dead letter that was ever done is done, and one with more claims than releases is unconfirmed.
 
 One case remains: a client that retries after a lost response can store a message twice. Both messages have the same
 `dead_letter_id`, and with --id_attribute the pipeline removes the second.
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         bq = client(args.billing_project or args.dead_letter_table.project)
-        # By stage; dead letters of other stages are not sent.
+        # The target of each stage; dead letters of other stages are not sent.
         routes: dict[str, Target] = {}
         if args.topic:
             routes |= dict.fromkeys(MESSAGE_STAGES, to_topic(args.topic, args.id_attribute, args.timestamp_attribute))
@@ -100,14 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _redrive(ledger: Ledger, target: Target, batch: list[DeadLetter], counts: Counter[str]) -> None:
-    """Claim, send and record one batch; raises an error that would make the next batch fail too."""
+    """Claim, send and record one batch, and add to `counts`; raises an error that the next batch would meet too."""
     counts["unconfirmed"] = len(batch)
-    ours = ledger.claim(batch, target)
-    rejections = target.send(ours) if ours else {}
-    sent = [dead_letter for dead_letter in ours if dead_letter.id not in rejections]
+    claimed = ledger.claim(batch, target)
+    rejections = target.send(claimed) if claimed else {}
+    sent = [dead_letter for dead_letter in claimed if dead_letter.id not in rejections]
     ledger.record(sent, target, "done")
-    ledger.record([dead_letter for dead_letter in ours if dead_letter.id in rejections], target, "released")
-    counts.update({target.kind: len(sent)}, failed=len(rejections), skipped=len(batch) - len(ours))
+    ledger.record([dead_letter for dead_letter in claimed if dead_letter.id in rejections], target, "released")
+    counts.update({target.kind: len(sent)}, failed=len(rejections), skipped=len(batch) - len(claimed))
     counts["unconfirmed"] = 0
     for dead_letter_id, error in rejections.items():
         if not isinstance(error, InvalidArgument):

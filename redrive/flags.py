@@ -77,8 +77,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag(
         "--retry_unconfirmed",
         action="store_true",
-        help="also send what a run claimed and never confirmed because it crashed; it may have been sent and then "
-        "arrives twice. Do not use it while another run is active, whose claims look the same",
+        help="also send dead letters that a run claimed and, because it crashed, never confirmed; one that was sent "
+        "already arrives twice. Do not use it while another run is active, whose claims look the same",
     )
     args = parser.parse_args(argv)
     if args.execute and not (args.topic or args.output_table):
@@ -91,7 +91,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _reads(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `read` in a form in which argparse shows the message of its ValueError."""
+    """Return `read` with its ValueErrors converted to ArgumentTypeErrors, whose messages argparse shows."""
 
     def reader(text: str) -> Any:
         try:

@@ -53,7 +53,7 @@ class Ledger:
         self._max_bytes = args.maximum_bytes_billed
 
     def create(self) -> None:
-        """Create the record table unless it exists; raises tables.TableError."""
+        """Create the record table, or check the existing one; raises TableError if it cannot be used."""
         tables.prepare(self._records, RECORD_COLUMNS, "redriven_at", "dead_letter_id")
 
     def overview(self) -> list[Any]:
@@ -63,7 +63,7 @@ class Ledger:
         return list(self._query(self._with_selected() + sql, *self._parameters))
 
     def dead_letters(self, stages: Iterable[str], statuses: Iterable[str], most: int) -> Iterator[DeadLetter]:
-        """Yield at most `most` selected dead letters of these stages and statuses, oldest first, read in pages."""
+        """Yield up to `most` selected dead letters of these stages and statuses, oldest first; reads them in pages."""
         sql = """SELECT dead_letter_id, stage, payload, attributes, claims FROM selected
             WHERE stage IN UNNEST(@stages) AND status IN UNNEST(@statuses)
             ORDER BY received_at, dead_letter_id LIMIT @most"""
@@ -93,7 +93,7 @@ class Ledger:
     def record(self, dead_letters: Sequence[DeadLetter], target: Target, state: str) -> None:
         """Record that dead letters are now claimed, done or released."""
         if dead_letters:
-            # A query, because rows that are streamed into a new table can be lost, and are visible after seconds.
+            # By SQL, because rows streamed into a new table can be lost, and become visible only after seconds.
             self._query(
                 f"""INSERT INTO {self._records.sql} (dead_letter_id, redriven_at, target, state)
                 SELECT id, CURRENT_TIMESTAMP(), @target, @state FROM UNNEST(@ids) AS id""",

@@ -34,7 +34,7 @@ _BAD_ROW = (400, 413)
 
 
 class DeadLetter(NamedTuple):
-    """A dead letter to send; `claims` is the number of earlier attempts."""
+    """A dead letter to send; `claims` is the number of times that earlier runs claimed it."""
 
     id: str
     stage: str
@@ -44,7 +44,7 @@ class DeadLetter(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The approximate bytes it takes in a request."""
+        """The approximate number of bytes that it takes in a request."""
         attributes = sum(len(key.encode()) + len(value.encode()) for key, value in self.attributes.items())
         return len(self.payload) + attributes + 200
 
@@ -73,12 +73,21 @@ class Target:
 
 
 def to_topic(topic: str, id_attribute: str | None, timestamp_attribute: str) -> Target:
-    """Return the target of messages; raises GoogleAuthError."""
+    """Return the target of messages.
+
+    Args:
+      topic: projects/P/topics/T.
+      id_attribute: the attribute that is set to the dead letter's id, or None.
+      timestamp_attribute: the attribute that is set to the event time if the message's attributes were not kept.
+
+    Raises:
+      GoogleAuthError: there are no credentials.
+    """
     publisher = PublisherClient()
 
     def publish(messages: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
         try:
-            as_dicts: list[Any] = list(messages.values())  # which the client takes too
+            as_dicts: list[Any] = list(messages.values())  # accepted by the client in place of PubsubMessages
             publisher.publish(topic=topic, messages=as_dicts, retry=Retry(timeout=RETRY_SECONDS))
         except InvalidArgument as error:
             return _in_halves(publish, messages, error)
@@ -95,7 +104,11 @@ def to_topic(topic: str, id_attribute: str | None, timestamp_attribute: str) -> 
 
 
 def to_table(bq: bigquery.Client, table_id: TableId) -> Target:
-    """Return the target of rows, or of changes if the table has a primary key; raises the errors of BigQuery."""
+    """Return the target of rows, or of changes if the table has a primary key.
+
+    Raises:
+      GoogleAPIError, GoogleAuthError, RequestException: the table does not exist, or BigQuery cannot be reached.
+    """
     table = bq.get_table(table_id.reference, retry=START_RETRY)
     keyed = table.table_constraints is not None and table.table_constraints.primary_key is not None
     return Target("table", str(table_id), _rows(_upserts(table_id, table) if keyed else _inserts(bq, table)))
@@ -126,7 +139,7 @@ def _inserts(bq: bigquery.Client, table: bigquery.Table) -> Store:
     def store(rows: dict[str, dict[str, Any]]) -> dict[str, ClientError]:
         ids = list(rows)
         try:
-            # By the insertIds BigQuery recognizes a request that is retried after a lost response.
+            # BigQuery recognizes by their insertIds rows that are sent again after a lost response.
             retry = bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
             errors = bq.insert_rows_json(table, list(rows.values()), row_ids=ids, skip_invalid_rows=True, retry=retry)
         except GoogleAPICallError as error:
@@ -161,7 +174,7 @@ def _upserts(table_id: TableId, table: bigquery.Table) -> Store:
 
 
 def _in_halves(send: Store, items: dict[str, dict[str, Any]], error: ClientError) -> dict[str, ClientError]:
-    """Send the two halves of a request that was rejected, because one bad item has all of a request rejected."""
+    """Send the two halves of a rejected request separately, because one bad item makes a service reject all of it."""
     if len(items) == 1:
         return dict.fromkeys(items, error)
     pairs, middle = list(items.items()), len(items) // 2
