@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Balance:
-    """Where all readings are, as counted outside of BigQuery; None if that is not known."""
+    """The number of readings in each place, as counted outside of BigQuery; None if it is not known."""
 
     published: int | None = None
     averaged: int | None = None
@@ -54,7 +54,7 @@ class Feed:
 
     Attributes:
       snapshot: the result of the last successful refresh, or None.
-      charts: its charts, as the browser fetches them.
+      charts: its charts as the browser fetches them: JSON, compressed with gzip.
       problem: one sentence if the last refresh failed, else empty.
       refreshes: the number of refreshes so far.
 

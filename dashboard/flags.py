@@ -19,7 +19,7 @@ _MOST_BYTES = 2**63 - 1
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the flags (default: this process's); ends it with exit code 2 if one is wrong or the port is in use."""
+    """Parse the flags (default: those of this process); a wrong flag or a port in use ends it with exit code 2."""
     parser = _parser()
     flags = parser.parse_args(arguments)
     flags.dead_letters = flags.dead_letters or replace(flags.table, table=f"{flags.table.table}_dead_letters")

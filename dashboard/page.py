@@ -15,7 +15,7 @@ from pipeline.decode.reading import DEVICE, TIMESTAMP
 
 STYLE = Path(__file__).with_name("page.css")
 ROWS_IN_TABLE = 50
-STALE = 4  # rows are overdue when the newest is older than this many times the time between rows
+STALE = 4  # the newest row is overdue when it is older than this many times the time between rows
 UNKNOWN = "?"
 KINDS = ("stage", "error", "count", "newest")
 LEFT = (TIMESTAMP, DEVICE, "stage", "error")  # columns that are aligned left
@@ -28,7 +28,7 @@ class Page:
         self._feed = feed
         self._refreshes = -1
         self._shown: tuple[Any, ...] | None = None
-        self._apart: timedelta | None = None
+        self._row_interval: timedelta | None = None
         self._client = ui.context.client
         self._charts_of: dict[str, tuple[ui.echart, ui.label]] = {}
         self._sample: ui.label | None = None
@@ -83,11 +83,11 @@ class Page:
             self._show_age(snapshot)
 
     def _fill(self, snapshot: Snapshot) -> None:
-        self._apart = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
+        self._row_interval = charts.spacing(row[TIMESTAMP] for row in snapshot.rows)
         self._rows.text = _number(len(snapshot.rows)) + (
             "+" if len(snapshot.rows) == most_rows(snapshot.columns) else ""
         )
-        self._rows_note.text = f"{_span(self._apart)} apart" if self._apart else ""
+        self._rows_note.text = f"{_span(self._row_interval)} apart" if self._row_interval else ""
         self._dead_letters.text = UNKNOWN if snapshot.kinds is None else _number(_count_dead_letters(snapshot))
         newest = max((kind.newest for kind in snapshot.kinds or ()), default=None)
         self._dead_letters_note.text = f"newest {newest:%H:%M:%S}" if newest else ""
@@ -116,10 +116,12 @@ class Page:
             self._age_note.text = f"no row in the last {_span(self._feed.source.span)}"
             return
         newest = snapshot.rows[0][TIMESTAMP]
-        age, apart = datetime.now(UTC) - newest, self._apart
+        age, row_interval = datetime.now(UTC) - newest, self._row_interval
         self._age.text = _span(age)
-        self._age.classes(**_when(bool(apart and age > STALE * apart), "bad"))
-        self._age_note.text = f"{newest:%H:%M:%S}" + (f", interval ended {_span(age - apart)} ago" if apart else "")
+        self._age.classes(**_when(bool(row_interval and age > STALE * row_interval), "bad"))
+        self._age_note.text = f"{newest:%H:%M:%S}" + (
+            f", interval ended {_span(age - row_interval)} ago" if row_interval else ""
+        )
 
     def _fill_balance(self, balance: Balance) -> None:
         """Show published = averaged + dead-lettered + duplicates + in transit, as far as these are counted.

@@ -80,8 +80,9 @@ class Reading:
 class Snapshot:
     """The result of one refresh at time `at`.
 
-    `rows` are the newest rows by column, newest first. `kinds` is None if there is no dead-letter table. `readings` is
-    a sample of those in `messages` messages, or None without a table of messages. `scanned` is bytes by table.
+    `rows` are the newest rows, newest first; each is a mapping from column to value. `kinds` is None if there is no
+    dead-letter table. `readings` is a sample of those in `messages` messages, or None without a table of messages.
+    `scanned` is the number of bytes by query.
     """
 
     at: datetime
@@ -138,12 +139,12 @@ class _Query:
 
 
 def most_rows(columns: Columns) -> int:
-    """Return the most rows that are read; fewer if they have many columns."""
+    """Return how many rows are read at most: MOST_ROWS, or fewer if they have many columns."""
     return min(MOST_ROWS, MOST_CELLS // len(columns.shown))
 
 
 def rows_sql(table: TableId, columns: Columns) -> str:
-    """Return the query for the newest rows: of each its newest revision, without those that were retracted."""
+    """Return the query for the newest rows: the newest revision of each, without retracted rows."""
     names = ", ".join(f"`{name}`" for name in columns.shown)
     query = f"SELECT {names} FROM {_aliased(table)} WHERE {TIMESTAMP} >= @since"
     if columns.revised:
@@ -181,16 +182,16 @@ def readings_sql(table: TableId, data_type: str) -> str:
 def unpack(
     messages: Sequence[tuple[bytes | str | None, datetime]], columns: Columns, max_future_skew: timedelta
 ) -> list[Reading]:
-    """Decode messages of (data, publish time) as the pipeline does; returns at most MOST_READINGS readings."""
+    """Decode messages, each (data, publish time), as the pipeline does; returns up to MOST_READINGS readings."""
     decoder = Decoder([sensor.name for sensor in columns.sensors])
     found: list[Reading] = []
-    refused: list[Rejection] = []
+    rejections: list[Rejection] = []
     for data, published in messages:
         payload = data.encode() if isinstance(data, str) else data or b""
         latest = (published + max_future_skew - _EPOCH) // timedelta(microseconds=1)
-        for event_time, device, values in decoder.decode([payload], latest, refused) if payload else ():
+        for event_time, device, values in decoder.decode([payload], latest, rejections) if payload else ():
             found.append(Reading(_EPOCH + timedelta(microseconds=event_time), device or None, values))
-        refused.clear()
+        rejections.clear()
         if len(found) >= MOST_READINGS:
             break
     return found[:MOST_READINGS]

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from pipeline.launch import one_line
 
-# Below the 80 requests that an instance of Cloud Run takes by default, of which each viewer's WebSocket is one.
+# Each viewer has a WebSocket, which Cloud Run counts as one of the 80 requests that an instance takes by default.
 MOST_VIEWERS = 50
 # Browsers that have loaded the page and not opened their WebSocket yet. NiceGUI keeps them for a minute.
 MOST_WAITING = 50
@@ -36,8 +36,8 @@ class AllowedHosts:
     visitors may read. Their browsers still send that name as Host and as Origin.
 
     Args:
-      listening: the address on which the server listens. That of all interfaces admits every IP address as Host,
-        because DNS rebinding needs a name.
+      listening: the address on which the server listens. The address of all interfaces, such as 0.0.0.0, admits
+        every IP address as Host, because DNS rebinding needs a name.
       names: further host names, without a port.
     """
 
@@ -82,8 +82,8 @@ class Gate:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers, path = Headers(scope=scope), scope["path"]
         if not self._hosts.admits(headers):
-            asked = one_line.value(headers.get("host", ""))
-            return _refuse(403, f"Host '{asked}' or the Origin is not allowed; allow a name with --allowed-host.")
+            host = one_line.value(headers.get("host", ""))
+            return _refuse(403, f"Host '{host}' or the Origin is not allowed; allow a name with --allowed-host.")
         if path not in _PATHS and not path.startswith(_PREFIXES):
             return _refuse(404, "Not found.")
         _forget_waiting()

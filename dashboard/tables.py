@@ -11,13 +11,14 @@ from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.errors import SensorStreamError
 from pipeline.sinks.bigquery import TableId
 
+# As in pipeline.rows, which imports Beam; the page runs without Beam.
 REVISION, WRITTEN_AT = "Revision", "WrittenAt"
 
 MEAN, MIN, MAX = "mean", "min", "max"
-# Those that a job can compute.
+# The statistics that a job can compute, as in pipeline.aggregate.statistics, which imports Beam.
 STATISTICS = (MEAN, "count", MIN, MAX, "sum", "stddev", "first", "last")
 
-# Each has a chart; a table may have thousands of columns.
+# The most sensors that are shown. Each has a chart, and a table may have thousands of columns.
 MOST_SENSORS = 50
 
 # BigQuery returns a type's standard name from some methods and its legacy name from others.
@@ -42,7 +43,7 @@ class Sensor:
 
     @property
     def line(self) -> str:
-        """The column that the chart draws as a line: the mean, or else the first statistic."""
+        """The column that the chart draws as a line: that of the mean, or without it that of the first statistic."""
         return self.column(MEAN if MEAN in self.statistics else self.statistics[0])
 
     @property
