@@ -47,14 +47,14 @@ LATE_BY = 10.0  # seconds, give or take a quarter; longer than the interval and 
 LATE_AT_MOST = timedelta(seconds=LATE_BY * 1.25)
 SILENCE_AFTER = timedelta(seconds=5)
 DROPOUT = 12.0  # seconds; longer than the eight after which a silence is noticed, so that it is noticed before it ends
-SEEK_BEFORE = INTERVAL / 2  # of rows_since, so that half of the interval before it is read again
+SEEK_BEFORE = INTERVAL / 2  # before rows_since, so that half of the preceding interval is read again
 FOLDER = Path("build/soak")
 OUTAGE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
 class Replay:
-    """When the first pipeline had been killed and the second not yet started, and what the second was given."""
+    """A time between the kill of the first pipeline and the start of the second, and from when the second reads."""
 
     killed_at: datetime
     seek: datetime
@@ -146,7 +146,7 @@ def _interrupt_bigquery(stack: LocalStack, pipeline: Child) -> str:
 
 
 def _kill_pipeline(stack: LocalStack, pipeline: Child) -> Replay:
-    """Kill the pipeline and seek back, so that every interval is recomputed which it may not have finished.
+    """Kill the pipeline and seek back, so that every interval that it may not have finished is computed again.
 
     An interval is finished if it ended before the newest row by more than a reading can be late: its row is written,
     and so is a dead letter for everything that came late. Waits until there are such intervals.
@@ -183,8 +183,8 @@ def _balance(stack: LocalStack, manifest: Path, replay: Replay | None) -> tuple[
     if replay is not None:
         merged = merge_dead_letters(dead_letters, second, published, SENSORS, replay.seek, replay.since)
         dead_letters, repeated, problems = merged.dead_letters, merged.repeated, merged.problems
-        # Of the time before the seek the second pipeline reads only what was published late, and may notice a silence
-        # that there was not.
+        # The second pipeline reads only late messages of the time before the seek, so it may find silences there that
+        # did not exist.
         silence_rows = [
             row for row in silence_rows if row["SilentSince"] >= replay.seek or row["NoticedAt"] <= replay.killed_at
         ]
