@@ -17,7 +17,7 @@ COLOURS = ("#3a86d8", "#e0763a", "#2a9d6f", "#c44e9b", "#8a6fd1", "#b8941a", "#1
 NO_DEVICE = "no device"
 DOTS_UP_TO = 150  # rows; a line of more rows is drawn without a dot for each
 
-# The format of times on an axis, by the time span that the axis is shorter than.
+# The format of times on an axis: that of the first entry whose span is longer than the axis.
 _TIMES = (
     (timedelta(minutes=10), "{HH}:{mm}:{ss}"),
     (timedelta(days=1), "{HH}:{mm}"),

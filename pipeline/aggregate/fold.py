@@ -173,7 +173,7 @@ class _Fold(beam.DoFn):
 
 
 class _TimedFold(_Fold):
-    """The fold with the event time of each message, which costs as much as parsing a small one."""
+    """Folds messages with their event times; to get one from Beam takes as long as parsing a small message."""
 
     def process(self, element: Any, timestamp: Any = beam.DoFn.TimestampParam) -> Iterable[Any]:
         self._times.append(timestamp.micros)

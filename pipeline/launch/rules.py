@@ -49,7 +49,7 @@ def _one_input(job: Job) -> str | None:
     return f"give exactly one of --input_subscription and --input_topic; {given} given"
 
 
-def _sensors_are_found(job: Job) -> str | None:
+def _sensor_paths_can_be_parsed(job: Job) -> str | None:
     for column, place in job.sensors.places.items():
         if not job.sensor_name:
             try:
@@ -168,7 +168,7 @@ def _input_is_no_output(job: Job) -> str | None:
 
 RULES: tuple[Callable[[Job], str | None], ...] = (
     _one_input,
-    _sensors_are_found,
+    _sensor_paths_can_be_parsed,
     _mapping_fits_together,
     _silence_topic_needs_silence_after,
     _sessions_have_no_gaps,

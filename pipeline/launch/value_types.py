@@ -99,7 +99,7 @@ class Sensors(tuple[str, ...]):
     """Names of columns, in table order.
 
     Attributes:
-      places: what each is read from: a path, or a name in lists of names and values.
+      places: by column, where its value is in a message: a path, or a name in a list of names and values.
     """
 
     places: dict[str, str]
@@ -147,7 +147,7 @@ def _csv_columns(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name and names.count(name) > 1:
-            raise ValueError(f"{one_line.value(name)} is there twice; name each column once")
+            raise ValueError(f"{one_line.value(name)} occurs twice; name each column once")
     return names
 
 
