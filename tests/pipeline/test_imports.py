@@ -19,7 +19,7 @@ from tests.pipeline.conftest import message
 from tests.pipeline.fake_bigquery import fake_bigquery
 
 # What only the launcher, or an operator, has a use for.
-NOT_ON_WORKERS = {"pipeline.main", "pipeline.launch", "pipeline.graph", "pipeline.source"} | {
+NOT_ON_WORKERS = {"pipeline.main", "pipeline.launch", "pipeline.preview", "pipeline.graph", "pipeline.source"} | {
     *("local", "publisher", "redrive", "deploy", "benchmarks", "tests", "rich", "matplotlib", "duckdb")
 }
 

@@ -1,0 +1,1 @@
+"""Shows what the pipeline would read from messages: `python -m pipeline.preview`."""
