@@ -65,7 +65,7 @@ class MappedDecoder:
         self._seconds = cached_seconds()
         self._fractions = cached_fractions()
         self._parse_other = LocalTimes(ZoneInfo(mapping.time_zone)).parse
-        self._read = _reader(mapping, fetch_schema)
+        self._read = reader_for(mapping, fetch_schema)
         self._quick = quick(self._plan, self._event_time)
         places = ", ".join(mapping.sensors.values())
         self._no_sensor = f"no sensor found: {'no such name' if mapping.sensor_name else 'nothing'} at {places}"[:300]
@@ -290,7 +290,7 @@ def _merged(readings: Iterable[Reading]) -> Iterator[Reading]:
         yield last
 
 
-def _reader(mapping: Mapping, fetch_schema: FetchSchema | None) -> Callable[[bytes, Envelope], Documents]:
+def reader_for(mapping: Mapping, fetch_schema: FetchSchema | None) -> Callable[[bytes, Envelope], Documents]:
     """Return what reads the documents of a format."""
     if mapping.format == "avro":
         if not fetch_schema:

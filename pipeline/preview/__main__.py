@@ -7,42 +7,31 @@ python -m pipeline.preview projects/my-project/subscriptions/readings --json
 import argparse
 import json
 import os
+import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
 
-from pipeline.decode.decoder import Decoder
 from pipeline.decode.envelope import Envelope
-from pipeline.decode.errors import Rejection
-from pipeline.decode.mapped import MappedDecoder, decoder_for
-from pipeline.decode.reading import Reading
+from pipeline.decode.mapped import decoder_for
+from pipeline.decode.schemas import SchemaService
 from pipeline.errors import SensorStreamError
 from pipeline.launch import one_line, options, preflight
 from pipeline.launch.job import Job
 from pipeline.launch.parameters import PARAMETERS
-from pipeline.preview import messages
+from pipeline.preview import found, messages
+from pipeline.preview.decoding import Decoded, decode
 from pipeline.preview.messages import Message
+from pipeline.preview.report import Report
+from pipeline.preview.suggest import suggest
 from pipeline.timestamps import rfc3339
 
 # The parameters of a launch name an input; a file is none.
 _NO_INPUT = "--input_topic=projects/preview/topics/preview"
-
-
-class Decoded(NamedTuple):
-    """What the pipeline makes of one message.
-
-    Attributes:
-      message: the message.
-      readings: its readings.
-      rejections: what would become dead letters.
-    """
-
-    message: Message
-    readings: list[Reading]
-    rejections: list[Rejection]
+_LOOKED_AT = 100  # messages, for a suggestion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, flags = _parse(sys.argv[1:] if argv is None else argv)
     try:
         job = _job(args.source, flags)
-        for decoded in decode(messages.read(args.source), job, decoder_for(job.mapping)):
-            print(_as_json(decoded), flush=True)
+        read = messages.read(args.source)
+        if args.suggest:
+            first = list(islice(read, _LOOKED_AT))
+            suggested = suggest(first, SchemaService().fetch)
+            print(*_as_command(args, suggested, flags), sep="\n")
+            # What is given counts, and not what is suggested for it.
+            job = _job(args.source, [f"--{name}={value}" for name, value in suggested.items()] + flags)
+            read = chain(first, read)
+        decoded = decode(read, job, decoder_for(job.mapping))
+        for line in map(_as_json, decoded) if args.json else _report(decoded, job):
+            print(line, flush=True)
     except GoogleAuthError as error:
         return _refuse(preflight.credentials_advice(error))
     except SensorStreamError as error:
@@ -67,16 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As after `| head`; Python would report the failed flush at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def decode(read: Iterator[Message], job: Job, decoder: Decoder | MappedDecoder) -> Iterator[Decoded]:
-    """Yield what the decoder makes of each message, one after the other."""
-    for message in read:
-        latest = int((time.time() + job.max_future_skew) * 1_000_000)
-        rejections: list[Rejection] = []
-        envelope = Envelope(message.attributes, message.event_time(job.timestamp_attribute))
-        readings = list(decoder.decode([message.data], latest, rejections, [envelope]))
-        yield Decoded(message, readings, rejections)
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -95,6 +83,11 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         f"projects/PROJECT/subscriptions/NAME, of which up to {messages.PULLED} messages are pulled, not acknowledged",
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON per message")
+    parser.add_argument(
+        "--suggest",
+        action="store_true",
+        help="find likely parameters in the first messages, print them, and use them; what is given is not changed",
+    )
     for name, parameter in PARAMETERS.items():
         about_messages = parameter.group == PARAMETERS["sensors"].group or name == "timestamp_attribute"
         parser.add_argument(
@@ -105,15 +98,39 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, given + others
 
 
-def _job(source: str, flags: list[str]) -> Job:
-    has_input = any(flag.startswith(("--input_topic=", "--input_subscription=")) for flag in flags)
+def _job(source: str, flags: Sequence[str]) -> Job:
+    inputs = [flag for flag in flags if flag.startswith(("--input_topic=", "--input_subscription="))]
     if messages.is_subscription(source):
-        # Also checks its name.
-        flags = [flag for flag in flags if not flag.startswith(("--input_topic=", "--input_subscription="))]
-        flags.append(f"--input_subscription={source}")
-    elif not has_input:
-        flags.append(_NO_INPUT)
-    return options.parse(flags)[0]
+        # Its name is checked as well.
+        return options.parse([*(flag for flag in flags if flag not in inputs), f"--input_subscription={source}"])[0]
+    return options.parse([*flags, *([] if inputs else [_NO_INPUT])])[0]
+
+
+def _as_command(args: argparse.Namespace, suggested: dict[str, str], flags: Sequence[str]) -> list[str]:
+    """Return the lines of what is suggested."""
+    given = {flag.partition("=")[0].removeprefix("--") for flag in flags}
+    parameters = {name: value for name, value in suggested.items() if name not in given}
+    if args.json:
+        return [json.dumps({"parameters": parameters})]
+    if not suggested:
+        return ["No number found in these messages, so nothing is suggested.", ""]
+    words = [f"--{name}={value}" for name, value in parameters.items()]
+    lines = [f"python -m pipeline.preview {shlex.quote(args.source)}"]
+    lines += [f"  {shlex.quote(word)}" for word in (*words, *flags)]
+    return [*(f"{line} \\" if number < len(lines) else line for number, line in enumerate(lines, 1)), ""]
+
+
+def _report(all_decoded: Iterable[Decoded], job: Job) -> Iterator[str]:
+    fetch_schema = SchemaService().fetch
+
+    def paths_of(message: Message) -> found.Found:
+        envelope = Envelope(message.attributes, message.event_time(job.timestamp_attribute))
+        return found.find(found.documents(message.data, envelope, job.mapping, fetch_schema))
+
+    report = Report(job.sensors, paths_of)
+    for decoded in all_decoded:
+        report.add(decoded)
+    return report.lines()
 
 
 def _as_json(decoded: Decoded) -> str:

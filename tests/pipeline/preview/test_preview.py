@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import random
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 from google.cloud import pubsub_v1
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.decode.mapped import MappedDecoder
+from pipeline.decode.paths import parse_path
+from pipeline.decode.walk import Walk
 from pipeline.preview import __main__ as preview
 from pipeline.preview import messages
+from pipeline.preview.found import find
 
 ROOT = Path(__file__).parents[3]
 RECIPES = [json.loads(line) for line in (ROOT / "docs/messages.jsonl").read_text().splitlines()]
@@ -115,6 +121,121 @@ class TestJson:
         assert [values for _, _, values in found(line)] == [{"Temp": 2.0}]
 
 
+class TestReport:
+    def test_is_a_table_of_readings_and_what_to_set_for_rejected_messages(self, run):
+        lines = [
+            '{"time": "2026-11-22T13:00:01Z", "dev": "cellar", "T": 21.5, "H": 50}',
+            '{"time": "2026-11-22T13:00:02Z", "dev": "attic", "T": -3.25}',
+            '{"at": {"time": "2026-11-22T13:00:03Z"}, "readings": [{"T": 1}, {"T": 2}], "a.b": null}',
+        ]
+        content = "\n".join([*lines[:2], json.dumps({"data": lines[2], "attributes": {"site": "x"}})])
+        code, out, _ = run(content, "--timestamp=time", "--device=dev", "--sensors=Temp=T,Humi=H,Other=o")
+        assert code == 0
+        assert out[:-1] == [
+            "3 messages: 2 readings, 1 dead letter",
+            "",
+            "Timestamp                    Device   Temp  Humi",
+            "2026-11-22T13:00:01.000000Z  cellar   21.5    50",
+            "2026-11-22T13:00:02.000000Z  attic   -3.25     -",
+            "",
+            "line 3: NoKnownSensor: no sensor found: nothing at T, H, o",
+            "  set --sensors to COLUMN=PATH,..., or --no_reading=ignore if such messages have no reading",
+            "  paths in it:",
+            "    at.time         2026-11-22T13:00:03Z",
+            "    readings[*].T   1",
+            "    ['a.b']         null",
+            "    attribute:site  x",
+        ]
+        assert out[-1].startswith("    message:time    20")
+
+    def test_counts_messages_without_a_reading(self, run):
+        parameters = ["--timestamp=message:time", "--no_reading=ignore"]
+        _, [line], _ = run('{"status": "online"}', *parameters)
+        expected = "1 message: 0 readings, 0 dead letters; 1 without a reading, which --no_reading=ignore passes over"
+        assert line == expected
+
+    def test_is_bounded_for_many_messages(self, run):
+        good = '{"Timestamp": 1795352401, "Temp": 1}\n' * 60
+        code, out, _ = run(good + "{}\n" * 7, "--sensors=Temp")
+        assert code == 0
+        assert out[0] == "67 messages: 60 readings, 7 dead letters"
+        assert "... 10 more" in out
+        assert sum(line.endswith("BadTimestamp: Timestamp is missing") for line in out) == 5
+        assert out[-1] == "2 more messages have dead letters"
+
+
+class TestSuggest:
+    # Of these no message says what the recipe knows: which event types have readings, a time zone, which of many
+    # resource attributes is the device, and the names of CSV columns.
+    NOT_FOUND = frozenset(
+        [
+            "ChirpStack v4 status event in the same topic",
+            "Tasmota tele/SENSOR",
+            "OTLP JSON metrics",
+            "Google's sensor course (San Diego traffic)",
+        ]
+    )
+
+    def test_finds_the_readings_of_most_platforms(self, run):
+        wrong = {recipe["platform"] for recipe in OF_FILES if not self.is_found(run, recipe)}
+        assert wrong == self.NOT_FOUND
+        assert (len(OF_FILES), len(OF_FILES) - len(wrong)) == (30, 26)
+
+    def is_found(self, run, recipe):
+        """Whether there are as many readings as the recipe has, of the same times and devices, with its values."""
+        code, [_, line], err = run(json.dumps(recipe["message"]), "--json", "--suggest")
+        assert (code, err) == (0, "")
+        readings = found(line)
+        return [one[:2] for one in readings] == [one[:2] for one in expected(recipe)] and all(
+            set(named.values()) <= set(values.values())
+            for (_, _, named), (_, _, values) in zip(expected(recipe), readings, strict=True)
+        )
+
+    def test_prints_a_command_that_gives_the_same_readings(self, run, tmp_path, capsys):
+        line = """{"it's": {"a b": "1.5 V"}, "ts": 1795352401, "device_id": "d'1"}"""
+        _, out, _ = run(line, "--suggest", "--interval=1m")
+        end = out.index("")
+        words = shlex.split(" ".join(part.removesuffix("\\") for part in out[:end]))
+        assert words[:3] == ["python", "-m", "pipeline.preview"]
+        assert words[4:] == [
+            "--timestamp=ts",
+            "--device=device_id",
+            """--sensors=a_b=["it's"]['a b']""",
+            "--values=lenient",
+            "--interval=1m",
+        ]
+        assert preview.main(words[3:]) == 0
+        assert capsys.readouterr().out.splitlines() == out[end + 1 :]
+        assert "1 reading" in out[end + 1]
+
+    def test_does_not_replace_what_is_given(self, run):
+        line = '{"ts": 1795352401, "time": 1795352402, "temp": 1, "id": "d"}'
+        _, [first, second], _ = run(line, "--suggest", "--json", "--timestamp=ts")
+        assert json.loads(first) == {"parameters": {"device": "id", "sensors": "temp"}}
+        assert found(second) == [(1_795_352_401_000_000, "d", {"temp": 1.0})]
+
+    def test_suggests_nothing_without_a_number(self, run):
+        _, out, _ = run('{"status": "online"}', "--suggest")
+        assert out[0] == "No number found in these messages, so nothing is suggested."
+
+
+# Keys as platforms have them, and as none should.
+_KEYS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["a", "a.b", "$", "it's", '"', "*", "x:y"])
+_SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=3)
+_DOCUMENTS = st.recursive(
+    _SCALARS, lambda inner: st.dictionaries(_KEYS, inner, max_size=3) | st.lists(inner, max_size=3), max_leaves=12
+)
+
+
+@given(document=st.dictionaries(_KEYS, _DOCUMENTS, min_size=1, max_size=4))
+def test_found_paths_lead_to_the_values_that_are_shown(document):
+    for path, values in find([document]).items():
+        [source] = parse_path(path).sources
+        rows = [row[0] for row in Walk([source]).rows(document, [None])]
+        shown = [value for value in values if value is not None]
+        assert shown == [value for value in rows if value is not None and not isinstance(value, dict | list)]
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("parameter", "error"),
@@ -183,7 +304,7 @@ def hostile():
     yield b"\0" * 1000
 
 
-@pytest.mark.parametrize("output", [["--json"]], ids=str)
+@pytest.mark.parametrize("output", [["--json"], [], ["--suggest"]], ids=str)
 @pytest.mark.parametrize(
     "parameters",
     [[], ["--timestamp=a[*].t", "--sensors=T=a[*].v"], ["--format=influx"], ["--format=senml"], ["--format=text"]],
