@@ -4,7 +4,6 @@ Beam's WriteToBigQuery is not used: it sees the HTTP phrase of a failed request 
 bad row along with the good ones, and fails the bundle when an outage outlasts the client library's ten minutes.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from google.cloud import bigquery
 from requests.exceptions import RequestException
 
 from pipeline.dead_letters import in_parts, new_id
+from pipeline.decode import strict_json
 from pipeline.sinks.batches import RowErrors, WriteInBatches
 from pipeline.sinks.bigquery import TableId, client
 from pipeline.sinks.rejected_rows import LogRejectedDeadLetters, RejectedRow
@@ -94,7 +94,7 @@ class _Insert(WriteInBatches):
 
     def process(self, element: tuple[str, dict[str, Any]]) -> list[Any]:
         insert_id, row = element
-        return self.add(row, insert_id, len(json.dumps(row)) + _ROW_OVERHEAD)
+        return self.add(row, insert_id, len(strict_json.dumps(row)) + _ROW_OVERHEAD)
 
     def store(self, rows: Sequence[dict[str, Any]], encoded: Sequence[str]) -> dict[int, RowErrors]:
         return self._table.store(rows, encoded)

@@ -13,7 +13,7 @@ from pipeline.decode.errors import Rejection
 from pipeline.decode.mapped import MappedDecoder
 from pipeline.launch import options
 
-RECIPES = [json.loads(line) for line in Path("docs/messages.jsonl").read_text().splitlines()]
+RECIPES = [json.loads(line) for line in (Path(__file__).parents[3] / "docs/messages.jsonl").read_text().splitlines()]
 READABLE = [recipe for recipe in RECIPES if "parameters" in recipe]
 
 
