@@ -115,10 +115,11 @@ lint: $(READY)  ## ruff (style, formatting), import-linter (who may import whom)
 	@echo "mypy (up to a minute without a cache)"
 	@$(BIN)/mypy
 
-metadata: $(READY)  ## write metadata.json, deploy/terraform/parameters.tf and docs/parameters.md from pipeline/launch/parameters.py
+metadata: $(READY)  ## write metadata.json, deploy/terraform/parameters.tf and docs/parameters.md from pipeline/launch/parameters.py; docs/messages.md from docs/messages.jsonl
 	@$(BIN)/python -m deploy.template.metadata
 	@$(BIN)/python -m deploy.template.terraform
 	@$(BIN)/python -m deploy.template.reference
+	@$(BIN)/python -m deploy.template.recipes
 
 PULUMI_GCP := 10.2.0
 .PHONY: terraform-schema

@@ -8,6 +8,7 @@ import pytest
 
 from deploy.monitoring.metrics import OWN, REFUSALS
 from deploy.monitoring.page import google_metrics, own_metrics
+from deploy.template import recipes
 from deploy.template.reference import HEADING, reference
 from pipeline.launch.parameters import PARAMETERS
 from pipeline.version import VERSION
@@ -21,6 +22,10 @@ def test_parameter_reference_equals_the_declared_parameters():
     page = (ROOT / "docs/parameters.md").read_text()
     assert page.partition(HEADING)[2] == reference(), "run: make metadata"
     assert re.findall(r"^- `(\w+)`", page, re.MULTILINE) == list(PARAMETERS)
+
+
+def test_page_of_messages_is_generated_from_their_file():
+    assert (ROOT / "docs/messages.md").read_text() == recipes.page(), "run: make metadata"
 
 
 def test_pages_name_existing_make_targets():
