@@ -1,10 +1,13 @@
 """Shows what the pipeline would read from messages, by the decoder that ships and the parameters of the launch.
 
-python -m pipeline.preview messages.jsonl --timestamp=time --sensors=Temp=data.temp
-python -m pipeline.preview projects/my-project/subscriptions/readings --json
+    python -m pipeline.preview messages.jsonl --timestamp=time --sensors=Temp=data.temp
+    python -m pipeline.preview projects/my-project/subscriptions/readings --json
+
+docs/mapping.md describes its input and output.
 """
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -150,4 +153,7 @@ def _refuse(message: str) -> int:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that is not Unicode
     sys.exit(main())

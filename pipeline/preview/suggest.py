@@ -38,9 +38,9 @@ _DEVICES = (
         "nodeid",
         "stationid",
     ),
-    *("passkey", "hostname", "host", "mac", "serial", "source"),
+    *("passkey", "hostname", "host", "mac", "serial", "source", "src"),
 )
-_NAMES = ("n", "name", "key", "sensor", "metric", "valuetype", "entityid", "type", "parameter", "channel")
+_NAMES = ("n", "name", "key", "k", "sensor", "metric", "valuetype", "entityid", "type", "parameter", "channel")
 _VALUES = ("v", "value", "state", "asdouble", "asint", "reading", "val")
 # Objects that hold sensors and nothing else, where there is one.
 _HOLDERS = ("decodedpayload", "object", "fields", "values", "payload", "body", "readings", "measurements", "data")
@@ -49,7 +49,7 @@ _NO_SENSOR = re.compile(
     "|quality|seq$|retain|time|received|published|^ts$"
 )
 _SENML = frozenset(["bn", "bt", "bu", "bv", "bs", "bver", "n", "u", "v", "vs", "vb", "vd", "s", "t", "ut"])
-_SENML_PATHS = {"timestamp": "t", "device": "device", "sensor_name": "n", "sensor_value": "v"}
+_SENML_PATHS = {"timestamp": "t", "device": "device", "sensor_value": "v"}
 _RESERVED = frozenset(["timestamp", "device", "revision", "writtenat", ""])
 
 _KEYS = re.compile(r"""\['([^']*)'\]|\["([^"]*)"\]|([^\s.:\[\]$'"*]+)(?=[.\[]|$)""")
@@ -69,9 +69,11 @@ def suggest(messages: Sequence[Message], fetch_schema: FetchSchema) -> dict[str,
             for document in documents(message.data, Envelope(message.attributes, 0), mapping, fetch_schema)
         ]
         if form == "senml":
-            names = {record["n"]: None for pack in read for record in pack if record["n"]}
-            is_lenient = any(type(record["v"]) is bool for pack in read for record in pack)
-            return parameters | _SENML_PATHS | _listed(names) | ({"values": "lenient"} if is_lenient else {})
+            records = [record for pack in read for record in pack]
+            name = "n" if any(record["n"] for record in records) else "name"
+            is_lenient = any(type(record["v"]) is bool for record in records)
+            suggested = _SENML_PATHS | {"sensor_name": name} | _listed({record[name]: None for record in records})
+            return parameters | suggested | ({"values": "lenient"} if is_lenient else {})
         structured = [document for document in read if isinstance(document, dict | list)]
         found = find(read if form == "text" else structured)
         if suggested := _paths(found, _attributes(messages), form):
@@ -187,7 +189,11 @@ def _best(paths: Sequence[str], words: Sequence[str], near: str, others: bool) -
 
 def _listed(names: dict[str, None]) -> dict[str, str]:
     """Return the parameter `sensors` for names in a list."""
-    usable = [name for name in names if name.isprintable() and not re.search("[,'\"=]", name) and name == name.strip()]
+    usable = [
+        name
+        for name in names
+        if name and name.isprintable() and not re.search("[,'\"=]", name) and name == name.strip()
+    ]
     return {"sensors": ",".join(_columns(usable[:_MAX_COLUMNS], lambda name: re.split(r"[./]", name)))}
 
 
@@ -198,6 +204,8 @@ def _columns(places: Sequence[str], keys_of: Callable[[str], list[str]] | None =
     # A path of one key has its own name first, so that no other column has the name of that key.
     for place in sorted(places, key=lambda place: len(_keys(place))):
         keys = (keys_of or _keys)(place) or ["value"]
+        if len(keys) > 1 and _plain(keys[-1]) in _VALUES:
+            keys = keys[:-1]  # the key before it says of what it is the value
         name = ""
         for key in [*reversed(keys), "value"]:
             name = re.sub(r"[^A-Za-z0-9_]+", "_", f"{key}_{name}" if name else key).strip("_")[:_MAX_NAME]
