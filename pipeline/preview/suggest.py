@@ -12,6 +12,7 @@ from pipeline.decode.avro import FetchSchema
 from pipeline.decode.envelope import Envelope
 from pipeline.decode.errors import BadTimestamp, BadValue
 from pipeline.decode.mapping import TEXT_FORMATS, Mapping
+from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.decode.timestamps import LocalTimes
 from pipeline.decode.values import lenient
 from pipeline.preview.found import Found, documents, find
@@ -112,7 +113,13 @@ def _attributes(messages: Sequence[Message]) -> Found:
 
 def _paths(found: Found, attributes: Found, form: str) -> dict[str, str]:
     """Return the paths of time, device and sensors; none if there is no number."""
-    times = [path for path in found if _all(_is_time, found[path])]
+    # Dead letters have these names, which no other path may be of.
+    found = {path: values for path, values in found.items() if path not in (TIMESTAMP, DEVICE)} | {
+        path: found[path]
+        for path, is_one in ((TIMESTAMP, _is_time), (DEVICE, _is_name))
+        if path in found and _all(is_one, found[path])
+    }
+    times = [path for path in found if path != DEVICE and _all(_is_time, found[path])]
     pair = _pair(found, times)
     if pair:
         name, value, names = pair
@@ -133,7 +140,7 @@ def _paths(found: Found, attributes: Found, form: str) -> dict[str, str]:
     stamp = _best([path for path in times if path in beside], _TIMES, sensors[0], others=True)
     stamp = stamp or _best([path for path in attributes if _all(_is_time, attributes[path])], _TIMES, "", others=False)
     taken = {stamp, *sensors, *([pair[0]] if pair else [])}
-    names = [path for path in beside if path not in taken and _all(_is_name, found[path])]
+    names = [path for path in beside if path not in (*taken, TIMESTAMP) and _all(_is_name, found[path])]
     device = _device(names, attributes, sensors[0])
     return {"timestamp": stamp or "message:time"} | ({"device": device} if device else {}) | parameters
 
@@ -153,7 +160,7 @@ def _pair(found: Found, times: Sequence[str]) -> tuple[str, str, list[str]] | No
 
 def _sensors(found: Found, times: Sequence[str], form: str) -> list[str]:
     """Return the paths of numbers that may be of sensors."""
-    maybe = [path for path in found if path not in times and not _NO_SENSOR.search(_word(path))]
+    maybe = [path for path in found if path not in (*times, DEVICE) and not _NO_SENSOR.search(_word(path))]
     numbers = [path for path in maybe if _all(_is_number, found[path])] if form not in TEXT_FORMATS else []
     numbers = numbers or [path for path in maybe if _all(_is_lenient_number, found[path])]
     held = [path for path in numbers if any(_plain(key) in _HOLDERS for key in _keys(path)[:-1])]
@@ -201,8 +208,12 @@ def _columns(places: Sequence[str], keys_of: Callable[[str], list[str]] | None =
     """Return COLUMN, or COLUMN=PLACE where they differ, for each place."""
     taken: set[str] = set(_RESERVED)
     columns = {}
-    # A path of one key has its own name first, so that no other column has the name of that key.
-    for place in sorted(places, key=lambda place: len(_keys(place))):
+
+    def is_taken(name: str, place: str) -> bool:
+        # A name in the document is that of no other column; dead letters could not be read otherwise.
+        return name.lower() in taken or (name in places and name != place)
+
+    for place in places:
         keys = (keys_of or _keys)(place) or ["value"]
         if len(keys) > 1 and _plain(keys[-1]) in _VALUES:
             keys = keys[:-1]  # the key before it says of what it is the value
@@ -210,9 +221,9 @@ def _columns(places: Sequence[str], keys_of: Callable[[str], list[str]] | None =
         for key in [*reversed(keys), "value"]:
             name = re.sub(r"[^A-Za-z0-9_]+", "_", f"{key}_{name}" if name else key).strip("_")[:_MAX_NAME]
             name = f"n{name}" if name[:1].isdigit() else name
-            if name.lower() not in taken:
+            if not is_taken(name, place):
                 break
-        while name.lower() in taken:
+        while is_taken(name, place):
             name += "_x"
         taken.add(name.lower())
         columns[place] = name

@@ -261,6 +261,20 @@ class TestSuggest:
         _, [_, second], _ = run(line, "--suggest", "--json")
         assert found(second) == [(1_795_352_401_000_000, "urn:dev:mac:1:", {"urn_dev_mac_1": 21.4})]
 
+    @pytest.mark.parametrize(
+        ("line", "values"),
+        [
+            ('{"Device": 1.5, "a": 1}', {"a": 1.0}),
+            ('{"Device": 1795352401, "a": 1}', {"a": 1.0}),
+            ("""{"'": 1, "value": 2}""", {"value_x": 1.0, "value": 2.0}),
+            ('{"a": {"b": 1}, "b": 2}', {"a_b": 1.0, "b": 2.0}),
+        ],
+    )
+    def test_suggests_columns_whose_dead_letters_can_be_read(self, run, line, values):
+        code, [_, second], err = run(line, "--suggest", "--json")
+        assert (code, err) == (0, "")
+        assert [named for _, _, named in found(second)] == [values]
+
     def test_suggests_nothing_without_a_number(self, run):
         _, out, _ = run('{"status": "online"}', "--suggest")
         assert out[0] == "No number found in these messages, so nothing is suggested."
