@@ -51,11 +51,11 @@ class DeviceState(msgspec.Struct, array_like=True):
     """The state of a device, or of the whole stream. Times are microseconds since the epoch.
 
     Attributes:
-      silent_since: begin of its latest silence that was noticed; None if there was none.
+      silent_since: start of its latest noticed silence; None if there was none.
       noticed_at: when that silence was noticed, by the clock.
       resumed_at: end of that silence; None while it lasts.
       arrived_at: when its newest reading arrived, by the clock.
-      runs: of readings since then, in order of time, at least `after` apart. Without any it is silent.
+      runs: runs of readings after the silence, in order of time, at least `after` apart; none while it is silent.
     """
 
     silent_since: int | None = None
@@ -150,11 +150,11 @@ class _Notice(beam.DoFn):
         return silences
 
     def _relevant(self, state: DeviceState, runs: list[Run]) -> list[Run]:
-        """Return the runs without those that can change nothing any more."""
+        """Return the runs that can still change a silence."""
         if state.silent_since is not None:
             return [run for run in runs if run.last > state.silent_since]
         if state.runs:
-            # Nothing is known of the time before the first run.
+            # No silence is noticed before the first run.
             return [run for run in runs if run.last > state.runs[0].first - self._after]
         return runs
 
@@ -174,7 +174,7 @@ class _Notice(beam.DoFn):
     def _notice_between(
         self, device: str, state: DeviceState, reached: int
     ) -> tuple[list[dict[str, Any]], DeviceState]:
-        """Return the silences between two runs that are certain at `reached`, and the state after them."""
+        """Return the silences between two runs that are certain at `reached`, and the state afterwards."""
         runs, latest = state.runs, reached - self._after - self._grace
         certain = bisect.bisect_right(runs, latest, hi=len(runs) - 1, key=LAST)
         if not certain:
@@ -189,17 +189,18 @@ class _Notice(beam.DoFn):
     def _notice_lasting(
         self, device: str, state: DeviceState, reached: int, due: Any
     ) -> tuple[list[dict[str, Any]], DeviceState]:
-        """Return the silence after the only run if it is certain at `reached`, and the state after it."""
-        since, now = state.runs[0].last, self._now()
-        silent_at = self._silent_at(since, state.arrived_at)
+        """Return the silence after the only run if it is certain at `reached`, and the state afterwards."""
+        silent_since, now = state.runs[0].last, self._now()
+        silent_at = self._silent_at(silent_since, state.arrived_at)
         beyond, to_wait = reached - silent_at, silent_at - self._grace - now
         if beyond >= 0 and to_wait <= 0:
-            due.set(timer_at(self._forgotten_at(since, state.arrived_at)))
-            return [self._noticed(device, since, now, None)], DeviceState(since, now, None, state.arrived_at)
+            due.set(timer_at(self._forgotten_at(silent_since, state.arrived_at)))
+            silence = self._noticed(device, silent_since, now, None)
+            return [silence], DeviceState(silent_since, now, None, state.arrived_at)
         if beyond < 0:
             due.set(timer_at(silent_at))
         elif beyond < _AHEAD:
-            # Each time further, so that a drain, at which the timer fires at once, is through with it in a few.
+            # Each delay is longer, so that a drain, at which timers fire at once, needs only a few.
             due.set(timer_at(silent_at + max(to_wait, 2 * beyond, SECOND)))
         return [], state
 
@@ -208,11 +209,11 @@ class _Notice(beam.DoFn):
         return _silence(device, silent_since, noticed_at, resumed_at)
 
     def _silent_at(self, last: int, arrived_at: int) -> int:
-        """Return when a device is silent if nothing follows its last reading."""
+        """Return the time at which a device is silent if no reading follows its last one."""
         return max(last, arrived_at) + self._after + self._grace
 
     def _forgotten_at(self, silent_since: int, arrived_at: int) -> int:
-        """Return when a device is forgotten if nothing follows."""
+        """Return the time at which a device is forgotten if no reading follows."""
         return self._silent_at(silent_since, arrived_at) + REMEMBERED * SECOND
 
     def _now(self) -> int:

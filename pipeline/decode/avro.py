@@ -1,4 +1,4 @@
-"""Single Avro records of a topic's schema, as Pub/Sub delivers them.
+"""Reads single Avro records of a topic's schema, as Pub/Sub delivers them.
 
 Pub/Sub sets attributes that name the schema, its revision and the encoding, but does not send the schema itself
 (https://cloud.google.com/pubsub/docs/schemas#message-metadata). JSON can be read without it; for BINARY it is fetched
@@ -23,7 +23,7 @@ SCHEMA_NAME, SCHEMA_REVISION = "googclient_schemaname", "googclient_schemarevisi
 SCHEMA_ENCODING = "googclient_schemaencoding"
 ATTRIBUTES = (SCHEMA_NAME, SCHEMA_REVISION, SCHEMA_ENCODING)
 
-_MOST_SCHEMAS = 100  # revisions remembered
+_MAX_SCHEMAS = 100  # revisions in the cache
 # How a union's branch is named in Avro's JSON encoding, and the types its value may have.
 _BRANCHES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
@@ -35,8 +35,8 @@ _BRANCHES: dict[str, tuple[type, ...]] = {
     "string": (str,),
 }
 
-# Takes the name of a schema and the id of a revision, and returns the schema's text; raises BadFormat if there is none
-# and never will be, and any other exception if it should be tried again.
+# Takes the name of a schema and the id of a revision, and returns the schema's text; raises BadFormat if there is no
+# such schema, and any other exception if the call should be retried.
 FetchSchema = Callable[[str, str], str]
 
 
@@ -48,15 +48,13 @@ class AvroReader:
     """
 
     def __init__(self, fetch: FetchSchema):
-        self._schemas: BoundedCache[tuple[str, str], Any] = BoundedCache(
-            lambda key: _parsed(fetch(*key)), _MOST_SCHEMAS
-        )
+        self._schemas: BoundedCache[tuple[str, str], Any] = BoundedCache(lambda key: _parsed(fetch(*key)), _MAX_SCHEMAS)
 
     def read(self, payload: bytes, attributes: Mapping[str, str]) -> Documents:
         """Return the record.
 
         Raises:
-          NotJson, BadFormat: it is no record of the schema, or the schema cannot be had.
+          NotJson, BadFormat: the payload is not a record of the schema, or the schema cannot be fetched.
         """
         encoding = attributes.get(SCHEMA_ENCODING)
         if encoding == "JSON":
@@ -72,10 +70,10 @@ class AvroReader:
 
         try:
             record = fastavro.schemaless_reader(stream, schema, None)
-        except Exception as error:  # of a dozen types
-            raise BadFormat(f"no record of the topic's schema: {type(error).__name__}: {error}") from None
+        except Exception as error:  # fastavro raises a dozen types
+            raise BadFormat(f"not a record of the topic's schema: {type(error).__name__}: {error}") from None
         if stream.tell() < len(payload):
-            raise BadFormat("no record of the topic's schema: more bytes than the record has")
+            raise BadFormat("not a record of the topic's schema: more bytes than the record has")
         return OneDocument(_plain(record), payload)
 
 
@@ -93,10 +91,11 @@ def _parsed(text: str) -> Any:
 
 
 def _check(schema: Any, within: frozenset[str]) -> bool:
-    """Return whether a value of a schema may take no byte at all.
+    """Return whether values of a schema may take no bytes.
 
     Raises:
-      BadFormat: a few bytes could then stand for endless items, or an item could hold itself.
+      BadFormat: the schema is recursive, or has arrays of items that take no bytes, so that a few bytes could stand for
+        any number of items.
     """
     if isinstance(schema, list):
         for branch in schema:
@@ -113,7 +112,7 @@ def _check(schema: Any, within: frozenset[str]) -> bool:
         empty = all(fields)
     elif kind in ("array", "map"):
         if _check(schema.get("items") or schema.get("values"), within) and kind == "array":
-            raise BadFormat("the topic's schema has arrays of items without a byte")
+            raise BadFormat("the topic's schema has arrays of items that take no bytes")
     elif kind == "fixed":
         empty = schema.get("size") == 0
     elif kind != "enum":
@@ -122,7 +121,7 @@ def _check(schema: Any, within: frozenset[str]) -> bool:
 
 
 def _without_times(schema: Any) -> Any:
-    """Return the schema without logical types of times, so that these stay the numbers they are."""
+    """Return the schema without logical types of times, so that times are read as numbers."""
     if isinstance(schema, list):
         return [_without_times(branch) for branch in schema]
     if not isinstance(schema, dict):
@@ -148,7 +147,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_unions(value: Any) -> Any:
-    """Return a record in which a value of a nullable field is itself, and not `{"double": 21.4}`."""
+    """Return a record with 21.4 in place of `{"double": 21.4}`, as Avro's JSON has values of nullable fields."""
     if isinstance(value, dict):
         if len(value) == 1:
             [(name, inner)] = value.items()

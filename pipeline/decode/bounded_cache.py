@@ -1,4 +1,4 @@
-"""A bounded cache of values that are expensive to create and often needed."""
+"""A bounded cache of values that are expensive to compute and often needed."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,18 +8,20 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, V]):
-    """What `make` makes of a key, made once; emptied when `full`, so that it stays small however long a worker lives.
+    """Cache of values that are expensive to compute; emptied when it has `full` entries.
 
-    What `make` raises is raised, and not remembered.
+    Args:
+      compute: returns the value of a key; its exceptions are raised, and not cached.
+      full: the number of entries.
     """
 
-    def __init__(self, make: Callable[[K], V], full: int):
+    def __init__(self, compute: Callable[[K], V], full: int):
         super().__init__()
         self.full = full
-        self._make = make
+        self._compute = compute
 
     def __missing__(self, key: K) -> V:
-        value = self._make(key)
+        value = self._compute(key)
         if len(self) >= self.full:
             self.clear()
         self[key] = value

@@ -1,11 +1,11 @@
-"""Message bytes to readings, or to the reason why not.
+"""Decodes message bytes to readings, or rejects them with a reason.
 
 A message is a UTF-8 JSON object, or a non-empty array of such objects:
 
     {"Timestamp": "2026-11-22T13:00:01.250Z", "Device": "device-1", "Temp": 21.4, "AtmP": 1013.2}
 
 `Timestamp` is required and decides the window. At least one configured sensor must be present. `Device` is optional.
-Other keys are counted and otherwise ignored. Of a duplicate key the last value counts.
+Other keys are counted and otherwise ignored. If a key is repeated, its last value counts.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,9 +42,9 @@ class Decoder:
       sensors: the names to look for.
 
     Attributes:
-      readings: how many there were so far.
-      ignored_keys: how many of their keys were neither Timestamp, Device nor a configured sensor.
-      without_reading: none; a document without a sensor is refused.
+      readings: number of readings so far.
+      ignored_keys: number of their keys that were neither Timestamp, Device nor a configured sensor.
+      without_reading: always 0, because a document without a sensor is rejected.
     """
 
     def __init__(self, sensors: Collection[str]):
@@ -61,10 +61,11 @@ class Decoder:
         rejections: list[Rejection],
         envelopes: Sequence[Envelope] = (),
     ) -> Iterator[Reading]:
-        """Yield the readings, in order, and add what is refused to `rejections`; no payload gives neither.
+        """Yield the readings, in order, and add rejections to `rejections`.
 
-        No Timestamp may be after `latest`, microseconds since the epoch. What every reading passes is in this one loop,
-        because a call for each would cost a tenth more; what few readings need is in methods.
+        Each payload gives at least one reading or rejection. No Timestamp may be after `latest`, microseconds since the
+        epoch. The steps that every reading takes are in this one loop, because a call for each reading would take a
+        tenth longer; steps that few readings need are in methods.
         """
         parse, seconds, fractions, sensors = self._parse_json, self._seconds, self._fractions, self._sensors
         count = 0
@@ -102,7 +103,7 @@ class Decoder:
                     if not fields:
                         raise NoKnownSensor("no configured sensor in this reading")
                 except Exception as error:
-                    # Raised on, it would come back with every redelivery and stop all others with it.
+                    # If it were raised, each redelivery of the message would fail again, with all others of its bundle.
                     rejected.begin(number, payload, documents or OneDocument(document, payload))
                     rejected.add(index, error)
                     continue
@@ -124,7 +125,11 @@ class Decoder:
         return self._plausible(enumerate(documents), rejected)
 
     def _object(self, item: Any) -> dict[str, Any]:
-        """Return an item that is no dict yet as one, or raise why it cannot be."""
+        """Return an item that must be a JSON object.
+
+        Raises:
+          InvalidReading: the item is not one, or could not be read.
+        """
         if isinstance(item, InvalidReading):
             raise type(item)(str(item))
         if item == []:
@@ -134,7 +139,7 @@ class Decoder:
         return item
 
     def _plausible(self, items: Iterable[tuple[int, Any]], rejected: Rejections) -> Iterator[tuple[int, Any]]:
-        """Yield the items; once `rejected` is full, only those that may be readings, and count the others in it.
+        """Yield the items; once `rejected` is full, only those that may be readings, and count the others there.
 
         Millions of short items take a fraction of the time that raising an error for each would.
         """
@@ -146,7 +151,7 @@ class Decoder:
                 yield index, item
 
     def _hopeless(self, item: Any) -> type[InvalidReading] | None:
-        """Return the error of an item that is plainly no reading, otherwise None."""
+        """Return the error of an item that obviously is not a reading, otherwise None."""
         if isinstance(item, InvalidReading):
             return type(item)
         if type(item) is not dict:
@@ -154,10 +159,10 @@ class Decoder:
         return None if TIMESTAMP in item else BadTimestamp
 
     def _values(self, fields: dict[str, Any]) -> tuple[dict[str, float], BadValues]:
-        """Return the values of configured sensors, as floats, and those that are none.
+        """Return the values of configured sensors, as floats, and the invalid values with their reasons.
 
         Raises:
-          BadValue: there are only those.
+          BadValue: all of them are invalid.
         """
         sensors = self._sensors
         bad: BadValues = {}
@@ -179,7 +184,7 @@ class Decoder:
 def _value(name: str, value: object, bad: BadValues) -> float | None:
     if value is None:
         return None
-    # Reasons are not raised here, because by its traceback one would hold all messages of the batch.
+    # Reasons are not raised here, because a traceback would keep all messages of the batch in memory.
     if type(value) is int:
         try:
             return float(value)
@@ -195,7 +200,7 @@ def _parsed_documents(document: Any, payload: bytes) -> Documents:
 
 
 def _documents(payload: bytes, error: Exception) -> Documents:
-    """Return the documents of a message that is not one JSON text, or the reason why there are none."""
+    """Return the documents of a message that is not one JSON text; if it is unreadable, the reason as the document."""
     try:
         if not isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
             raise error
@@ -205,10 +210,10 @@ def _documents(payload: bytes, error: Exception) -> Documents:
 
 
 def checked_device(device: object) -> str:
-    """Return the name of a device; of none, empty text.
+    """Return the name of a device; empty text for None.
 
     Raises:
-      BadDevice: it is not text, or too long.
+      BadDevice: the name is not text, or is too long.
     """
     if device is None:
         return ""

@@ -1,4 +1,4 @@
-"""Documents of one message, and the bytes that each of them was."""
+"""The documents of one message, with the original bytes of each."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -9,29 +9,29 @@ _RAW_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Documents(Protocol):
-    """The documents of one message, to be iterated over once; an `InvalidReading` in place of one that is unreadable.
+    """The documents of one message, with an `InvalidReading` in place of each unreadable one; iterate over them once.
 
     Attributes:
-      one: whether the message is one document.
+      is_single: whether the message is one document.
     """
 
-    one: bool
+    is_single: bool
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the documents."""
 
     @property
     def splits(self) -> bool:
-        """Whether each document has bytes of its own; if not, `own_bytes` are those of all."""
+        """Whether each document has its own bytes; if not, `own_bytes` returns the bytes of all documents."""
 
     def own_bytes(self, index: int) -> bytes:
-        """Return the bytes of the document that was yielded last, which is number `index` from 0 on."""
+        """Return the bytes of the document that was yielded last, whose index is `index`."""
 
 
 class OneDocument:
     """A message that is one document; its bytes are the message's own, compressed or not."""
 
-    one = splits = True
+    is_single = splits = True
 
     def __init__(self, document: Any, payload: bytes):
         self._document = document
@@ -46,9 +46,9 @@ class OneDocument:
 
 
 class ArrayItems:
-    """The items of a JSON array, and the text of it."""
+    """The items of a JSON array, and the text of the array."""
 
-    one = False
+    is_single = False
 
     def __init__(self, items: list[Any], text: bytes):
         self._items = items
@@ -71,13 +71,13 @@ class ArrayItems:
 
 
 class Lines:
-    """Documents that are a line each, or a few.
+    """Documents that each take one or more lines.
 
     Args:
-      pairs: (document, its own bytes) in turn.
+      pairs: yields (document, its own bytes).
     """
 
-    one, splits = False, True
+    is_single, splits = False, True
 
     def __init__(self, pairs: Iterable[tuple[Any, bytes]]):
         self._pairs = pairs
@@ -94,7 +94,7 @@ class Lines:
 
 
 def raw_items(payload: bytes) -> list[msgspec.Raw]:
-    """Return the items of an array unparsed; nothing if it is no array, or one that is nested too deeply."""
+    """Return the unparsed items of a JSON array; none if the payload is not an array, or is nested too deeply."""
     try:
         return _RAW_ITEMS.decode(payload)
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Why a message, or a part of it, is no reading: the errors found in the dead-letter table."""
+"""Why a message, or a part of it, is not a reading: the errors found in the dead-letter table."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class NotJson(InvalidReading):
 
 
 class BadFormat(InvalidReading):
-    """The bytes are not of the configured `format`."""
+    """The bytes are not in the configured `format`."""
 
     stage = "decode"
 
@@ -58,7 +58,7 @@ class NoKnownSensor(InvalidReading):
 
 
 class TooManyRefused(InvalidReading):
-    """More than MAX_REJECTIONS items of one message were refused; these are the others."""
+    """More than MAX_REJECTIONS items of one message were rejected; this error stands for the others."""
 
     stage = "decode"
 
@@ -73,7 +73,7 @@ class UnexpectedError(InvalidReading):
 
 
 class SchemaUnavailable(SensorStreamError):
-    """The schema service does not answer. It is no fault of the message, which is to be decoded again later."""
+    """The schema service does not answer. The message is not at fault, and is to be decoded again later."""
 
 
 def as_reason(error: Exception) -> InvalidReading:
@@ -87,11 +87,11 @@ class Rejection(NamedTuple):
     """A message, or a part of it, that cannot become a reading.
 
     Attributes:
-      reason: the exception that says why; its class is the error's name, its `stage` where it arose.
+      reason: an exception; its class is the error's name, and its `stage` the place where it arose.
       payload: the message's bytes; for an item of an array, that item's own JSON; for a single value, or an item that
-        would lose its time and device if it were cut out, its canonical form; of `TooManyRefused` an array of them.
-      message: the message's place among those that were decoded together.
-      errors: how many items it stands for, by the name of their error.
+        would lose its time and device if it were cut out, its canonical form; for `TooManyRefused`, an array of them.
+      message: the index of the message among those that were decoded together.
+      errors: the number of items that the rejection stands for, by the name of their error.
     """
 
     reason: InvalidReading

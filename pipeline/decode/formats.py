@@ -1,6 +1,6 @@
-"""From the bytes of a message to documents: step one of two, for each `format`.
+"""Parses the bytes of a message to documents, for each `format`: the first of two steps of decoding.
 
-A reader takes the bytes and returns `Documents`; it raises `NotJson` or `BadFormat` for bytes that are not its format.
+A reader takes the bytes and returns `Documents`; it raises `NotJson` or `BadFormat` for bytes in another format.
 """
 
 import csv
@@ -16,24 +16,24 @@ from pipeline.decode.documents import ArrayItems, Documents, Lines, OneDocument,
 from pipeline.decode.errors import BadFormat, BadValue, InvalidReading, NotAReading, NotJson, as_reason
 from pipeline.decode.json_text import from_base64, loads
 
-MAX_DECOMPRESSED = 10_000_000  # bytes, as large as a message may be that is not compressed
+MAX_DECOMPRESSED = 10_000_000  # bytes; a message without compression may be as large
 MAX_FORM_FIELDS = 10_000
-_LOOKED_AT = 10  # lines, of what may be NDJSON
-_LAYERS = 4  # of gzip, base64 and byte order marks
+_SAMPLED_LINES = 10  # parsed to recognize NDJSON
+_MAX_LAYERS = 4  # of gzip, base64 and byte order marks
 _GZIP, _BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 
 Reader = Callable[[bytes], Documents]
 
 
 def unwrapped(read: Reader, payload: bytes) -> Documents:
-    """Return the documents of a message, decompressed and decoded from base64 as often as it takes.
+    """Return the documents of a message, after removing any layers of gzip, base64 and byte order marks.
 
     Raises:
-      InvalidReading: it is none of these of the reader's format; of several reasons, the first.
+      InvalidReading: no layer is in the reader's format. If `read` raised several errors, this is the first one.
     """
     reason: InvalidReading | None = None
     inner = payload
-    for _ in range(_LAYERS):
+    for _ in range(_MAX_LAYERS):
         if inner.startswith(_GZIP):
             inner = decompressed(inner)
         elif inner.startswith(_BYTE_ORDER_MARK):
@@ -41,11 +41,11 @@ def unwrapped(read: Reader, payload: bytes) -> Documents:
         else:
             try:
                 documents = read(inner)
-                if not documents.one:
+                if not documents.is_single:
                     return documents
                 [document] = documents
-                if reason is None or isinstance(document, dict | list):  # else it is base64 only by chance
-                    # Its bytes are the message's own, whatever they are wrapped in.
+                if reason is None or isinstance(document, dict | list):  # a scalar in base64 is a coincidence
+                    # Rejections hold the message as it was sent, with all layers.
                     return OneDocument(document, payload)
             except (NotJson, BadFormat) as error:
                 reason = reason or as_reason(error)
@@ -53,14 +53,14 @@ def unwrapped(read: Reader, payload: bytes) -> Documents:
             if decoded is None:
                 break
             inner = decoded
-    raise as_reason(reason or BadFormat(f"wrapped more than {_LAYERS} times in gzip, base64 or byte order marks"))
+    raise as_reason(reason or BadFormat(f"wrapped more than {_MAX_LAYERS} times in gzip, base64 or byte order marks"))
 
 
 def decompressed(payload: bytes) -> bytes:
-    """Return what is in one or more gzip members.
+    """Return the content of one or more gzip members.
 
     Raises:
-      BadFormat: it is damaged, or more than MAX_DECOMPRESSED bytes.
+      BadFormat: the gzip data is damaged or incomplete, or its content is longer than MAX_DECOMPRESSED bytes.
     """
     found = bytearray()
     while payload:
@@ -78,11 +78,11 @@ def decompressed(payload: bytes) -> bytes:
 
 
 def read_json(payload: bytes, arrays_whole: bool = False) -> Documents:
-    """Return a JSON document, the items of an array, or either of each line.
+    """Return a JSON document, or the items of an array; for NDJSON, those of all lines.
 
     Args:
       payload: the bytes.
-      arrays_whole: whether an array is one document.
+      arrays_whole: whether an array is a single document.
     """
     try:
         document = loads(payload)
@@ -117,8 +117,8 @@ def _line(text: bytes | msgspec.Raw) -> Any:
 
 
 def _is_ndjson(payload: bytes) -> bool:
-    """Return whether one of the first lines, of several, is an object or an array by itself."""
-    lines = payload.split(b"\n", _LOOKED_AT)[:_LOOKED_AT]
+    """Return whether the text has several lines, and one of the first is a JSON object or array."""
+    lines = payload.split(b"\n", _SAMPLED_LINES)[:_SAMPLED_LINES]
     return len(lines) > 1 and any(type(_line(line.strip())) in (dict, list) for line in lines)
 
 
@@ -137,34 +137,34 @@ def _json_lines(payload: bytes, arrays_whole: bool) -> Iterator[tuple[Any, bytes
 
 
 def read_text(payload: bytes) -> Documents:
-    """Return the text as the one document."""
-    return OneDocument(_utf8(payload), payload)
+    """Return the text as a single document."""
+    return OneDocument(utf8_text(payload), payload)
 
 
 def read_form(payload: bytes) -> Documents:
-    """Return the fields of a URL-encoded form as one object; of a name that is there twice the last counts."""
-    text = _utf8(payload).strip()
-    if "=" not in text.rstrip("="):  # else it may be base64, which ends with them
-        raise BadFormat("no form: no name=value")
+    """Return the fields of a URL-encoded form as one object; if a name is repeated, its last value counts."""
+    text = utf8_text(payload).strip()
+    if "=" not in text.rstrip("="):  # base64 may end with equal signs
+        raise BadFormat("not a form: no name=value")
     try:
         fields = urllib.parse.parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError as error:
-        raise BadFormat(f"no form: {error}") from None
+        raise BadFormat(f"not a form: {error}") from None
     return OneDocument(dict(fields), payload)
 
 
 def csv_reader(columns: Sequence[str]) -> Reader:
-    """Return the reader of CSV with these columns; a column without a name is left out, an empty field is absent."""
+    """Return a reader of CSV with these columns; it skips columns without a name, and empty fields are absent."""
     header = [name.strip() for name in columns]
 
     def read(payload: bytes) -> Documents:
-        return Lines(_csv_rows(_utf8(payload), header))
+        return Lines(_csv_rows(utf8_text(payload), header))
 
     return read
 
 
 def _csv_rows(text: str, header: list[str]) -> Iterator[tuple[Any, bytes]]:
-    taken: list[str] = []  # the lines of the current row, of which a quoted field may have several
+    taken: list[str] = []  # lines of the current row; a quoted field may have line breaks
 
     def lines() -> Iterator[str]:
         for line in io.StringIO(text, newline=""):
@@ -177,7 +177,7 @@ def _csv_rows(text: str, header: list[str]) -> Iterator[tuple[Any, bytes]]:
         try:
             fields = next(rows, None)
         except csv.Error as error:
-            yield BadFormat(f"no CSV: {error}"), "".join(taken).encode()
+            yield BadFormat(f"not CSV: {error}"), "".join(taken).encode()
             continue
         if fields is None:
             return
@@ -186,7 +186,12 @@ def _csv_rows(text: str, header: list[str]) -> Iterator[tuple[Any, bytes]]:
             yield document, "".join(taken).rstrip("\r\n").encode()
 
 
-def _utf8(payload: bytes) -> str:
+def utf8_text(payload: bytes) -> str:
+    """Return the text that is encoded in UTF-8.
+
+    Raises:
+      BadFormat: the payload is not UTF-8.
+    """
     try:
         return payload.decode()
     except UnicodeDecodeError as error:

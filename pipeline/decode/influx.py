@@ -1,7 +1,7 @@
 """InfluxDB line protocol (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/).
 
-A line becomes `{"name":..,"tags":{..},"fields":{..},"timestamp":..}`, as Telegraf's JSON has it, with the time as it is
-in the line, nanoseconds by default. A line without a time has no `timestamp`.
+A line becomes `{"name":..,"tags":{..},"fields":{..},"timestamp":..}`, as in Telegraf's JSON. The timestamp is
+the number in the line, nanoseconds by default. A line without a time has no `timestamp`.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.decode.documents import Documents, Lines
 from pipeline.decode.errors import BadFormat
+from pipeline.decode.formats import utf8_text
 
 _NAME = r"(?:[^\s,=\\]|\\.)+"  # of a tag or field, or a tag's value; a backslash escapes commas, equal signs and blanks
 _MEASUREMENT = r"(?:[^\s,\\]|\\.)+"
@@ -29,19 +30,16 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}[iu]").fullmatch
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
 _TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 _BOOLEANS = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
-_EXPECTED = "no line protocol: expected MEASUREMENT,TAG=VALUE FIELD=VALUE TIME"
+_EXPECTED = "not line protocol: expected MEASUREMENT,TAG=VALUE FIELD=VALUE TIME"
 
 
 def read_influx(payload: bytes) -> Documents:
     """Return the lines of line protocol.
 
     Raises:
-      BadFormat: it is not UTF-8, or has no blank, as every line has.
+      BadFormat: the payload is not UTF-8, or has no blank, which every line needs.
     """
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError as error:
-        raise BadFormat(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    text = utf8_text(payload)
     if " " not in text.strip():
         raise BadFormat(_EXPECTED)
     return Lines(_lines(text))
@@ -69,7 +67,7 @@ def _point(line: re.Match[str]) -> Any:
     try:
         values = {_unescaped(name): _value(quoted, bare) for name, quoted, bare in _FIELDS.findall(fields)}
     except ValueError as error:
-        return BadFormat(f"no line protocol: {error}")
+        return BadFormat(f"not line protocol: {error}")
     point = {
         "name": _unescaped(measurement),
         "tags": {_unescaped(name): _unescaped(value) for name, value in _TAGS.findall(tags)},

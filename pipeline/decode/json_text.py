@@ -1,4 +1,4 @@
-"""JSON, and JSON within text."""
+"""Parses JSON, and JSON within text."""
 
 import binascii
 import math
@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 _TOO_LARGE = 10**400
-_LAYERS = 3  # of text within text at one place
+_MAX_LAYERS = 3  # of JSON within text within JSON
 _BASE64_BYTES = re.compile(rb"[A-Za-z0-9+/_-]{2,}={0,2}")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def _float(text: str) -> float:
-    """Return a number; one that is too large for a float as an integer that is too, so that it spoils only itself."""
+    """Return a float, or an integer too large for one, so that only this value is rejected and not the document."""
     number = float(text)
     return number if math.isfinite(number) else int(math.copysign(1, number)) * _TOO_LARGE
 
@@ -27,7 +27,7 @@ def loads(text: bytes | str | msgspec.Raw) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-      msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is none, or nested too deeply.
+      msgspec.DecodeError, UnicodeDecodeError, RecursionError: the text is not JSON, or is nested too deeply.
     """
     try:
         return _parse(text)
@@ -36,8 +36,8 @@ def loads(text: bytes | str | msgspec.Raw) -> Any:
 
 
 def container(value: object) -> dict[str, Any] | list[Any] | None:
-    """Return the object or list that a value is, or is as JSON or base64 of JSON within text; otherwise None."""
-    for _ in range(_LAYERS):
+    """Return a value that is an object or a list, or a text with the JSON of one, also in base64; otherwise None."""
+    for _ in range(_MAX_LAYERS):
         if isinstance(value, dict | list):
             return value
         if not isinstance(value, str):
@@ -57,7 +57,7 @@ def _loaded(text: str) -> Any:
 
 
 def from_base64(text: bytes) -> bytes | None:
-    """Return what a text is the base64 of, in either alphabet, padded or not; None if it is no base64."""
+    """Return the bytes that a text encodes in base64, in either alphabet, padded or not; None if it is not base64."""
     stripped = text.strip()
     if not _BASE64_BYTES.fullmatch(stripped):
         return None

@@ -1,4 +1,4 @@
-"""What values are called in JSON."""
+"""Names of JSON types."""
 
 
 def json_type(value: object) -> str:

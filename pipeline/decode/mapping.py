@@ -1,4 +1,4 @@
-"""The parameters of the mapping, as the decoder takes them."""
+"""The mapping: where times, devices and values are in messages."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from pipeline.decode.reading import DEVICE, TIMESTAMP
 
 FORMATS = ("json", "influx", "senml", "csv", "form", "text", "avro")
 
-# Formats that have nothing but text, so that a number in text is what a number is in others.
+# Formats whose values are all text; a number in text is then read as a JSON number is in other formats.
 TEXT_FORMATS = ("csv", "form", "text")
 
 _PARAMETER = {TIMESTAMP: "timestamp", DEVICE: "device"}
@@ -22,7 +22,7 @@ _COLLIDES = (
 
 
 def key_path(name: str) -> Path:
-    """Return the path of a document's own member."""
+    """Return the path of a top-level member of a document."""
     return Path(name, (InDocument((Key(name),)),))
 
 
@@ -34,7 +34,7 @@ class Mapping:
     """Where times, devices and values are in messages; by default, as in the message contract.
 
     Attributes:
-      sensors: the path of each column, in table order; of a list of names and values, the name that stands for it.
+      sensors: the path of each column, in table order; with `sensor_name`, the name of each column in messages.
       format: how the bytes of a message become documents; one of FORMATS.
       csv_columns: names of the columns of `csv`.
       timestamp: path of the event time.
@@ -42,7 +42,7 @@ class Mapping:
       sensor_name, sensor_value: paths of name and value in documents that list such pairs; None if they do not.
       lenient: whether numbers in text and booleans are values.
       time_zone: IANA name of the zone of timestamps without an offset.
-      ignore_no_reading: whether a document in which no sensor was found is passed over, and not a dead letter.
+      ignore_no_reading: whether a document in which no sensor was found is ignored instead of rejected.
     """
 
     sensors: MappingOf[str, str]
@@ -84,13 +84,13 @@ class Mapping:
 
     @property
     def arrays_whole(self) -> bool:
-        """Whether a message that is an array is one document: if every path into it begins with a bracket."""
+        """Whether a message that is an array is one document, because every path into it begins with a bracket."""
         first = [source.steps[0] for source in self._sources if isinstance(source, InDocument) and source.steps]
         return bool(first) and not any(isinstance(step, Key) for step in first)
 
     @property
     def ambiguous(self) -> bool:
-        """Whether a path goes into what canonical form may have, so that a document in it could be read otherwise."""
+        """Whether a path leads into a member of canonical form, so that the mapping could read such a document too."""
         own = {TIMESTAMP, DEVICE, *self.sensors}
         return any(
             isinstance(source, InDocument) and len(source.steps) > 1 and source.steps[0] in {Key(name) for name in own}
@@ -104,7 +104,7 @@ class Mapping:
         return [source for path in paths for source in path.sources]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (parameter, why it does not fit the others) for everything that is wrong."""
+        """Yield (parameter, error) for each parameter that contradicts another."""
         if bool(self.sensor_name) != bool(self.sensor_value):
             given, missing = ("sensor_name", "sensor_value") if self.sensor_name else ("sensor_value", "sensor_name")
             yield given, f"needs {missing} too: names and values are listed in pairs"

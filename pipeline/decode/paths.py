@@ -1,7 +1,7 @@
 """The grammar of paths: where in a message a time, a device or a value is found.
 
-A subset of RFC 9535 (https://www.rfc-editor.org/rfc/rfc9535) without the leading `$`, which is accepted too, and what
-JSON cannot say: the key under which a value is (`~`), a segment of a text (`/2`), attributes and the message's time.
+A subset of RFC 9535 (https://www.rfc-editor.org/rfc/rfc9535) in which the leading `$` is optional, extended by the
+key of a value (`~`), a segment of a text (`/2`), attributes, and the message's time.
 """
 
 import re
@@ -14,7 +14,7 @@ MAX_STEPS = 32  # of one alternative, each of which may parse a text as JSON
 
 
 class PathError(SensorStreamError, ValueError):
-    """A path cannot be parsed; the message says why, and at which character."""
+    """A path cannot be parsed; the message names the reason and the character."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Every:
 
 @dataclass(frozen=True)
 class Where:
-    """`[?@.k=='v' && @.m=='w']`: items whose members equal these; (keys down to the member, what it equals)."""
+    """`[?@.k=='v' && @.m=='w']`: items whose members equal these; (keys down to the member, expected value)."""
 
     conditions: tuple[tuple[tuple[str, ...], str | float | bool], ...]
 
@@ -52,8 +52,8 @@ class InDocument:
 
     Attributes:
       steps: from the document down; without any, the document itself.
-      takes_key: whether the key under which the value is is meant, and not the value.
-      segment: which part of the text between slashes is meant, from 0 on; None: all of it.
+      takes_key: whether the path stands for the key of the value instead of the value.
+      segment: index of a part of the text between slashes; None for the complete text.
     """
 
     steps: tuple[Step, ...]
@@ -71,7 +71,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class MessageTime:
-    """`message:time`: the publish time, or what `timestamp_attribute` says."""
+    """`message:time`: the publish time, or the time in `timestamp_attribute`."""
 
     segment: int | None = None
 
@@ -104,7 +104,7 @@ def parse_path(text: str) -> Path:
     """Return the path that a text stands for.
 
     Raises:
-      PathError: it is none; the message shows the place.
+      PathError: the text is not a path; the message shows the place.
     """
     return Path(text.strip(), _Parser(text).path())
 
@@ -135,7 +135,7 @@ class _Parser:
             source = Attribute(self._name(_ATTRIBUTE, "an attribute's name"), self._segment())
         elif self._take("message:"):
             if not self._take("time"):
-                raise self._error("expected time, the one thing there is of a message: message:time")
+                raise self._error("expected message:time")
             source = MessageTime()
         else:
             steps = self._steps()

@@ -1,4 +1,4 @@
-"""A mapping, compiled: from a document's rows to time, device and values."""
+"""A compiled mapping, which reads time, device and values from the rows of a document."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,11 +12,14 @@ from pipeline.decode.shapes import NotPlain, Shape
 from pipeline.decode.walk import Walk
 
 
-class Read:
-    """Takes a row, and returns what a path found, or None.
+class RowReader:
+    """Reads the value of one path from a row.
+
+    Args:
+      found: the slot of the row and the segment of each alternative of the path.
 
     Attributes:
-      slot: where that is, if the path has no alternatives and no segment; otherwise None.
+      slot: the slot that has the value, if the path has no alternatives and no segment; otherwise None.
     """
 
     def __init__(self, found: list[tuple[int, int | None]]):
@@ -25,7 +28,7 @@ class Read:
         self._found = found
 
     def __call__(self, row: Sequence[Any]) -> Any:
-        """Return what is found first."""
+        """Return the value of the first alternative that has one, or None."""
         if self.slot is not None:
             return row[self.slot]
         for slot, segment in self._found:
@@ -40,12 +43,12 @@ class Plan:
 
     Attributes:
       walk: finds the rows of a document.
-      shape: finds them in the bytes of a message; None if paths are not plain.
-      timestamp, device: take a row, and return what was found, or None.
-      columns: the columns, and what takes a row and returns their value; empty for lists of names and values.
-      name, value: the same of a list of names and values; None without one.
-      column_of: the column for each name.
-      read_value: what a value is.
+      shape: finds them in the bytes of a message; None if the paths are not plain.
+      timestamp, device: read the timestamp and the device from a row.
+      columns: each column with the reader of its value; empty if documents list names and values.
+      name, value: read a name and its value from a row; None unless documents list names and values.
+      column_of: the column of each name.
+      read_value: converts a value to a float.
     """
 
     def __init__(self, mapping: Mapping, guard: str = ""):
@@ -55,7 +58,7 @@ class Plan:
         self.device = self._reader(mapping.device)
         self.name = self._reader(mapping.sensor_name) if mapping.sensor_name else None
         self.value = self._reader(mapping.sensor_value) if mapping.sensor_value else None
-        self.columns: list[tuple[str, Read]] = []
+        self.columns: list[tuple[str, RowReader]] = []
         self.column_of: dict[str, str] = {}
         if self.name:
             self.column_of = {name: column for column, name in mapping.sensors.items()}
@@ -76,7 +79,7 @@ class Plan:
             self.read_value = values.plain_text
 
     def row(self, envelope: Envelope) -> list[Any]:
-        """Return a row with what is known of a message without its data."""
+        """Return a row that holds what the mapping reads from the envelope of a message."""
         row = self._empty.copy()
         for slot, source in self._extras:
             known: Any = envelope.time if isinstance(source, MessageTime) else envelope.attributes.get(source.name)
@@ -84,7 +87,7 @@ class Plan:
         return row
 
     def raw_values(self, row: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-        """Yield (column, what was found) for each column of which something was found."""
+        """Yield (column, value) for each column that has a value in a row, before it is converted."""
         if self.name and self.value:
             name = self.name(row)
             column = self.column_of.get(name if isinstance(name, str) else str(name))
@@ -96,9 +99,9 @@ class Plan:
             if value is not None:
                 yield column, value
 
-    def _reader(self, path: Path) -> Read:
+    def _reader(self, path: Path) -> RowReader:
         found = [(self._slot(source), source.segment) for source in path.sources]
-        return Read(found)
+        return RowReader(found)
 
     def _slot(self, source: Source) -> int:
         key: Source = source

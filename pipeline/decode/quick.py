@@ -1,7 +1,7 @@
-"""Decodes messages of plain mappings that are good in every respect, at the cost of little more than parsing.
+"""Decodes messages that are one valid reading of a plain mapping, at the cost of little more than parsing.
 
-Plain are paths of keys, each without alternatives, and one list of names and values. Whatever is not as the paths say
-raises an exception; the message is then decoded by the joint walk, which says what is wrong.
+A mapping is plain if its paths have only keys and no alternatives, or lead to one list of names and values. A message
+that does not match the paths raises an exception; it is then decoded by the joint walk, which finds the reason.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Quick = Callable[[bytes, int], Reading]
 
 
 def quick(plan: Plan, event_time: EventTime) -> Quick | None:
-    """Return what decodes a message that is one good reading, for a plain mapping; None for any other."""
+    """Return a decoder of messages that are one valid reading, for a plain mapping; None for any other."""
     shape, slots = plan.shape, [plan.timestamp.slot, plan.device.slot]
     if not shape or None in slots or any(slot not in shape.scalars for slot in slots):
         return None
@@ -79,7 +79,7 @@ def _pairs(
             number = value if type(value) is float else read_value(column, value)
             if number is not None:
                 if column in values:
-                    raise NotPlain("a name is there twice")
+                    raise NotPlain("a name is repeated")
                 values[column] = number
         if not values:
             raise NotPlain("no sensor")

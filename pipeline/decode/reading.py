@@ -1,4 +1,4 @@
-"""What a message is decoded to, and the names of the message contract."""
+"""Readings, to which messages are decoded, and the names of the message contract."""
 
 TIMESTAMP = "Timestamp"
 DEVICE = "Device"
@@ -7,5 +7,5 @@ DEVICE = "Device"
 MAX_DEVICE = 1024
 
 # (event time in microseconds since the epoch, device or "", sensor name to finite value: never empty). A plain tuple,
-# because making a named one takes as long as parsing the JSON.
+# because creating a named one takes as long as parsing the JSON.
 Reading = tuple[int, str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""Gathers what cannot become a reading, so that one message makes a bounded number of dead letters."""
+"""Collects the rejections of messages, a bounded number for each message."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,28 +9,28 @@ from pipeline.decode.errors import InvalidReading, Rejection, TooManyRefused, as
 from pipeline.decode.reading import DEVICE, TIMESTAMP
 from pipeline.decode.strict_json import dumps
 
-# Dead letters of one message. Those of all further items are one more, which counts and holds them: a message of 10 MB,
-# the largest there is, has up to five million items.
+# Dead letters of one message. One more counts and holds all further items, because a message of 10 MB, Pub/Sub's limit,
+# may have five million.
 MAX_REJECTIONS = 1_000
 
 # Characters of a rejection's reason.
 MAX_REASON = 1_000
 
-# Bytes of the array that holds all further items, at least; otherwise it may be as long as the message.
-_ROOM = 1_000_000
+# Bytes of the array that holds all further items; for a longer message, the length of the message.
+_MIN_CAPACITY = 1_000_000
 
-# Characters of a value, time or device in canonical form. Longer ones are bad already, and would be so again.
+# Characters of a value, time or device in canonical form. Longer ones are invalid, and still are when cut.
 _LONGEST = 1_100
 
 
-# By column: the value as it was sent, and why it is none.
+# By column: the value as it was sent, and why it is invalid.
 BadValues = dict[str, tuple[Any, InvalidReading]]
 
 
 def canonical(timestamp: Any, device: Any, columns: Mapping[str, Any]) -> bytes:
     """Return values with their time and device as a message that every decoder reads, whatever its mapping.
 
-    What is longer than any good value is cut, as a time or device may be that of a thousand values.
+    Values longer than any valid one are cut, because a thousand values may share one time or device.
     """
     fields = {TIMESTAMP: timestamp, DEVICE: device, **columns}
     return dumps({name: _excerpt(value) for name, value in fields.items()}).encode()
@@ -48,7 +48,7 @@ def _excerpt(value: Any) -> Any:
 
 
 class _Mark(NamedTuple):
-    """How much there was of everything."""
+    """The state to which `undo` returns."""
 
     rejections: int
     left: int
@@ -58,13 +58,13 @@ class _Mark(NamedTuple):
 
 
 class Rejections:
-    """Gathers what is refused: of each message up to MAX_REJECTIONS one by one, and all others as one.
+    """Collects rejections: up to MAX_REJECTIONS for each message, and one for all others.
 
     Args:
       into: the list that rejections are added to.
 
     Attributes:
-      message: the number of the message that what follows is of.
+      message: the index of the message whose rejections are being collected.
     """
 
     def __init__(self, into: list[Rejection]):
@@ -72,15 +72,15 @@ class Rejections:
         self.message = -1
 
     def begin(self, message: int, payload: bytes, documents: Documents) -> None:
-        """Let what follows be of this message, unless it is already."""
+        """Start collecting rejections of this message, unless that has been done."""
         if message == self.message:
             return
         self.end()
         self.message = message
         self._documents = documents
-        # Of an array that cannot be split, the first rejection holds all.
+        # If an array cannot be split, its first rejection holds all items.
         self._left = MAX_REJECTIONS if documents.splits else 1
-        self._room = max(len(payload), _ROOM)
+        self._capacity = max(len(payload), _MIN_CAPACITY)
         self._others = bytearray()
         self._held = 0
         self._errors: Counter[str] = Counter()
@@ -94,9 +94,9 @@ class Rejections:
         """Add the rejection of a document, with its own bytes.
 
         Args:
-          index: which of the message's documents.
-          error: why.
-          errors: how many parts of it were refused, by the name of their error, if not just one.
+          index: the index of the document in the message.
+          error: the reason.
+          errors: the number of rejected parts of the document, by the name of their error; by default one part.
         """
         reason = as_reason(error)
         name = type(reason).__name__
@@ -114,15 +114,15 @@ class Rejections:
             self._append(index, reason, f"{reason}; the payload is its canonical form", part, {name: 1})
             return
         self._errors[name] += 1
-        if len(self._others) < self._room:
+        if len(self._others) < self._capacity:
             self._hold(canonical(timestamp, device, columns))
 
     def mark(self) -> "_Mark":
-        """Return what `undo` goes back to."""
+        """Return the state to which `undo` returns."""
         return _Mark(len(self._into), self._left, len(self._others), self._held, self._errors.copy())
 
     def undo(self, mark: "_Mark") -> Counter[str]:
-        """Take back what was added since; return how many parts it stood for, by the name of their error."""
+        """Remove what was added after `mark`; return the number of parts it stood for, by the name of their error."""
         errors = self._errors - mark.errors
         for rejection in self._into[mark.rejections :]:
             errors.update(rejection.errors)
@@ -131,31 +131,31 @@ class Rejections:
         return errors
 
     def add_values(self, index: int, timestamp: Any, device: str, bad: BadValues) -> None:
-        """Add a rejection for each of these values of a reading whose other values count."""
+        """Add a rejection for each invalid value of a reading that has valid ones."""
         for name, (value, reason) in bad.items():
             self.add_part(index, reason, timestamp, device or None, {name: value})
 
     def _append(self, index: int, reason: InvalidReading, words: str, payload: bytes, errors: dict[str, int]) -> None:
         self._left -= 1
-        if not self._documents.one:
+        if not self._documents.is_single:
             words = f"item {index}: {words}"
-        # A new one, as what was raised holds on to all messages of its batch, by its traceback.
+        # A new exception, because the traceback of a raised one keeps all messages of its batch in memory.
         self._into.append(Rejection(type(reason)(words[:MAX_REASON]), payload, self.message, errors))
 
     def count(self, index: int, error: type[InvalidReading]) -> None:
-        """Count a document, and keep its bytes, for the one rejection of all others."""
+        """Count a document, and hold its bytes, for the one rejection of all further items."""
         self._errors[error.__name__] += 1
         if self._documents.splits:
             self._hold(self._documents.own_bytes(index))
 
     def _hold(self, item: bytes) -> None:
-        if len(self._others) + len(item) < self._room:
+        if len(self._others) + len(item) < self._capacity:
             self._others += b"," if self._others else b""
             self._others += item
             self._held += 1
 
     def end(self) -> None:
-        """Add the one rejection of what was only counted of the last message, if anything was."""
+        """Add one rejection for all items of the last message that were only counted."""
         if self.message < 0 or not self._errors:
             return
         by_error = ", ".join(f"{count} {error}" for error, count in self._errors.most_common())

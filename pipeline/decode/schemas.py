@@ -5,14 +5,14 @@ from typing import Any
 
 from pipeline.decode.errors import BadFormat, SchemaUnavailable
 
-_TIMEOUT_SECONDS = 60.0  # for one schema, with all tries
-_REMEMBERED_SECONDS = 60.0  # how long a refusal is taken for granted
+_TIMEOUT_SECONDS = 60.0  # for one schema, with all retries
+_REMEMBERED_SECONDS = 60.0  # how long a refusal is cached
 
 
 class SchemaService:
-    """Fetches schemas by name and revision; a refusal is remembered for a minute.
+    """Fetches schemas by name and revision; a refusal is cached for a minute.
 
-    The worker needs the permission pubsub.schemas.get, as roles/pubsub.viewer has it.
+    The worker needs the permission pubsub.schemas.get, which roles/pubsub.viewer includes.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class SchemaService:
         """Return the text of a schema.
 
         Raises:
-          BadFormat: there is none, or the worker may not read it.
+          BadFormat: the schema does not exist, or the worker may not read it.
           SchemaUnavailable: the service did not answer for a minute; the message is to be decoded again later.
         """
-        since, reason = self._refused.get((name, revision), (-_REMEMBERED_SECONDS, ""))
-        if time.monotonic() - since < _REMEMBERED_SECONDS:
+        refused_at, reason = self._refused.get((name, revision), (-_REMEMBERED_SECONDS, ""))
+        if time.monotonic() - refused_at < _REMEMBERED_SECONDS:
             raise BadFormat(reason)
-        # Not imported with the module: Beam's worker has the client, the dashboard's image has not.
+        # Not imported with the module: Beam's worker has the client, the dashboard's image does not.
         from google.api_core import exceptions, retry  # noqa: PLC0415
         from google.pubsub_v1 import SchemaServiceClient, SchemaView  # noqa: PLC0415
 
@@ -41,7 +41,7 @@ class SchemaService:
         except (exceptions.ClientError, ValueError) as error:
             if isinstance(error, exceptions.TooManyRequests):
                 raise SchemaUnavailable(f"schema {revised}: {error}") from error
-            reason = f"schema {revised!r} cannot be had: {error}"
+            reason = f"schema {revised!r} cannot be fetched: {error}"
             self._refused = {(name, revision): (time.monotonic(), reason)}
             raise BadFormat(reason) from None
         except exceptions.GoogleAPIError as error:

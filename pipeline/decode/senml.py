@@ -13,7 +13,7 @@ from pipeline.decode.errors import BadFormat, NotJson
 from pipeline.decode.json_text import loads
 
 _RELATIVE_BELOW = 2**28  # seconds; smaller times are relative to now (RFC 8428, section 4.5.3)
-_VERSION = 10  # of the fields that are known (section 4.4)
+_VERSION = 10  # of the known fields (section 4.4)
 
 
 def read_senml(payload: bytes, now: int) -> Documents:
@@ -21,10 +21,10 @@ def read_senml(payload: bytes, now: int) -> Documents:
 
     Args:
       payload: a JSON array of records.
-      now: what relative times are relative to, in microseconds since the epoch.
+      now: the time that relative times refer to, in microseconds since the epoch.
 
     Raises:
-      NotJson, BadFormat: it is no pack.
+      NotJson, BadFormat: the payload is not a SenML pack.
     """
     try:
         pack = loads(payload)
@@ -32,7 +32,7 @@ def read_senml(payload: bytes, now: int) -> Documents:
         raise NotJson(str(error)) from None
     records = pack if isinstance(pack, list) else [pack]
     if not records or not all(isinstance(record, dict) for record in records):
-        raise BadFormat("no SenML pack: expected an array of records")
+        raise BadFormat("not a SenML pack: expected an array of records")
     return OneDocument(_resolved(records, now), payload)
 
 
@@ -43,10 +43,10 @@ def _resolved(records: list[dict[str, Any]], now: int) -> list[dict[str, Any]]:
         base |= {name: record[name] for name in ("bn", "bt", "bu", "bv", "bver") if record.get(name) is not None}
         version = base.get("bver", _VERSION)
         if not isinstance(version, int | float) or version > _VERSION:
-            raise BadFormat(f"no SenML pack of a version that is known, up to {_VERSION}")
+            raise BadFormat(f"not a SenML pack of a known version, up to {_VERSION}")
         prefix, own = base.get("bn", ""), record.get("n", "")
         if not isinstance(prefix, str) or not isinstance(own, str):
-            raise BadFormat("no SenML pack: a name is not text")
+            raise BadFormat("not a SenML pack: a name is not text")
         document = {
             "n": own,
             "name": prefix + own,
@@ -72,7 +72,7 @@ def _time(record: dict[str, Any], base: dict[str, Any], now: int) -> Any:
 
 
 def _sum(own: Any, base: Any) -> Any:
-    """Return the sum of two numbers; of anything else what is no number, for the decoder to refuse."""
+    """Return the sum of two numbers; otherwise the term that is not a number, which the decoder rejects."""
     for term in (own, base):
         if not isinstance(term, int | float) or isinstance(term, bool):
             return term

@@ -1,7 +1,7 @@
-"""The joint walk of plain paths, by types: only what paths name is parsed at all, which takes half the time.
+"""The joint walk of plain paths, by types: only members that paths name are parsed, which takes half the time.
 
-It serves keys and lists, as most mappings have, and messages that are as these paths say. Everything else, such as a
-message with text where a path goes on, is left to `Walk`, which gives the same rows.
+It supports paths of keys and lists, as most mappings have, and messages that match them. All other messages, such as
+one with text where a path expects an object, are left to `Walk`, which gives the same rows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,19 +18,19 @@ Rows = Callable[[Any, list[Any]], Iterable[Sequence[Any]]]
 
 
 class NotPlain(SensorStreamError):
-    """A mapping has paths that types cannot serve."""
+    """The paths of a mapping cannot be expressed as types, or a message needs `Walk`."""
 
 
 class Shape:
-    """Parses JSON to objects that have what paths name, and nothing else.
+    """Parses JSON to objects that have only the members that paths name.
 
     Args:
       root: the steps that all paths share.
-      guard: a key of the document whose presence makes a message one for `Walk`.
+      guard: a key of the document; a message that has it is left to `Walk`.
 
     Attributes:
       parse: takes a message, and returns an object, or a list of them.
-      scalars: by slot, the attributes down to a value that is in no list.
+      scalars: by slot, the attributes down to a value outside lists.
       list_path: the attributes down to the list; None without one.
       items: by slot, the attributes of the list's items, if these are objects without a list.
       guards: the attribute of the guard.
@@ -43,9 +43,9 @@ class Shape:
 
     def __init__(self, root: Node, guard: str):
         if root.values or root.keys:
-            raise NotPlain("a path is the document")
+            raise NotPlain("a path stands for the document")
         if Key(guard) in root.children:
-            raise NotPlain("the guard is read")
+            raise NotPlain("a path names the guard")
         kind = _struct(root, guard)
         self._rows = _level(root)
         self.parse = msgspec.json.Decoder(kind | list[kind]).decode  # type: ignore[valid-type]
@@ -57,10 +57,10 @@ class Shape:
             self.items = {slot: path for path, slot in _scalars(lists[0][1], "") if path}
 
     def rows(self, payload: bytes, row: list[Any]) -> Iterator[Sequence[Any]]:
-        """Yield the rows of all documents of a message; each is `row`, filled again.
+        """Yield the rows of all documents of a message; each is the same `row`, overwritten.
 
         Raises:
-          Exception: the message is for `Walk`.
+          Exception: the message is left to `Walk`.
         """
         found = self.parse(payload)
         for document in found if type(found) is list else (found,):
@@ -73,14 +73,14 @@ def _struct(node: Node, guard: str = "") -> Any:
     fields: list[tuple[str, Any, Any]] = [("guard", Any, None)] if guard else []
     names = {"guard": guard} if guard else {}
     if node.values and node.children:
-        raise NotPlain("a path goes on from where another ends")
+        raise NotPlain("a path continues where another ends")
     for number, (step, child) in enumerate(node.children.items()):
         if not isinstance(step, Key) or child.keys:
-            raise NotPlain("a step is no key")
+            raise NotPlain("a step is not a key")
         name = f"key{number}"
         names[name] = step.name
         kind = _type(child)
-        # An absent object is one without any member.
+        # An absent object is read as one without members.
         default = kind() if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
         fields.append((name, kind if default is not None or kind is Any else kind | None, default))
     return msgspec.defstruct("Shape", fields, rename=names, frozen=True, gc=False)
@@ -93,12 +93,12 @@ def _type(node: Node) -> Any:
         return _struct(node)
     item = node.children[Every()]
     if len(node.children) > 1 or node.values or item.keys:
-        raise NotPlain("a list is more than walked")
+        raise NotPlain("a path to a list has more than [*]")
     return list[_type(item)]  # type: ignore[misc]
 
 
 def _level(node: Node) -> Rows:
-    """Return what fills the slots of a level, and of the list below it."""
+    """Return a function that fills the slots of a level, and of the list below it."""
     scalars = list(_scalars(node, ""))
     lists = list(_lists(node, ""))
     if len(lists) > 1:
@@ -107,18 +107,18 @@ def _level(node: Node) -> Rows:
     get = getter([path for path, _ in scalars])
     if not lists:
 
-        def one(value: Any, row: list[Any]) -> Iterable[Sequence[Any]]:
+        def fill_row(value: Any, row: list[Any]) -> Iterable[Sequence[Any]]:
             for slot, found in zip(slots, get(value), strict=True):
                 row[slot] = found
             return (row,)
 
-        return one
+        return fill_row
     [(path, item)] = lists
     get_list: Callable[[Any], Any] = attrgetter(path) if path else (lambda value: value)
     rows_of = _level(item)
     inner_slots = [slot for _, slot in _scalars_below(item)]
 
-    def several(value: Any, row: list[Any]) -> Iterator[Sequence[Any]]:
+    def fill_rows(value: Any, row: list[Any]) -> Iterator[Sequence[Any]]:
         for slot, found in zip(slots, get(value), strict=True):
             row[slot] = found
         items = get_list(value)
@@ -130,14 +130,14 @@ def _level(node: Node) -> Rows:
             for inner in items:
                 yield from rows_of(inner, row)
 
-    return several
+    return fill_rows
 
 
 def getter(paths: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return straight-line code that gets attributes of attributes, each part of a path once.
+    """Return a function that gets nested attributes by straight-line code, each part of a path once.
 
-    It is three times as fast as `operator.attrgetter`. The paths are attributes as `Shape` named them, by number; no
-    text of a user is in the code.
+    It is three times as fast as `operator.attrgetter`. `Shape` numbers the attributes in paths, so that the code has
+    no text of a user.
     """
     names = {"": "document"}
     lines = ["def get(document):"]

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it.
+"""Reads and writes JSON as RFC 8259 defines it.
 
 Python's json also writes and reads NaN and Infinity, which BigQuery, Pub/Sub subscribers and jq refuse, and guesses
 UTF-16 and UTF-32 from the bytes.
@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 def dumps(value: Any) -> str:
     """Return the JSON text of a value.
 
-    What is no JSON number becomes the text "NaN", "Infinity" or "-Infinity", as in BigQuery's own JSON and in that of
-    protocol buffers (https://protobuf.dev/programming-guides/json/); `float` reads it.
+    Non-finite numbers become the texts "NaN", "Infinity" and "-Infinity", as in the JSON of BigQuery and of protocol
+    buffers (https://protobuf.dev/programming-guides/json/); `float` reads them.
     """
     try:
         return json.dumps(value, allow_nan=False)
@@ -25,7 +25,7 @@ def loads(text: bytes) -> Any:
     """Return the value of a JSON text in UTF-8.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the text is not JSON in UTF-8.
     """
     return json.loads(text.decode(), parse_constant=_refuse)
 

@@ -1,4 +1,4 @@
-"""Timestamps of readings, as text or number, to microseconds since the epoch."""
+"""Converts timestamps of readings, texts or numbers, to microseconds since the epoch."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MIDNIGHT = "2000-01-02T00:00:00"
 _CACHE_SIZE = 5_000  # seconds, and as many fractions
-# Characters after the seconds; a longer text is parsed each time, so that what is remembered stays small.
+# Characters after the seconds; a longer text is parsed each time, so that the cache stays small.
 _LONGEST_FRACTION = 40
 
 _YEAR_10000 = 253_402_300_800  # in seconds
@@ -42,7 +42,7 @@ def parse_timestamp(stamp: object) -> int:
     microsecond are cut off; fractions of seconds and milliseconds as numbers are rounded to it.
 
     Raises:
-      BadTimestamp: it is missing, of another form, not a date, or before the year 2000.
+      BadTimestamp: the timestamp is missing, in another format, not a date, or before the year 2000.
     """
     if type(stamp) is str:
         if _STAMP(stamp):
@@ -79,7 +79,7 @@ class LocalTimes:
         """Return the microseconds since the epoch, as `parse_timestamp` does.
 
         Raises:
-          BadTimestamp: it is missing, of another form, not a date, or before the year 2000.
+          BadTimestamp: the timestamp is missing, in another format, not a date, or before the year 2000.
         """
         if type(stamp) is not str:
             return parse_timestamp(stamp)
@@ -100,15 +100,15 @@ class LocalTimes:
 
 
 def cached_seconds() -> BoundedCache[str, int]:
-    """Return a cache from the first 19 characters of an RFC 3339 text to its microseconds, were it UTC.
+    """Return a cache from the first 19 characters of an RFC 3339 text to its microseconds, read as UTC.
 
-    Timestamps are all different, but share their seconds, and their milliseconds with the offset.
+    Most timestamps differ, but many have the same second, and many the same fraction and offset.
     """
     return BoundedCache(lambda text: parse_timestamp(text + "Z"), _CACHE_SIZE)
 
 
 def cached_fractions() -> BoundedCache[str, int]:
-    """Return a cache from what follows the seconds to the microseconds that it adds: the fraction, less the offset."""
+    """Return a cache from the text after the seconds to the microseconds it adds: the fraction, less the offset."""
     return BoundedCache(_after_the_second, _CACHE_SIZE)
 
 
@@ -119,7 +119,7 @@ def _after_the_second(text: str) -> int:
 
 
 def out_of_range(event_time: int, stamp: object) -> BadTimestamp:
-    """Return why a Timestamp cannot be used: `event_time` is what `stamp` stands for, in microseconds."""
+    """Return the error of a Timestamp; `event_time` is the time `stamp` stands for, in microseconds since the epoch."""
     number = float(stamp) if type(stamp) is str and _NUMBER(stamp) else stamp
     read_as = f", read as epoch {_unit(number)} by its size" if isinstance(number, int | float) else ""
     if event_time < EARLIEST:
@@ -141,8 +141,8 @@ def _from_number(number: float) -> int:
     micros = whole * 1_000_000 // per_second
     if per_second >= 1_000_000:
         return micros
-    # The fraction by itself, because a product of floats would lose the last microsecond; rounded, because a float
-    # seldom is the decimal number that was sent.
+    # The fraction is multiplied separately, because a product of larger floats would lose the last microsecond; it is
+    # rounded, because a float is rarely the decimal number that was sent.
     return micros + round((number - whole) * (1_000_000 // per_second))
 
 

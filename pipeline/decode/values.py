@@ -1,4 +1,4 @@
-"""Values of sensors: JSON numbers, or with `values=lenient` also numbers within text, with their unit, and booleans."""
+"""Converts values of sensors: JSON numbers; with `values=lenient` also numbers in text, with a unit, and booleans."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pipeline.decode.errors import BadValue
 from pipeline.decode.json_types import json_type
 
-# What sensors say that have nothing to say, in any case, as Home Assistant does.
+# Texts, in upper or lower case, that sensors send when they have no value; Home Assistant sends some of them.
 ABSENT_TEXTS = frozenset(["", "nan", "null", "unknown", "unavailable"])
 
 _LONGEST_NUMBER = 64  # characters, with the unit
@@ -24,7 +24,7 @@ def strict(name: str, value: object) -> float | None:
     """Return a JSON number as a float, and None for null.
 
     Raises:
-      BadValue: it is of another type, or too large for a 64-bit float.
+      BadValue: the value is of another type, or too large for a 64-bit float.
     """
     if value is None:
         return None
@@ -34,10 +34,10 @@ def strict(name: str, value: object) -> float | None:
 
 
 def plain_text(name: str, value: object) -> float | None:
-    """Return the number that a text is, as `strict` would a JSON number; for formats that have nothing but text.
+    """Return the number in a text, as `strict` does for a JSON number; for formats whose values are all text.
 
     Raises:
-      BadValue: it is no decimal number, or too large for a 64-bit float.
+      BadValue: the text is not a decimal number, or too large for a 64-bit float.
     """
     if not isinstance(value, str):
         return strict(name, value)
@@ -50,10 +50,10 @@ def plain_text(name: str, value: object) -> float | None:
 
 
 def lenient(name: str, value: object) -> float | None:
-    """Return a number, a number in text with or without a unit, or a boolean as 0 or 1; None for what is absent.
+    """Return a number, a number in text with or without a unit, or a boolean as 0 or 1; None if absent.
 
     Raises:
-      BadValue: it is of another type, a text without a number at its start, or too large for a 64-bit float.
+      BadValue: the value is of another type, a text without a number at its start, or too large for a 64-bit float.
     """
     if isinstance(value, bool):
         return float(value)
@@ -73,12 +73,12 @@ def lenient(name: str, value: object) -> float | None:
 
 
 def no_number(name: str, value: object) -> BadValue:
-    """Return the reason why a value of another type is none."""
+    """Return the error of a value of another type."""
     return BadValue(f"{name} is {json_type(value)}, not a number")
 
 
 def too_large(name: str) -> BadValue:
-    """Return the reason why a number is no value."""
+    """Return the error of a number too large for a 64-bit float."""
     return BadValue(f"{name} is too large for a 64-bit float")
 
 

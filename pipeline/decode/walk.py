@@ -1,6 +1,6 @@
 """The joint walk: all paths of a mapping through a document at once, so that lists stay in step.
 
-Paths that share a prefix share the step. A value outside a list holds for all its items, and lists side by side are
+Paths with a common prefix share its steps. A value outside a list applies to all its items, and lists side by side are
 walked in parallel. Paths are compiled once to closures; what a user wrote is only ever compared with keys and values.
 """
 
@@ -14,7 +14,7 @@ from pipeline.decode.paths import Every, InDocument, Item, Key, Step, Where
 
 Row = list[Any]  # what each path found, None where it found nothing
 
-# Found by one visit: a list or object that `[*]` walks, what to do with each of its items, and with those that match.
+# Found by one visit: a list or object that `[*]` walks, the visit of each item, and those of items that match filters.
 _List = tuple[list[Any] | dict[str, Any], "_Visit", list[tuple[Where, "_Visit"]]]
 # Takes a value, the key under which it is, the row to fill, and the lists found so far.
 _Visit = Callable[[Any, Any, Row, list[_List]], None]
@@ -25,8 +25,8 @@ class Node:
 
     Attributes:
       values: slots of a row for the value here.
-      keys: slots of a row for the key under which it is.
-      children: what follows, by step.
+      keys: slots of a row for the key of that value.
+      children: the next nodes, by step.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Node:
         self.children: dict[Step, Node] = {}
 
     def add(self, path: InDocument, slot: int) -> None:
-        """Add a path whose value, or key, belongs into a slot."""
+        """Add a path, whose value or key fills a slot."""
         node = self
         for step in path.steps:
             node = node.children.setdefault(step, Node())
@@ -50,11 +50,11 @@ class Walk:
     """Walks documents along several paths.
 
     Args:
-      paths: one for each slot of a row; None for a slot that is filled by others.
+      paths: one for each slot of a row; None for a slot that the walk does not fill.
 
     Attributes:
       root: the steps that all paths share.
-      one_row: whether a document has one row always, because no path has a `[*]`.
+      one_row: whether each document has one row, because no path has a `[*]`.
     """
 
     def __init__(self, paths: Sequence[InDocument | None]):
@@ -68,7 +68,7 @@ class Walk:
         self._parallel = most > 1
 
     def rows(self, document: Any, row: Row) -> Iterable[Row]:
-        """Return the rows of a document; `row` holds what is known before, and is changed.
+        """Return the rows of a document; `row` holds the values known without the document, and is changed.
 
         Raises:
           UnequalLists: lists side by side are not equally long.
@@ -90,28 +90,28 @@ def _rows(row: Row, lists: list[_List]) -> Iterator[Row]:
         shown = " and ".join(map(str, sorted(lengths)[:2]))
         raise UnequalLists(f"lists that are walked side by side have {shown} items")
     for items in zip(*(_members(found) for found, _, _ in lists), strict=True):
-        of_item = row.copy()
+        item_row = row.copy()
         inner: list[_List] = []
         for (key, value), (_, visit, filters) in zip(items, lists, strict=True):
             if value is not None:
-                visit(value, key, of_item, inner)
+                visit(value, key, item_row, inner)
                 for where, visit_match in filters:
                     if matches(where, value):
-                        visit_match(value, key, of_item, inner)
+                        visit_match(value, key, item_row, inner)
         if inner:
-            yield from _rows(of_item, inner)
+            yield from _rows(item_row, inner)
         else:
-            yield of_item
+            yield item_row
 
 
 def matches(where: Where, value: Any) -> bool:
-    """Return whether members of a value equal what a filter says."""
+    """Return whether the members of a value equal those in a filter."""
     for keys, literal in where.conditions:
         member = value
         for key in keys:
             inner = container(member)
             member = inner.get(key) if isinstance(inner, dict) else None
-        # A number is neither true nor false, as in JSON, where Python would say so.
+        # In JSON, 1 and true are not equal; in Python, they are.
         if member != literal or isinstance(member, bool) is not isinstance(literal, bool):
             return False
     return True
@@ -122,7 +122,7 @@ def _members(found: list[Any] | dict[str, Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def _matching(where: Where, own_key: Any, found: list[Any] | dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield the key and value of an object that matches itself, else of its first member that does, if there is one."""
+    """Yield (key, value): the object itself if it matches, otherwise its first member that does, if any."""
     if isinstance(found, dict) and matches(where, found):
         yield own_key, found
         return
@@ -133,7 +133,7 @@ def _matching(where: Where, own_key: Any, found: list[Any] | dict[str, Any]) -> 
 
 
 def _compiled(node: Node) -> _Visit:
-    """Return what visits a value at this node, and all below it up to lists that `[*]` walks."""
+    """Return a function that visits a value at this node, and all below it up to lists that `[*]` walks."""
     values, own_keys = tuple(node.values), tuple(node.keys)
     if not node.children:
         return _leaf(values, own_keys)
@@ -188,7 +188,7 @@ def _leaf(values: tuple[int, ...], keys: tuple[int, ...]) -> _Visit:
 
 
 def _lists_side_by_side(level: list[Node]) -> Iterator[int]:
-    """Yield how many lists are walked at once, for a level and all below."""
+    """Yield the number of lists that are walked at once, for a level and all levels below."""
     walked: list[Node] = []
     waiting = [*level]
     while waiting:

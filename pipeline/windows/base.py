@@ -1,9 +1,9 @@
-"""The contract of the windows: what fixed, hopping and session windows implement, and all that others know of them.
+"""The contract of the windows, which fixed, hopping and session windows implement; other modules rely on nothing else.
 
 FoldReadings    new_buckets()   adds the readings of a bundle up in memory
-                place()         gives what was added up windows and timestamps, at the end of the bundle
+                place()         assigns windows and timestamps to the sums, at the end of the bundle
 EmitIntervals   emit()          combines the sums of all bundles, and emits each interval when its row is due
-MakeRows                        makes rows and dead letters of `Interval`s
+MakeRows                        converts `Interval`s to rows and dead letters
 """
 
 from typing import Any, Protocol

@@ -6,10 +6,10 @@ an interval is emitted once, `grace` after its own end, without a timer:
     interval  [00:00 ------- 00:15)                    interval=15s, grace=5s
     window        [00:05 ------- 00:20)                fires when the watermark passes 00:20
     row                                *               Timestamp 00:00, holds every reading that arrived until then
-    late                                 x  x          until 00:20 + allowed lateness; each makes a pane of its own
+    late                                 x  x          until 00:20 + allowed lateness; each fires a pane
     expired                                     x  x   after that; Beam would silently drop these
 
-`lateness` says what decides between these. docs/event-time.md has the timestamps of all elements, and what holds the
+`lateness` decides between these. docs/event-time.md has the timestamps of all elements, and what holds the
 watermark until they are combined.
 """
 
@@ -99,9 +99,9 @@ class FixedIntervals:
     def place(
         self, drained: Iterable[tuple[int, SumsOf]], now: float
     ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput[str, Any]]:
-        """Yield (key, sums) in the windows of the intervals, for what `FixedBuckets` drained; `now` is in seconds.
+        """Yield (key, sums) in the windows of the intervals, for the buckets that were drained; `now` is in seconds.
 
-        What may have expired by the clock goes to the side output instead, as (start of the interval, key, sums).
+        Sums that may have expired by the clock go to the side output instead, as (start of the interval, key, sums).
         """
         cutoff = self.expiry_cutoff(now)
         for start, sums_of in drained:
@@ -138,7 +138,7 @@ class FixedIntervals:
         return sums if self.sharded else {key: sums}
 
     def combine_sums(self) -> CombineSums:
-        """Return what adds up the sums of a key that `to_keyed` returns."""
+        """Return the CombineFn that adds up the sums of a key that `to_keyed` returns."""
         merge = self.statistics.merge
         return CombineSums(functools.partial(merge_devices, merge) if self.sharded else merge)
 
@@ -153,7 +153,7 @@ class FixedIntervals:
         return beam.Windowing(
             self.window_fn(),
             triggerfn=AfterWatermark(late=AfterCount(1)),
-            # Discarding, a late pane holds exactly what came late; accumulating, the whole interval.
+            # When discarding, a late pane holds only the late sums; when accumulating, the complete interval.
             accumulation_mode=AccumulationMode.ACCUMULATING if self.revise else AccumulationMode.DISCARDING,
             allowed_lateness=self.allowed_lateness + self.max_future_skew + _CLOCK_SLACK,
         )
@@ -211,8 +211,8 @@ class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
         pane                    EARLY: to be combined     LATE: expired
 
     Sums that have not expired by the worker's clock skip it. All sums have the time their row is due as timestamp, and
-    keep it until they are combined: so the watermark cannot pass that time while they are on their way, and what was
-    on time when it was folded is never late.
+    keep it until they are combined. So the watermark cannot pass that time before then, and a reading that was on time
+    when it was folded is never late.
 
     Input: two of what `FixedIntervals.place` yields: sums in their windows, and sums that may have expired.
     """
@@ -232,7 +232,7 @@ class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
         return all_intervals | "AllIntervals" >> beam.Flatten()
 
     def _split_expired(self, maybe_expired: beam.PCollection[Any]) -> Any:
-        """Return `unexpired` sums, in no declared windows, and those whose intervals have expired, as `Interval`s."""
+        """Return `unexpired` sums, whose windowing is not declared yet, and `Interval`s of those that have expired."""
         assign = beam.ParDo(_AssignExpiryWindow(self._intervals)).with_output_types(tuple[str, Any])
         waiting = maybe_expired | "AssignExpiryWindow" >> assign
         grouped = declare_windowing(waiting, self._intervals.expiry_windowing) | "GroupUntilExpiry" >> beam.GroupByKey()
@@ -241,7 +241,7 @@ class EmitFixedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
         return grouped | "SplitExpired" >> split.with_outputs(_EXPIRED, main="unexpired")
 
     def _combine(self, *unexpired: beam.PCollection[Any]) -> beam.PCollection[Interval]:
-        """Return an `Interval` for each pane of the combined sums: when its row is due, and for what comes late."""
+        """Return an `Interval` for each pane of the combined sums: when its row is due, and for each late pane."""
         in_windows = [declare_windowing(sums, self._intervals.windowing) for sums in unexpired]
         combine = beam.CombinePerKey(self._intervals.combine_sums())
         combined = in_windows | "AllUnexpired" >> beam.Flatten() | "CombineSums" >> combine
@@ -280,7 +280,7 @@ class _SplitExpired(beam.DoFn):
             for start, sums in arrivals:
                 yield WindowedValue((key, sums), *window_for(self._intervals.grace, start, self._intervals.interval))
             return
-        # One interval, the window's: its dead letters are then the only ones with the number of the pane.
+        # The arrivals are all of the window's interval, so its dead letters are the only ones with the pane's number.
         for start in {start for start, _ in arrivals}:
             sums = self._combine.merge_accumulators(sums for _, sums in arrivals)
             end, sums_of = start + self._length, self._intervals.from_keyed(key, sums)
@@ -297,7 +297,7 @@ class _MakeInterval(beam.DoFn):
     def process(
         self, element: tuple[str, Any], window: Any = beam.DoFn.WindowParam, pane: Any = beam.DoFn.PaneInfoParam
     ) -> list[WindowedValue]:
-        late = lateness.of_pane(pane, self._revise)
+        late = lateness.pane_lateness(pane, self._revise)
         start, end = (window.start - self._grace).micros, (window.end - self._grace).micros
         interval = Interval(start, end, self._intervals.from_keyed(*element), pane.index, late)
         return [GlobalWindows.windowed_value(interval, window.max_timestamp())]

@@ -2,7 +2,7 @@
 
 Hopping windows have a row every `hop` over the last `interval`, so that intervals overlap. Readings are folded once,
 into panes, most often of one hop each. A pane is a fixed window, and emitted as such: once when it is due, then
-whatever comes late for it, and what has expired. Each of these is then added to the intervals that hold it:
+again for sums that are late for it, or have expired. Each emitted pane is then added to the intervals that hold it:
 
     panes      [00:00 - 00:05)[00:05 - 00:10)[00:10 - 00:15)      interval=15s, hop=5s, grace=5s
     intervals  [--------------- 00:00 ---------------)            row Timestamp 00:00, when the watermark passes 00:20
@@ -10,12 +10,12 @@ whatever comes late for it, and what has expired. Each of these is then added to
                                              [------ 00:10 ...    row Timestamp 00:10, when it passes 00:30
 
 A reading of 00:12 that arrives at 00:22 is late for the first of these rows, and in the two others. So a reading is in
-exactly one place for each of its `interval / hop` intervals: in the row, late, or expired. What it costs up to the
-first shuffle is what it costs with fixed windows of one hop.
+exactly one place for each of its `interval / hop` intervals: in the row, late, or expired. Up to the first
+shuffle, a reading costs as much as with fixed windows of one hop.
 
 A runner may keep every record of an open window until the window fires, so what it holds grows with bundles. Hops of
 more than 15 minutes are therefore several panes. For each key, an open interval then holds at most one record for each
-pane that is over, besides those that came late for their pane. Fixed windows are hopping ones whose hop is `interval`.
+completed pane, and those that were late for their pane. Fixed windows are hopping windows whose hop is `interval`.
 """
 
 import functools
@@ -35,13 +35,13 @@ from pipeline.decode.bounded_cache import BoundedCache
 from pipeline.windows import lateness
 from pipeline.windows.fixed import EmitFixedIntervals, FixedIntervals, window_for
 
-# Seconds. Shorter panes hold less while they are open, but an interval has more of them. At a reading of each device
-# every 10 s, a day is best made of panes of 15 minutes: what the open one and the 95 others hold is about the same.
+# Seconds. Shorter panes hold less while they are open, but an interval has more of them. If each device sends a reading
+# every 10 s, 15 minutes are best for a day: the open pane holds about as much as the 95 others together.
 _SHORTEST_PANE, _LONGEST_PANE = 60, 900
 
 
 def pane_length(hop: int) -> int:
-    """Return how long the panes of intervals are of which one starts every `hop`; both are seconds.
+    """Return the length in seconds of the panes of intervals that start every `hop` seconds.
 
     It is the longest length of at most 15 minutes that divides `hop`; or `hop`, if that would be less than a minute.
     """
@@ -54,9 +54,9 @@ def pane_length(hop: int) -> int:
 class _Panes(FixedIntervals):
     """The panes that intervals consist of.
 
-    What is late for its pane may be on time for later intervals that hold the pane, and is classified for each of them.
-    So sums that may have expired are only classified as on time for the pane or not. If not, the grouping must not give
-    them a later timestamp than when the pane is due, because a row they are on time for may be due then.
+    Sums that are late for their pane may be on time for later intervals that hold the pane, and are classified for each
+    of them. So sums that may have expired are only classified as on time for the pane or not. If not, the GroupByKey
+    must not give them a timestamp after the time the pane is due, because a row they are on time for may be due then.
     """
 
     @property
@@ -67,9 +67,9 @@ class _Panes(FixedIntervals):
 
 @dataclass(frozen=True, kw_only=True)
 class PanedIntervals(FixedIntervals):
-    """Intervals of `interval` seconds, of which one starts every `hop` seconds; otherwise like `FixedIntervals`.
+    """Intervals of `interval` seconds that start every `hop` seconds; otherwise like `FixedIntervals`.
 
-    They consist of panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` one of `pane`.
+    They consist of panes of `pane` seconds. `interval` is a multiple of `hop`, and `hop` is a multiple of `pane`.
     """
 
     hop: int
@@ -91,7 +91,7 @@ class PanedIntervals(FixedIntervals):
     def place(
         self, drained: Iterable[tuple[int, SumsOf]], now: float
     ) -> Iterator[WindowedValue | beam.pvalue.TaggedOutput[str, Any]]:
-        """Yield (key, sums) in the windows of the panes, for what `FixedBuckets` drained; `now` is in seconds."""
+        """Yield (key, sums) in the windows of the panes, for the buckets that were drained; `now` is in seconds."""
         return self.panes.place(drained, now)
 
     def emit(self) -> beam.PTransform[Any, Any]:
@@ -115,9 +115,8 @@ class PanedIntervals(FixedIntervals):
 class EmitPanedIntervals(beam.PTransform[Any, beam.PCollection[Interval]]):
     """Combines Sums, placed in windows, into panes, and these into `Interval`s: on time, late, and expired.
 
-    A pane that is on time is so for all its intervals, and holds the watermark back until it is in them. What came late
-    for its pane may be late or on time for the other intervals, or have expired; it is split as sums are in
-    `EmitFixedIntervals`.
+    A pane that is on time is on time for all its intervals, and holds the watermark until it is in them. Sums that were
+    late for their pane may be on time, late or expired for each interval; they are split as in `EmitFixedIntervals`.
     """
 
     def __init__(self, intervals: PanedIntervals):
@@ -139,10 +138,10 @@ class _SpreadPanes(beam.DoFn):
         self._windows = BoundedCache(self._windows_of, full=max(1, 1_000 // len(intervals.starts(0))))
 
     def _windows_of(self, pane: int) -> tuple[Timestamp, tuple[IntervalWindow, ...]]:
-        """Return when the first of the intervals that hold a pane is due, and the windows of all."""
+        """Return the time the first of the intervals that hold a pane is due, and the windows of all of them."""
         grace, interval = self._intervals.grace, self._intervals.interval
         each = [window_for(grace, start, interval) for start in self._intervals.starts(pane)]
-        return each[0][0], tuple(alone for _, (alone,) in each)
+        return each[0][0], tuple(window for _, (window,) in each)
 
     def start_bundle(self) -> None:
         self._cutoff = self._intervals.panes.expiry_cutoff(time.time())

@@ -12,7 +12,7 @@ def emit_label(**held: tuple[int | str, int | str]) -> str:
     For example, emit_label(interval=(60, 15)) returns "EmitIntervals(interval 1m)".
 
     Args:
-      held: by parameter, its value and the value that the plain name stands for; numbers are seconds. The latter never
+      held: (value, value that the plain name stands for) by parameter; numbers are seconds. The latter never
         changes, even if the parameter's default does.
     """
     differing = [f"{name} {_text(value)}" for name, (value, plain) in held.items() if value != plain]

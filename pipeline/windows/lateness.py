@@ -8,15 +8,16 @@ Readings are compared with the watermark, for each interval that they belong to:
     late         until it passes 01:00:20 (+ allowed_lateness)         dead letter `Late`; with `revise` a new revision
     expired      after that                                            dead letter `Expired`
 
-A DoFn cannot read the watermark, so what it has already passed is derived from what the runner shows:
+A DoFn cannot read the watermark, so its position is derived from what the runner shows:
 
 - Fixed and hopping windows: each pane of a GroupByKey has a timing, which is LATE once the watermark has passed the end
-  of the window. The windows of `CombineSums` end when rows are due, so its late panes are late (`of_pane`). But a
+  of the window. The windows of `CombineSums` end when rows are due, so its late panes are late (`pane_lateness`). But a
   GroupByKey silently drops elements more than the allowed lateness behind the watermark. So sums that may have expired
   first pass a GroupByKey that drops nothing, and whose windows end when intervals expire; its late panes have expired
   (`is_expired`). Sums that have not expired by the worker's clock skip that step (`expiry_cutoff`).
-- Sessions: the state of a device has the end of the last session that cannot change any more. What would change it is
-  too late (`of_run`): late, or with `revise` expired, because a session that can still be revised is not final.
+- Sessions: the state of a device has the end of the last session that cannot change any more. A run that would
+  change it is late, or with `revise` expired, because a session that can still be revised is not final
+  (`run_lateness`).
 """
 
 from typing import Any
@@ -28,20 +29,20 @@ from pipeline.aggregate.sums import SECOND
 # Values of `Interval.late`, which are the errors of dead letters.
 LATE, EXPIRED = "Late", "Expired"
 
-# What they mean, as the message of dead letters.
+# The message of dead letters with these errors.
 MEANINGS = {
     LATE: "these readings came after the row of their interval was emitted",
     EXPIRED: "these readings came more than allowed_lateness after their interval was closed",
 }
 
 
-def of_pane(pane: Any, revise: bool) -> str | None:
-    """Return LATE for a pane of an interval that was combined after its row was due, None if its sums are for a row."""
+def pane_lateness(pane: Any, revise: bool) -> str | None:
+    """Return LATE if the pane of an interval fired after its row was due, None if its sums belong in a row."""
     return LATE if pane.timing == PaneInfoTiming.LATE and not revise else None
 
 
 def is_expired(pane: Any) -> bool:
-    """Return whether a pane of the grouping until expiry left it after the interval expired."""
+    """Return whether a pane of `GroupUntilExpiry` fired after its interval had expired."""
     return pane.timing == PaneInfoTiming.LATE
 
 
@@ -56,11 +57,11 @@ def expiry_cutoff(now: float, due_after: int, allowed_lateness: int) -> float:
     return (now - due_after - allowed_lateness) * SECOND
 
 
-def of_run(last: int, final_until: int, revise: bool) -> str | None:
+def run_lateness(last: int, final_until: int, revise: bool) -> str | None:
     """Return why a run of readings cannot be in a session's row, LATE or EXPIRED; None if it can.
 
     Args:
-      last: time of its last reading, microseconds since the epoch.
+      last: time of the run's last reading, microseconds since the epoch.
       final_until: end of the device's last final session, microseconds since the epoch.
       revise: whether rows are revised, so that a session is only final when it has expired.
     """

@@ -8,9 +8,9 @@ that has fired, and the merged window fires again. So sessions are implemented h
     session                [00:00 ---- 00:18)      its timer is at 00:23
     row                               *            Timestamp 00:18, when the watermark passes 00:23
     then, at 00:25,        a reading stamped 00:12 would change that row: it is late
-                           a reading stamped 00:19 begins a session of its own
+                           a reading stamped 00:19 begins another session
 
-Each session has a timer of its own. When the watermark passes many of them at once, as it does after an outage, they
+Each session has its own timer. When the watermark passes many of them at once, as it does after an outage, they
 fire in one bundle. The state of a device is its sessions, each of less than a hundred bytes and its sums, and the end
 of its last final row. It is read and written once for each bundle that has readings or timers of the device.
 """
@@ -78,9 +78,9 @@ class SessionIntervals:
         return SessionBuckets(self.gap, self.statistics, self.by_device)
 
     def place(self, drained: Iterable[tuple[str, list[SummedRun]]], now: float) -> Iterator[WindowedValue]:
-        """Yield (device, its runs) for what `SessionBuckets` drained.
+        """Yield (device, its runs) for the buckets that were drained.
 
-        The timestamp is the first reading's, so that it holds the watermark back. Sessions have no use for `now`.
+        The timestamp is the first reading's, so that it holds the watermark. `now` is not used.
         """
         for device, runs in drained:
             yield GlobalWindows.windowed_value((device, BundleRuns(runs)), Timestamp(micros=runs[0].first))
@@ -101,7 +101,6 @@ class EmitSessions(beam.PTransform[beam.PCollection[Any], beam.PCollection[Any]]
         self.fn = _EmitSessions(intervals)
 
     def expand(self, sums: Any) -> beam.PCollection[Any]:
-        """Apply the joining."""
         runs, _ = sums
         return runs | "EmitSessions" >> beam.ParDo(self.fn).with_output_types(Interval)
 
@@ -129,7 +128,7 @@ class _EmitSessions(beam.DoFn):
         sessions = SortedSessions(before.pages, self._gap, self._join)
         late: list[Interval] = []
         for run in bundle.runs:
-            error = lateness.of_run(run.last, before.final_until, self._revise)
+            error = lateness.run_lateness(run.last, before.final_until, self._revise)
             if error:
                 end, number = self._end(run), before.late_runs + len(late)
                 late.append(Interval(end, end, {device: run.sums}, number, error, run.first))
@@ -162,7 +161,7 @@ class _EmitSessions(beam.DoFn):
         state.write(DeviceSessions(sessions.pages, final_until, before.late_runs))
 
     def _rows(self, device: str, session: Session) -> Iterator[Interval]:
-        """Yield the session's row, after retractions of those it takes the place of."""
+        """Yield the session's row, after retractions of the rows it replaces."""
         end = self._end(session)
         for replaced in session.rows:
             if replaced != end:
@@ -170,7 +169,7 @@ class _EmitSessions(beam.DoFn):
         yield Interval(end, end, {device: session.sums}, session.revision, first=session.first)
 
     def _written(self, session: Session) -> Session:
-        """Return the session as it is once its row is written."""
+        """Return the session with its row recorded as written."""
         written = session.revision + 1, (self._end(session),), False
         return Session(session.first, session.last, session.sums, *written)
 
@@ -178,7 +177,7 @@ class _EmitSessions(beam.DoFn):
         return run.last + self._gap
 
     def _due(self, session: Session) -> int:
-        """Return when the session is due: to be emitted if it is open, or to be final; microseconds."""
+        """Return the time at which an open session is emitted, or any other is final; microseconds since the epoch."""
         return self._end(session) + self._grace + (0 if session.open else self._revisable_for)
 
     def _set_timer(self, due: Any, session: Session) -> None:

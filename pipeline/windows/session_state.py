@@ -1,4 +1,4 @@
-"""Sessions as elements, and as the state of a device.
+"""Sessions, as elements and in the state of a device.
 
 A device may have thousands of open sessions, as after an outage, and each of their timers reads and writes the state.
 So the state holds sessions in pages, encoded, and only the page that a timer or a reading needs is decoded.
@@ -16,7 +16,8 @@ from pipeline.aggregate.runs import FIRST, LAST, Run, insert, touching
 from pipeline.aggregate.sums import Sums
 from pipeline.coders import MessagePackCoder
 
-# Sessions at most in a page: decoding some of them takes as long as copying the other pages of a few thousand sessions.
+# Maximum number of sessions in a page. With a few thousand sessions, decoding one page takes as long as copying the
+# other pages.
 _PAGE = 64
 
 
@@ -43,7 +44,7 @@ def join_by(merge: Callable[[Sums, Sums], None]) -> Join:
 
 
 def _join(merge: Callable[[Sums, Sums], None], one: Session, other: Session) -> Session:
-    # Neither is changed, because elements and state must not be.
+    # Neither session is changed, because elements and state must not be mutated.
     sums: Sums = {name: list(components) for name, components in one.sums.items()}
     merge(sums, other.sums)
     first, last = min(one.first, other.first), max(one.last, other.last)
@@ -68,7 +69,7 @@ class DeviceSessions(msgspec.Struct, array_like=True):
     Attributes:
       pages: its sessions that are open, or whose row may still be revised; in order of time, at least a gap apart.
       final_until: microseconds since the epoch; the latest end of a session whose row cannot change any more.
-      late_runs: how many runs of the device were too late, so that each has a number of its own.
+      late_runs: the number of runs of the device that were too late, so that each gets its own number.
     """
 
     pages: list[Page] = []
@@ -91,7 +92,7 @@ class SortedSessions:
         self._join = join
 
     def insert(self, session: Session) -> Session:
-        """Insert a session, joined with all that it touches; return the joined one."""
+        """Insert a session, joined with all sessions that it touches; return the joined session."""
         near = slice(0, 1) if len(self.pages) < 2 else self._near(session)
         sessions = [one for page in self.pages[near] for one in _decode(page.encoded)]
         joined = sessions[insert(sessions, session, self._gap, self._join)]
@@ -108,15 +109,15 @@ class SortedSessions:
 
     def pop(self, first: int) -> Session | None:
         """Remove the session that begins at `first`, microseconds since the epoch, and return it, if there is one."""
-        of_page = bisect.bisect_left(self.pages, first, key=LAST)
-        if of_page == len(self.pages):
+        index = bisect.bisect_left(self.pages, first, key=LAST)
+        if index == len(self.pages):
             return None
-        sessions = _decode(self.pages[of_page].encoded)
+        sessions = _decode(self.pages[index].encoded)
         place = bisect.bisect_left(sessions, first, key=FIRST)
         if place == len(sessions) or sessions[place].first != first:
             return None
         session = sessions.pop(place)
-        self.pages[of_page : of_page + 1] = _pages(sessions)
+        self.pages[index : index + 1] = _pages(sessions)
         return session
 
 

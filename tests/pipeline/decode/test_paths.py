@@ -66,7 +66,7 @@ def test_alternatives_are_kept_in_order():
         ("a[?@.k==v]", "expected a text in quotes, a number, true or false at character 9, before 'v]'"),
         ("a[?k=='v']", "expected @ at character 4, before \"k=='v']\""),
         ("attribute:", "expected an attribute's name at character 11, at the end"),
-        ("message:id", "expected time, the one thing there is of a message: message:time at character 9"),
+        ("message:id", "expected message:time at character 9"),
         ("a[0:2]", "expected ] at character 4, before ':2]'"),
         ("a\x1b", "a character that cannot be printed"),
         ("a" * 1_001, "longer than 1,000 characters"),
