@@ -67,7 +67,7 @@ class ArrayItems:
 
     def own_bytes(self, index: int) -> bytes:
         """Return the item as it was written."""
-        return bytes(self._raw[index]) if self.splits and self._raw else self._text
+        return bytes(self._raw[index]) if self._raw or (self.splits and self._raw) else self._text
 
 
 class Lines:

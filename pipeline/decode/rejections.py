@@ -1,7 +1,7 @@
 """Collects the rejections of messages, a bounded number for each message."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.decode.documents import Documents
@@ -101,7 +101,7 @@ class Rejections:
         reason = as_reason(error)
         name = type(reason).__name__
         if self.full:
-            self.count(index, type(reason))
+            self.count([self._documents.own_bytes(index)], {name: 1})
             return
         self._append(index, reason, str(reason), self._documents.own_bytes(index), dict(errors or {name: 1}))
 
@@ -115,7 +115,7 @@ class Rejections:
             return
         self._errors[name] += 1
         if len(self._others) < self._capacity:
-            self._hold(canonical(timestamp, device, columns))
+            self._hold([canonical(timestamp, device, columns)])
 
     def mark(self) -> "_Mark":
         """Return the state to which `undo` returns."""
@@ -142,17 +142,27 @@ class Rejections:
         # A new exception, because the traceback of a raised one keeps all messages of its batch in memory.
         self._into.append(Rejection(type(reason)(words[:MAX_REASON]), payload, self.message, errors))
 
-    def count(self, index: int, error: type[InvalidReading]) -> None:
-        """Count a document, and hold its bytes, for the one rejection of all further items."""
-        self._errors[error.__name__] += 1
-        if self._documents.splits:
-            self._hold(self._documents.own_bytes(index))
+    def count(self, items: Sequence[bytes], errors: Mapping[str, int]) -> None:
+        """Count documents for the one rejection of all others, and hold their bytes if there is room.
 
-    def _hold(self, item: bytes) -> None:
-        if len(self._others) + len(item) < self._capacity:
+        Args:
+          items: the bytes of each.
+          errors: how many there are, by the name of their error.
+        """
+        self._errors.update(errors)
+        if self._documents.splits:
+            self._hold(items)
+
+    def _hold(self, items: Sequence[bytes]) -> None:
+        joined = b",".join(items)
+        if len(self._others) + len(joined) >= self._capacity:
+            # As many as there is room for.
+            for item in items if len(items) > 1 else ():
+                self._hold([item])
+        elif items:
             self._others += b"," if self._others else b""
-            self._others += item
-            self._held += 1
+            self._others += joined
+            self._held += len(items)
 
     def end(self) -> None:
         """Add one rejection for all items of the last message that were only counted."""
