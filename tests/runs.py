@@ -89,9 +89,11 @@ class Run:
         """Its remaining processes and temporary folders."""
         with suppress(ChildProcessError):
             os.waitpid(self.leader, os.WNOHANG)
-        # pytest's own folders are in one that stays.
-        paths = (path for path in (self.folder / "tmp").resolve().rglob("*") if not path.name.startswith("pytest-of-"))
-        return self.commands() + [str(path) for path in paths if path.name != "pytest-current"]
+        # Not rglob, which fails when a folder is removed meanwhile. pytest's own folders are in one that stays.
+        found = os.walk((self.folder / "tmp").resolve())
+        paths = [os.path.join(folder, name) for folder, folders, files in found for name in folders + files]
+        own = ("pytest-of-", "pytest-current")
+        return self.commands() + [path for path in paths if not os.path.basename(path).startswith(own)]
 
 
 def child_of(parent: int) -> int:

@@ -23,7 +23,7 @@ _COUNTERS = {
     "Late, expired and before rows_since, per minute": "late_intervals|expired_intervals|intervals_before_start",
     "Silences noticed per minute": "silent_devices_noticed",
     "Overflows, rejected rows and lost dead letters per minute": "overflows|insert_failures|dead_letter_failures",
-    "Ignored keys and delivered messages per minute": "ignored_keys|delivered",
+    "Ignored keys and documents, and delivered messages, per minute": "ignored_keys|without_reading|delivered",
 }
 
 

@@ -84,7 +84,7 @@ def _written(value: Any) -> Any:
 @pytest.fixture
 def dataset() -> str:
     """Return the dataset's name; each test has a new dataset of that name."""
-    return "sensors"
+    return "page_sensors"
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
 @pytest.fixture(scope="package")
 def shared_page(bigquery_emulator: str, project: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("page") / "page.log"
-    with serving(bigquery_emulator, f"--table={project}:sensors.readings", log=log) as url:
+    with serving(bigquery_emulator, f"--table={project}:page_sensors.readings", log=log) as url:
         yield url
 
 
