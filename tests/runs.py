@@ -15,7 +15,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 120.0  # until everything is up
-PROMPT = 10.0  # seconds within which everything must end
+PROMPT = 20.0  # seconds within which everything must end
 # What tests/conftest.py does; that takes seconds to import.
 CONFTEST = """
 from tests.guarded_run import GuardedRun
@@ -147,7 +147,7 @@ def starting(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def left_after(runs: Mapping[str, Run]) -> dict[str, list[str]]:
-    """End every run as its key says; return what remains of each after ten seconds, or as soon as nothing does."""
+    """End every run as its key says; return what remains of each after PROMPT seconds, or as soon as nothing does."""
     for how, one in runs.items():
         one.end(how)
     deadline = time.monotonic() + PROMPT

@@ -8,7 +8,6 @@ docs/mapping.md describes its input and output.
 
 import argparse
 import io
-import json
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
 
+from pipeline.decode import strict_json
 from pipeline.decode.envelope import Envelope
 from pipeline.decode.mapped import decoder_for
 from pipeline.decode.schemas import SchemaService
@@ -114,7 +114,7 @@ def _as_command(args: argparse.Namespace, suggested: dict[str, str], flags: Sequ
     given = {flag.partition("=")[0].removeprefix("--") for flag in flags}
     parameters = {name: value for name, value in suggested.items() if name not in given}
     if args.json:
-        return [json.dumps({"parameters": parameters})]
+        return [strict_json.dumps({"parameters": parameters})]
     if not suggested:
         return ["No number found in these messages, so nothing is suggested.", ""]
     words = [f"--{name}={value}" for name, value in parameters.items()]
@@ -144,7 +144,7 @@ def _as_json(decoded: Decoded) -> str:
     dead_letters = [
         {"error": type(rejection.reason).__name__, "message": str(rejection.reason)} for rejection in decoded.rejections
     ]
-    return json.dumps({"readings": readings, "dead_letters": dead_letters})
+    return strict_json.dumps({"readings": readings, "dead_letters": dead_letters})
 
 
 def _refuse(message: str) -> int:

@@ -1,9 +1,9 @@
 """The preview for people: readings as a table, and for each rejected message what to do about it."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from pipeline.decode import strict_json
 from pipeline.decode.errors import Rejection
 from pipeline.decode.reading import DEVICE, TIMESTAMP, Reading
 from pipeline.launch import one_line
@@ -126,6 +126,6 @@ def _count(number: int, what: str) -> str:
 
 
 def _excerpt(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else strict_json.dumps(value)
     printable = one_line.value(text[: 2 * _MAX_VALUE])
     return printable if len(printable) <= _MAX_VALUE else f"{printable[: _MAX_VALUE - 3]}..."
