@@ -77,12 +77,12 @@ def decompressed(payload: bytes) -> bytes:
     return bytes(found)
 
 
-def read_json(payload: bytes, arrays_whole: bool = False) -> Documents:
+def read_json(payload: bytes, array_is_document: bool = False) -> Documents:
     """Return a JSON document, or the items of an array; for NDJSON, those of all lines.
 
     Args:
       payload: the bytes.
-      arrays_whole: whether an array is a single document.
+      array_is_document: whether an array is a single document.
     """
     try:
         document = loads(payload)
@@ -93,9 +93,9 @@ def read_json(payload: bytes, arrays_whole: bool = False) -> Documents:
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if _is_ndjson(payload):
-            return Lines(_json_lines(payload, arrays_whole))
+            return Lines(_json_lines(payload, array_is_document))
         raise why_not_json(error) from None
-    if type(document) is not list or arrays_whole:
+    if type(document) is not list or array_is_document:
         return OneDocument(document, payload)
     if not document:
         raise NotAReading("an empty array holds no reading")
@@ -122,13 +122,13 @@ def _is_ndjson(payload: bytes) -> bool:
     return len(lines) > 1 and any(type(_line(line.strip())) in (dict, list) for line in lines)
 
 
-def _json_lines(payload: bytes, arrays_whole: bool) -> Iterator[tuple[Any, bytes]]:
+def _json_lines(payload: bytes, array_is_document: bool) -> Iterator[tuple[Any, bytes]]:
     for line in io.BytesIO(payload):
         text = line.strip()
         if not text:
             continue
         document = _line(text)
-        if type(document) is list and document and not arrays_whole:
+        if type(document) is list and document and not array_is_document:
             items = ArrayItems(document, text)
             for index, item in enumerate(items):
                 yield item, items.own_bytes(index)

@@ -88,7 +88,7 @@ class MappedDecoder:
         rejected = Rejections(rejections)
         shape, decode_quickly = self._plan.shape, self._quick
         for number, payload in enumerate(payloads):
-            # What is not as the paths say, or not all good, is left to the joint walk.
+            # The joint walk reads messages of another shape, and those with invalid values.
             if decode_quickly:
                 try:
                     reading = decode_quickly(payload, latest)
@@ -102,17 +102,17 @@ class MappedDecoder:
             readings: Iterable[Reading] = ()
             if shape:
                 with suppress(Exception):
-                    readings = self._all_good(shape.rows(payload, self._plan.row(envelope)), latest)
+                    readings = self._valid_readings(shape.rows(payload, self._plan.row(envelope)), latest)
             for reading in readings or self._readings(number, payload, envelope, latest, rejected):
                 self.readings += 1
                 yield reading
         rejected.end()
 
-    def _all_good(self, rows: Iterable[Sequence[Any]], latest: int) -> list[Reading]:
-        """Return the readings of a message of which all is good; none if there is none.
+    def _valid_readings(self, rows: Iterable[Sequence[Any]], latest: int) -> list[Reading]:
+        """Return the readings of a message whose values are all valid.
 
         Raises:
-          InvalidReading: something is not.
+          InvalidReading: something in it is invalid.
         """
         plan = self._plan
         readings = []
@@ -123,7 +123,7 @@ class MappedDecoder:
         return list(_merged(readings)) if plan.name else readings
 
     def _values(self, plan: Plan, row: Sequence[Any], bad: BadValues | None = None) -> dict[str, float]:
-        """Return the values of a row, and add those that are none to `bad`.
+        """Return the values of a row, and add invalid values to `bad`.
 
         Raises:
           BadValue: a value is none, and `bad` is not given.
@@ -174,7 +174,9 @@ class MappedDecoder:
         documents: Documents = OneDocument(None, payload)
         try:
             documents = self._documents(payload, envelope)
-            readings = self._of_documents(documents, envelope, latest, _OfMessage(rejected, number, payload, documents))
+            readings = self._read_documents(
+                documents, envelope, latest, _MessageRejections(rejected, number, payload, documents)
+            )
             yield from _merged(readings) if self._plan.name else readings
         except SchemaUnavailable:
             raise
@@ -184,15 +186,15 @@ class MappedDecoder:
 
     def _documents(self, payload: bytes, envelope: Envelope) -> Documents:
         """Return the documents of a message, which may be a dead letter in canonical form whatever the format."""
-        if b'"Timestamp"' in payload and (self._mapping.format != "json" or self._mapping.arrays_whole):
+        if b'"Timestamp"' in payload and (self._mapping.format != "json" or self._mapping.array_is_document):
             with suppress(InvalidReading):
                 documents = read_json(payload)
                 if all(map(self._is_canonical, documents)):
                     return documents
         return unwrapped(lambda inner: self._read(inner, envelope), payload)
 
-    def _of_documents(
-        self, documents: Documents, envelope: Envelope, latest: int, rejected: "_OfMessage"
+    def _read_documents(
+        self, documents: Documents, envelope: Envelope, latest: int, rejected: "_MessageRejections"
     ) -> Iterator[Reading]:
         for index, document in enumerate(documents):
             rejected.begin_document(index)
@@ -228,7 +230,7 @@ class MappedDecoder:
         if not self._is_canonical(document):
             return self._plan
         if self._mapping.ambiguous:
-            # What the mapping finds a sensor in is read by the mapping.
+            # A document in which the mapping finds a sensor is read by the mapping.
             with suppress(InvalidReading):
                 for row in self._plan.walk.rows(document, self._plan.row(envelope)):
                     if any(value is not None for _, value in self._plan.raw_values(row)):
@@ -243,7 +245,7 @@ class MappedDecoder:
         return bool(values) and not any(isinstance(value, dict | list) for value in values)
 
 
-class _OfMessage:
+class _MessageRejections:
     """Rejections of one message, document by document.
 
     A document of which nothing is read is kept as its own bytes; of any other, parts are kept in canonical form.
@@ -277,7 +279,7 @@ class _OfMessage:
 
 
 def _merged(readings: Iterable[Reading]) -> Iterator[Reading]:
-    """Yield readings, as one those in a row that have the same time and device, and each column once."""
+    """Yield readings; consecutive ones of the same time and device are merged if they share no column."""
     last: Reading | None = None
     for reading in readings:
         if last and last[:2] == reading[:2] and last[2].keys().isdisjoint(reading[2]):
@@ -300,7 +302,7 @@ def reader_for(mapping: Mapping, fetch_schema: FetchSchema | None) -> Callable[[
     if mapping.format == "senml":
         return lambda payload, envelope: read_senml(payload, envelope.time or 0)
     readers: dict[str, Reader] = {
-        "json": partial(read_json, arrays_whole=mapping.arrays_whole),
+        "json": partial(read_json, array_is_document=mapping.array_is_document),
         "influx": read_influx,
         "csv": csv_reader(mapping.csv_columns),
         "form": read_form,

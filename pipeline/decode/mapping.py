@@ -83,7 +83,7 @@ class Mapping:
         return self.format == "senml" or any(isinstance(source, MessageTime) for source in self._sources)
 
     @property
-    def arrays_whole(self) -> bool:
+    def array_is_document(self) -> bool:
         """Whether a message that is an array is one document, because every path into it begins with a bracket."""
         first = [source.steps[0] for source in self._sources if isinstance(source, InDocument) and source.steps]
         return bool(first) and not any(isinstance(step, Key) for step in first)
