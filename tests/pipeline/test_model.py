@@ -274,7 +274,7 @@ def check_rows(rows: list[dict], expected: Expected, names: list[str], revise: b
 
 def check_letters(letters: list[dict], expected: Expected, names: list[str], pane: int) -> None:
     """Find every letter among the expected ones; readings of several panes may come in a letter each, or together."""
-    expected = {name for name in names if name != "mean"} | ({"sum", "count"} if "mean" in names else set())
+    statistics = {name for name in names if name != "mean"} | ({"sum", "count"} if "mean" in names else set())
     found = []
     for letter in letters:
         content = json.loads(letter["payload"])
@@ -285,7 +285,8 @@ def check_letters(letters: list[dict], expected: Expected, names: list[str], pan
         if letter[:3] != key or letter[3].keys() != {sensor for reading in readings for sensor in reading.values}:
             return False
         return all(
-            of_sensor.keys() == expected and all(agree(name, of_sensor[name], readings, sensor) for name in expected)
+            of_sensor.keys() == statistics
+            and all(agree(name, of_sensor[name], readings, sensor) for name in statistics)
             for sensor, of_sensor in letter[3].items()
         )
 
